@@ -1,0 +1,13 @@
+"""Counterfactual Credit Policy Optimization: credit for each agent's own contribution to a team of language models.
+
+Module map, in the order in which one training step uses it:
+
+    prompts.py        what each role is asked
+    topology/         who speaks when (generation is injected)
+    verifier.py       text -> outcome reward
+    types.py          the vocabulary: CreditTable in, CreditResult out
+    credit/           the method: one module per family of rules, equation and source on top
+    metrics.py        what is logged about credit
+    config.py         the ``ccpo:`` node of the configuration and its checks
+    verl_plugin/      the only package that imports verl
+"""

@@ -1,0 +1,311 @@
+"""The ``ccpo:`` node: frozen dataclasses, and every check that needs no files and no hardware.
+
+`CcpoConfig.from_dict` collects ALL mistakes and raises them in one `ConfigError`, each as: what is wrong, why, what to set.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from ccpo.prompts import DYAD
+from ccpo.types import REASON, SOLO, THINK
+
+RULES = ("counterfactual", "shared", "shared_history", "paper_v1", "event_v2")
+PUBLISHED = ("paper_v1", "event_v2")
+NORMALIZATIONS = ("history", "group", "history+group", "none")
+NATURAL_NORMALIZATION = {
+    "counterfactual": "history",
+    "shared": "group",
+    "shared_history": "history",
+    "paper_v1": "history+group",
+    "event_v2": "group",
+}
+"""What ``normalize: null`` means. A rule and its normalization belong together: see `_normalization_problems`."""
+
+
+class ConfigError(ValueError):
+    """All configuration mistakes of one job, in one message."""
+
+    def __init__(self, problems: list[str]):
+        self.problems = list(problems)
+        lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(self.problems, 1))
+        super().__init__(f"the configuration has {len(self.problems)} problem(s); nothing was started:\n{lines}")
+
+    def __reduce__(self):
+        return type(self), (self.problems,)
+
+
+@dataclass(frozen=True)
+class CreditConfig:
+    """Which credit every trajectory gets.
+
+    rule:        one of RULES
+    normalize:   one of NORMALIZATIONS; None: the rule's own (NATURAL_NORMALIZATION)
+    k_solo:      solo answers per prompt, 0..n; None: what the rule needs (`CcpoConfig.solo_count`)
+    coefficient: beta of the counterfactual baseline in (0, 1]; None: fitted from the history
+    shaping:     "none", or "tanh": Think's normalized credit becomes tanh(alpha A), which bounds it and changes the objective
+    alpha:       slope of the tanh
+    train_solo:  also train the solo answers' own tokens, weight 1 - g, the joint answer's with weight g
+    eta:         slope of the gate g = sigmoid(eta mu_delta / sigma_delta)
+    """
+
+    rule: str = "counterfactual"
+    normalize: str | None = None
+    k_solo: int | None = None
+    coefficient: float | None = None
+    shaping: str = "none"
+    alpha: float = 1.0
+    train_solo: bool = False
+    eta: float = 1.0
+
+    @property
+    def normalization(self) -> str:
+        return self.normalize or NATURAL_NORMALIZATION[self.rule]
+
+
+@dataclass(frozen=True)
+class HistoryConfig:
+    """decay: EMA decay in [0, 1). floor: smallest standard deviation to divide by, in reward units."""
+
+    decay: float = 0.9
+    floor: float = 0.05
+
+
+@dataclass(frozen=True)
+class RoleConfig:
+    """How one role decodes. None: what the rollout section says.
+
+    temperature: sampling temperature. max_tokens: longest response. stop: strings that end the response.
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RolesConfig:
+    think: RoleConfig = field(default_factory=RoleConfig)
+    reason: RoleConfig = field(default_factory=RoleConfig)
+    solo: RoleConfig = field(default_factory=RoleConfig)
+
+
+@dataclass(frozen=True)
+class CcpoConfig:
+    """The ``ccpo:`` node.
+
+    topology:          "dyad"
+    policies:          "shared": one policy plays every role
+    prompts:           name of the template set in `ccpo.prompts`
+    strip_leak:        remove a final answer that Think leaks before Reason reads the thought
+    seed:              None: the rollout engine samples freely; an int: every request gets a seed from (seed, prompt,
+                       session, role, step), so samples do not depend on arrival order
+    poll_interval:     seconds between looks for finished sessions (verl's fixed 2.0 s can be most of a step)
+    max_dropped_rate:  stop when more than this share of a step's sessions was dropped
+    session_timeout:   seconds after which a session counts as dropped
+    """
+
+    topology: str = "dyad"
+    policies: str = "shared"
+    prompts: str = "math"
+    strip_leak: bool = False
+    seed: int | None = None
+    poll_interval: float = 0.05
+    max_dropped_rate: float = 0.5
+    session_timeout: float = 1800.0
+    credit: CreditConfig = field(default_factory=CreditConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
+    roles: RolesConfig = field(default_factory=RolesConfig)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], n: int) -> CcpoConfig:
+        """Parse and check the node.
+
+        Args:
+            data: the plain ``ccpo:`` mapping.
+            n: sessions per prompt (verl: actor_rollout_ref.rollout.n).
+
+        Raises:
+            ConfigError: with every problem.
+        """
+        problems: list[str] = []
+        config = _parse(cls, data, "ccpo", problems)
+        problems += config.problems(n)
+        if problems:
+            raise ConfigError(problems)
+        return config
+
+    def problems(self, n: int) -> list[str]:
+        """Every cross-field mistake, given n sessions per prompt."""
+        return [*_value_problems(self, n), *_rule_problems(self.credit, n)]
+
+    def solo_count(self, n: int) -> int:
+        """Solo answers per prompt. Few are enough for a fitted baseline; the published rules pair or average n of them."""
+        credit = self.credit
+        if credit.k_solo is not None:
+            return credit.k_solo
+        if credit.rule in PUBLISHED:
+            return n
+        if credit.rule == "counterfactual" or credit.train_solo:
+            return min(2, n)
+        return 0
+
+    def trained_roles(self) -> tuple[str, ...]:
+        return (THINK, REASON, SOLO) if self.credit.train_solo else (THINK, REASON)
+
+    def rows_per_prompt(self, n: int) -> int:
+        """Trained trajectories per prompt when no session is dropped."""
+        return 2 * n + (self.solo_count(n) if self.credit.train_solo else 0)
+
+    def warnings(self) -> list[str]:
+        """Allowed, but the user should know."""
+        notes = {
+            "event_v2": "event_v2's credit is exactly 1.1 x (or 1.0 x) the shared reward's inside every group: see "
+            "credit/cosine_with_shared in the log",
+            "paper_v1": "paper_v1 pairs every session with an unrelated solo answer, which adds noise: see "
+            "credit/cosine_with_shared in the log",
+        }
+        return [notes[self.credit.rule]] if self.credit.rule in notes else []
+
+
+def _parse(cls: type, data: Any, path: str, problems: list[str]) -> Any:
+    """Build dataclass ``cls`` from a mapping; appends to ``problems`` instead of raising."""
+    if not isinstance(data, Mapping):
+        problems.append(f"{path} is {data!r}: it must be a section with the keys {[f.name for f in fields(cls)]}")
+        return cls()
+    hints, known, values = get_type_hints(cls), {f.name for f in fields(cls)}, {}
+    for key, value in data.items():
+        name = f"{path}.{key}"
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {path}.{near[0]}?" if near else f"known keys: {sorted(known)}"
+            problems.append(f"{name} is not a setting: {hint}")
+        elif is_dataclass(hints[key]):
+            values[key] = _parse(hints[key], value, name, problems)
+        elif (problem := _type_problem(hints[key], value)) is not None:
+            problems.append(f"{name} is {value!r}: set {problem}")  # the default stands in, so that other checks can go on
+        else:
+            values[key] = tuple([value] if isinstance(value, str) else value) if hints[key] == tuple[str, ...] else value
+    return cls(**values)
+
+
+_KINDS = {
+    str: (str, "text"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    bool: (bool, "true or false"),
+}
+
+
+def _type_problem(hint: Any, value: Any) -> str | None:
+    """What to set instead when a leaf does not fit its annotation (str, int, float, bool, ``X | None``, tuple of str)."""
+    if hint == tuple[str, ...]:
+        fits = isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value))
+        return None if fits else "a list of strings"
+    choices = get_args(hint) or (hint,)
+    if value is None:
+        return None if type(None) in choices else "a value: this one cannot be null"
+    types, words = _KINDS[next(choice for choice in choices if choice is not type(None))]
+    fits = isinstance(value, types) and (not isinstance(value, bool) or types is bool)
+    return None if fits else words
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> list[str]:
+    if value in allowed:
+        return []
+    near = difflib.get_close_matches(value, allowed, n=1)
+    return [f"{name} is {value!r}: " + (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(allowed)}"]
+
+
+def _value_problems(config: CcpoConfig, n: int) -> list[str]:
+    """Single values out of range."""
+    credit, history = config.credit, config.history
+    found = [
+        *_one_of("ccpo.topology", config.topology, ("dyad",)),
+        *_one_of("ccpo.policies", config.policies, ("shared",)),
+        *_one_of("ccpo.prompts", config.prompts, tuple(DYAD)),
+        *_one_of("ccpo.credit.rule", credit.rule, RULES),
+        *_one_of("ccpo.credit.shaping", credit.shaping, ("none", "tanh")),
+    ]
+    if credit.normalize is not None:
+        found += _one_of("ccpo.credit.normalize", credit.normalize, NORMALIZATIONS)
+    if not 0 <= history.decay < 1:
+        found.append(f"ccpo.history.decay is {history.decay}: 1 would never learn; set it in [0, 1), for example 0.9")
+    if history.floor <= 0:
+        found.append(f"ccpo.history.floor is {history.floor}: credit is divided by it; set it above 0, for example 0.05")
+    if credit.coefficient is not None and not 0 < credit.coefficient <= 1:
+        why = "0 would be shared_history" if credit.coefficient == 0 else "the baseline would add variance"
+        found.append(f"ccpo.credit.coefficient is {credit.coefficient}: {why}; set it in (0, 1], or null to fit it")
+    if credit.k_solo is not None and not 0 <= credit.k_solo <= n:
+        found.append(
+            f"ccpo.credit.k_solo is {credit.k_solo} with n = {n} sessions per prompt: a session decodes at most one solo "
+            f"answer; set 0..{n}, or raise actor_rollout_ref.rollout.n"
+        )
+    for name, low in (("alpha", credit.alpha), ("eta", credit.eta)):
+        if low <= 0:
+            found.append(f"ccpo.credit.{name} is {low}: 0 would switch the shaping off; set it above 0")
+    for name, value in (("poll_interval", config.poll_interval), ("session_timeout", config.session_timeout)):
+        if value <= 0:
+            found.append(f"ccpo.{name} is {value}: set it above 0 seconds")
+    if not 0 <= config.max_dropped_rate <= 1:
+        found.append(f"ccpo.max_dropped_rate is {config.max_dropped_rate}: it is a share; set it in [0, 1]")
+    for role in (THINK, REASON, SOLO):
+        setting = getattr(config.roles, role)
+        if setting.temperature is not None and setting.temperature <= 0:
+            found.append(f"ccpo.roles.{role}.temperature is {setting.temperature}: greedy samples cannot be compared; set it above 0")
+        if setting.max_tokens is not None and setting.max_tokens < 1:
+            found.append(f"ccpo.roles.{role}.max_tokens is {setting.max_tokens}: set at least 1, or null")
+    return found
+
+
+def _rule_problems(credit: CreditConfig, n: int) -> list[str]:
+    """Combinations that cannot work, or whose credit provably equals the shared reward (METHOD in docs/method.md)."""
+    if credit.rule not in RULES or (credit.normalize is not None and credit.normalize not in NORMALIZATIONS):
+        return []
+    found = []
+    rule, how = credit.rule, credit.normalization
+    if "group" in how and n < 2:
+        found.append(
+            f"{rule} with normalize '{how}' compares the sessions of one prompt, and n = {n}: every advantage would be 0; "
+            "set actor_rollout_ref.rollout.n >= 2, or ccpo.credit.normalize=history with rule counterfactual or shared_history"
+        )
+    if rule == "shared" and how == "history":
+        found.append("rule shared with normalize 'history' is another rule: set ccpo.credit.rule=shared_history")
+    if rule == "shared" and how == "history+group":
+        found.append(
+            "rule shared with normalize 'history+group' equals shared with 'group': the history is affine inside a step and the "
+            "group z-score removes it; set ccpo.credit.normalize=group"
+        )
+    if rule == "shared_history" and how != "history":
+        found.append(f"rule shared_history is normalized by the history, not '{how}': leave ccpo.credit.normalize=null, or use rule shared")
+    if rule == "counterfactual" and (how == "group" or (how == "history+group" and credit.shaping == "none")):
+        found.append(
+            f"rule counterfactual with normalize '{how}' equals the shared reward: the solo baseline is one constant inside a "
+            "prompt's group, and centring the group removes it; set ccpo.credit.normalize=history (or null)"
+        )
+    if rule == "counterfactual" and credit.k_solo == 0:
+        found.append(
+            "rule counterfactual with k_solo=0 has no counterfactual: it equals shared_history; set ccpo.credit.k_solo >= 1 "
+            "(null: 2), or ccpo.credit.rule=shared_history"
+        )
+    if rule in PUBLISHED and how != NATURAL_NORMALIZATION[rule]:
+        found.append(f"rule {rule} is published with '{NATURAL_NORMALIZATION[rule]}' normalization, not '{how}': leave ccpo.credit.normalize=null")
+    if rule == "paper_v1" and credit.k_solo not in (None, n):
+        found.append(f"rule paper_v1 pairs every session with a solo answer: set ccpo.credit.k_solo={n} (or null), not {credit.k_solo}")
+    if rule == "event_v2" and credit.k_solo == 0:
+        found.append("rule event_v2 compares with the prompt's solo answers: set ccpo.credit.k_solo >= 1 (null: n)")
+    if rule in PUBLISHED and (credit.train_solo or credit.shaping != "none" or credit.coefficient is not None):
+        found.append(
+            f"rule {rule} is reproduced exactly: train_solo, shaping and coefficient would change it; leave them at their "
+            "defaults, or set ccpo.credit.rule=counterfactual"
+        )
+    if rule in ("shared", "shared_history") and (credit.shaping != "none" or credit.coefficient is not None):
+        found.append(f"rule {rule} has no counterfactual to shape: set ccpo.credit.rule=counterfactual, or drop shaping and coefficient")
+    if credit.train_solo and credit.k_solo == 0:
+        found.append("train_solo with k_solo=0 has nothing to train: set ccpo.credit.k_solo >= 1, or train_solo=false")
+    if credit.train_solo and how == "group" and rule == "shared" and credit.k_solo == 1:
+        found.append("train_solo with normalize 'group' compares a prompt's solo answers: set ccpo.credit.k_solo >= 2 (null: 2)")
+    return found

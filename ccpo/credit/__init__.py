@@ -1,0 +1,1 @@
+"""Credit rules: (CreditTable, config, HistoryState) -> CreditResult. `advantage.py` is the entry point."""

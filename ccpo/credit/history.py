@@ -1,0 +1,120 @@
+"""Global-history-aware normalization: statistics over all steps so far, instead of over one prompt's group.
+
+Per stream, with decay d, batch x and corrected values m, s:
+
+    c <- d c + (1 - d)                                weight seen so far (bias correction)
+    M <- d M + (1 - d) mean(x)             m = M / c
+    S <- d S + (1 - d) mean((x - m)^2)     s = S / c  second moment about the EMA mean, so drift of the mean counts
+    normalized = (x - m_old) / max(sqrt(s_old), floor)
+
+Values are normalized with the OLD state, then the state is updated; the first batch, which has no history, is normalized with
+its own mean and standard deviation. Source: the paper's section on global-history-aware normalization; bias correction, moment
+about the EMA mean and the floor are our construction. `paper_v1` keeps the authors' form (`paper.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Stream:
+    """EMA moments of one stream. ``weight``, ``first`` and ``second`` are the uncorrected c, M and S above."""
+
+    count: int = 0
+    weight: float = 0.0
+    first: float = 0.0
+    second: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.first / self.weight if self.weight else 0.0
+
+    @property
+    def std(self) -> float:
+        return (self.second / self.weight) ** 0.5 if self.weight else 0.0
+
+    def updated(self, values: np.ndarray, decay: float) -> Stream:
+        weight = decay * self.weight + (1 - decay)
+        first = decay * self.first + (1 - decay) * float(values.mean())
+        second = decay * self.second + (1 - decay) * float(((values - first / weight) ** 2).mean())
+        return Stream(self.count + 1, weight, first, second)
+
+
+@dataclass(frozen=True)
+class HistoryState:
+    """Everything the method remembers between steps. A value: functions take one and return another.
+
+    streams: moments by name, for example ``think/credit``
+    joints:  bias-corrected EMA sums for the fitted baseline coefficient (`counterfactual.py`)
+    paper:   the authors' EMA streams (`paper.py`), name -> (mean, variance)
+    steps:   number of batches that were counted
+    """
+
+    streams: Mapping[str, Stream] = field(default_factory=dict)
+    joints: Mapping[str, float] = field(default_factory=dict)
+    paper: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    steps: int = 0
+
+    def with_stream(self, name: str, stream: Stream) -> HistoryState:
+        return replace(self, streams={**self.streams, name: stream})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; floats survive exactly."""
+        return {
+            "streams": {name: asdict(stream) for name, stream in self.streams.items()},
+            "joints": dict(self.joints),
+            "paper": {name: list(pair) for name, pair in self.paper.items()},
+            "steps": self.steps,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> HistoryState:
+        """Inverse of `to_dict`. Raises ValueError when keys are missing or unknown."""
+        if set(data) != {"streams", "joints", "paper", "steps"}:
+            raise ValueError(f"not a history state: keys {sorted(data)}; expected joints, paper, steps, streams")
+        return cls(
+            streams={name: Stream(**stream) for name, stream in data["streams"].items()},
+            joints=dict(data["joints"]),
+            paper={name: (pair[0], pair[1]) for name, pair in data["paper"].items()},
+            steps=int(data["steps"]),
+        )
+
+
+def normalize_by_history(
+    values: np.ndarray, state: HistoryState, stream: str = "credit", decay: float = 0.9, floor: float = 0.05
+) -> tuple[np.ndarray, HistoryState]:
+    """Normalize one batch by a stream's history; return it with the updated state.
+
+    Args:
+        values: (K,) finite numbers, any K >= 0; an empty batch changes nothing.
+        state: history before this batch; not modified.
+        stream: name of the stream inside the state.
+        decay: EMA decay d in [0, 1); the memory is about 1 / (1 - d) batches.
+        floor: smallest standard deviation to divide by, in units of the values. Keeps a stream of equal values
+            (all right, all wrong) from blowing up rounding noise.
+
+    Returns:
+        ((K,) normalized values, new state).
+
+    Raises:
+        ValueError: non-finite values (the state is then not touched), decay or floor out of range.
+
+    Source: equation at the top of this module.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"history decay is {decay}: set it in [0, 1); 1 would never learn")
+    if floor <= 0:
+        raise ValueError(f"history floor is {floor}: set it above 0, it is what a constant stream is divided by")
+    values = np.asarray(values, dtype=float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"stream {stream!r} got non-finite values: this batch is not counted")
+    if values.size == 0:
+        return values, state
+    old = state.streams.get(stream, Stream())
+    mean, std = (old.mean, old.std) if old.count else (values.mean(), values.std())
+    return (values - mean) / max(std, floor), state.with_stream(stream, old.updated(values, decay))

@@ -1,0 +1,120 @@
+"""A dyad session on verl's rollout servers: `ccpo.topology.dyad` with real tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from typing import Any
+from uuid import uuid4
+
+from omegaconf import DictConfig, OmegaConf
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase
+
+from ccpo.config import CcpoConfig
+from ccpo.prompts import DYAD, Messages
+from ccpo.topology.dyad import ThoughtBudget, Turn, run_dyad
+from ccpo.types import EMPTIED, REASON
+from ccpo.verifier import Verdict, verify
+from ccpo.verl_plugin.trajectory import RoleOutput
+
+logger = logging.getLogger(__name__)
+
+_PARSED: dict[int, tuple[DictConfig, CcpoConfig]] = {}
+
+
+def ccpo_config(config: DictConfig) -> CcpoConfig:
+    """The checked ``ccpo:`` node, parsed once per process (verl builds one agent loop object per session)."""
+    if id(config) not in _PARSED:
+        node = OmegaConf.to_container(config.ccpo, resolve=True)
+        _PARSED[id(config)] = (config, CcpoConfig.from_dict(node, config.actor_rollout_ref.rollout.n))
+    return _PARSED[id(config)][1]
+
+
+def request_seed(seed: int, *parts: Any) -> int:
+    """A 31-bit seed for one request from the job's seed and (prompt, session, role, step): the same in every process and run."""
+    digest = hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class DyadAgentLoop(AgentLoopBase):
+    """``ccpo_dyad``: thought and solo answer decode at the same time, then the joint answer."""
+
+    async def run(self, sampling_params: dict[str, Any], **row) -> list[RoleOutput]:
+        """One session.
+
+        Args:
+            sampling_params: verl's, for training or validation.
+            row: the dataset row's columns and verl's ``uid``, ``session_id``, ``global_steps``.
+
+        Returns:
+            Rows of think, solo, emptied and reason, as far as they were asked for; the team answer last. Empty when the session
+            failed: it is dropped and counted, its siblings stay.
+        """
+        try:
+            return await asyncio.wait_for(self._session(sampling_params, row), ccpo_config(self.config).session_timeout)
+        except Exception:
+            logger.exception("session %s of prompt %s was dropped", row.get("session_id"), row.get("uid"))
+            return []
+
+    async def _session(self, sampling_params: dict[str, Any], row: dict[str, Any]) -> list[RoleOutput]:
+        config, info = ccpo_config(self.config), row["extra_info"]
+        validating = info["split"] != "train"  # run() is not told; preflight checks that each file holds one split
+        session = int(row["session_id"])
+        prompt_id = (str(row["data_source"]), int(info["index"]))
+        truth = row["reward_model"]["ground_truth"]
+
+        async def generate(role: str, messages: Messages) -> Turn:
+            params = self._sampling_params(role, sampling_params, validating)
+            if config.seed is not None:
+                params["seed"] = request_seed(config.seed, prompt_id, session, role, int(row["global_steps"]), info["split"])
+            return await self._turn(messages, params)
+
+        async def judge(text: str) -> Verdict:
+            return await self.loop.run_in_executor(None, verify, text, truth, info["answer_type"])
+
+        scored = await run_dyad(
+            row["raw_prompt"][-1]["content"],
+            prompts=DYAD[config.prompts],
+            generate=generate,
+            judge=judge,
+            budget=ThoughtBudget(self._count, self._cut, self.rollout_config.prompt_length),
+            # Session j decodes the prompt's solo answer j: shared by the group without any talk between sessions.
+            solo=validating or session < config.solo_count(self.rollout_config.n),
+            emptied=validating,
+            strip_leak=config.strip_leak,
+        )
+        return [RoleOutput.build(role, result, prompt_id=prompt_id) for role, result in scored.items()]
+
+    def _sampling_params(self, role: str, base: dict[str, Any], validating: bool) -> dict[str, Any]:
+        roles = ccpo_config(self.config).roles
+        settings = getattr(roles, REASON if role == EMPTIED else role)
+        params = dict(base)
+        longest = self.rollout_config.response_length
+        params["max_tokens"] = min(settings.max_tokens or longest, longest)
+        if settings.stop:
+            params["stop"] = list(settings.stop)
+        if settings.temperature is not None and not validating:
+            params["temperature"] = settings.temperature
+        return params
+
+    async def _turn(self, messages: Messages, params: dict[str, Any]) -> Turn:
+        """One request. Raises RuntimeError when the server aborted it or sent nothing."""
+        start = time.perf_counter()
+        prompt_ids = await self.ct_build_initial_tokens(messages)
+        response = await self.server_manager.generate(request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=params)
+        if response.stop_reason == "aborted" or not response.token_ids:
+            raise RuntimeError(f"the rollout server returned {len(response.token_ids)} tokens, stop reason {response.stop_reason}")
+        text = self.tokenizer.decode(response.token_ids, skip_special_tokens=True)
+        at_limit = len(response.token_ids) >= params["max_tokens"]
+        ended = response.token_ids[-1] == self.tokenizer.eos_token_id or any(stop in text for stop in params.get("stop", ()))
+        return Turn(text, at_limit and not ended, (prompt_ids, response, time.perf_counter() - start))
+
+    def _count(self, messages: Messages) -> int:
+        return len(self.continuous_token_builder.build_initial_tokens(messages))
+
+    def _cut(self, text: str, tokens: int) -> str:
+        """Without its first ``tokens`` tokens."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return self.tokenizer.decode(ids[tokens:], skip_special_tokens=True)

@@ -1,0 +1,97 @@
+"""The commit marker of a checkpoint: `ccpo_state.json`, written last and atomically.
+
+A folder ``global_step_N`` without it is an unfinished save and is never resumed from. verl's own tracker file is written in
+place, before any state that a subclass adds (`trainer_base.py::_save_checkpoint`), so it follows the marker, not the reverse.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from ccpo.config import CcpoConfig, ConfigError
+from ccpo.credit.history import HistoryState
+
+MARKER = "ccpo_state.json"
+TRACKER = "latest_checkpointed_iteration.txt"
+FORMAT = 1
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write to a temporary name, flush to disk, rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def step_folder(root: Path, step: int) -> Path:
+    return Path(root) / f"global_step_{step}"
+
+
+def finished_steps(root: Path) -> list[int]:
+    """Steps with a complete checkpoint, ascending."""
+    return sorted(int(marker.parent.name.rsplit("_", 1)[1]) for marker in Path(root).glob(f"global_step_*/{MARKER}"))
+
+
+def begin(root: Path, step: int) -> None:
+    """Make room for a save: whatever an earlier, interrupted or rewound job left at this step goes."""
+    folder = step_folder(root, step)
+    (folder / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState, keep: int | None) -> None:
+    """Mark the checkpoint complete, then drop all but the ``keep`` newest complete ones (None: keep all)."""
+    state = {"format": FORMAT, "global_steps": step, "fingerprint": fingerprint(config, n), "history": history.to_dict()}
+    write_atomic(step_folder(root, step) / MARKER, json.dumps(state, indent=1))
+    for old in finished_steps(root)[: -keep if keep else 0]:
+        begin(root, old)
+
+
+def point_tracker_at_latest(root: Path) -> int | None:
+    """Make verl's tracker name the newest complete checkpoint (None: there is none, and no tracker)."""
+    steps = finished_steps(root)
+    if not steps:
+        (Path(root) / TRACKER).unlink(missing_ok=True)
+        return None
+    write_atomic(Path(root) / TRACKER, str(steps[-1]))
+    return steps[-1]
+
+
+def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
+    """Read a checkpoint's history.
+
+    Raises ConfigError when the folder is no complete ccpo checkpoint, or was trained with another rule.
+    """
+    marker = Path(folder) / MARKER
+    if not marker.exists():
+        raise ConfigError([f"{folder} has no {MARKER}: it is no complete ccpo checkpoint; choose another one in trainer.resume_from_path"])
+    state = json.loads(marker.read_text())
+    mine = fingerprint(config, n)
+    differing = sorted(key for key in mine if state["fingerprint"].get(key) != mine[key])
+    if differing:
+        raise ConfigError(
+            [
+                f"{folder} was trained with {key}={state['fingerprint'].get(key)!r}, this job has {mine[key]!r}: its history does not "
+                "fit; set it back, or start anew with another trainer.default_local_dir"
+                for key in differing
+            ]
+        )
+    return HistoryState.from_dict(state["history"])
+
+
+def fingerprint(config: CcpoConfig, n: int) -> dict[str, object]:
+    """The settings that give the history its meaning."""
+    return {
+        "ccpo.topology": config.topology,
+        "ccpo.policies": config.policies,
+        "ccpo.credit.rule": config.credit.rule,
+        "ccpo.credit.normalize": config.credit.normalization,
+        "ccpo.history.decay": config.history.decay,
+        "k_solo": config.solo_count(n),
+    }

@@ -1,0 +1,217 @@
+"""Every check that can be made before Ray starts. All problems go into one ConfigError."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ccpo.config import CcpoConfig, ConfigError
+from ccpo.prompts import DYAD, Messages, render
+from ccpo.verifier import ANSWER_TYPES
+from ccpo.verl_plugin.estimator import TRAINER_MODE
+
+LEAST_THOUGHT = 8
+"""Tokens that must be left for a thought in Reason's prompt; less than a phrase is no thought."""
+
+
+def check(config: DictConfig) -> list[str]:
+    """Check a composed configuration against itself, the data, the model and this machine.
+
+    Args:
+        config: the whole Hydra configuration; not modified.
+
+    Returns:
+        Warnings: allowed, but worth knowing.
+
+    Raises:
+        ConfigError: with every problem found, each with what to set.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    settings = None
+    try:
+        settings = CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n)
+        notes += settings.warnings()
+    except ConfigError as error:
+        problems += error.problems
+    problems += _verl_problems(config)
+    problems += _hardware_problems(config)
+    questions, data_problems = _dataset(config)
+    problems += data_problems
+    tokenizer, model_problems = _tokenizer(config)
+    problems += model_problems
+    if settings and tokenizer and questions:
+        problems += _budget_problems(config, settings, tokenizer, questions)
+    if settings:
+        notes += _temperature_notes(config, settings)
+    if problems:
+        raise ConfigError(problems)
+    return notes
+
+
+def _verl_problems(config: DictConfig) -> list[str]:
+    """Combinations with verl's own settings that cannot work."""
+    found = []
+    algorithm, rollout, actor = config.algorithm, config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    if config.trainer.v1.trainer_mode != TRAINER_MODE:
+        found.append(
+            f"trainer.v1.trainer_mode is {config.trainer.v1.trainer_mode!r}: roles and history live in ccpo's trainer; set {TRAINER_MODE}"
+        )
+    if algorithm.adv_estimator != "ccpo":
+        found.append(
+            f"algorithm.adv_estimator is {algorithm.adv_estimator!r}: it would give every role the last answer's reward; set ccpo "
+            "(ccpo.credit.rule=shared is GRPO)"
+        )
+    if algorithm.use_kl_in_reward:
+        found.append("algorithm.use_kl_in_reward is true: credit is made of outcome rewards and would ignore it; set actor_rollout_ref.actor.use_kl_loss=true instead")
+    if config.reward.reward_model.enable:
+        found.append("reward.reward_model.enable is true: sessions are scored by the verifier; set it to false")
+    if rollout.agent.default_agent_loop != "ccpo_dyad":
+        found.append(f"actor_rollout_ref.rollout.agent.default_agent_loop is {rollout.agent.default_agent_loop!r}: set ccpo_dyad")
+    if not actor.use_dynamic_bsz and actor.ppo_mini_batch_size > config.data.train_batch_size:
+        found.append(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} is more than data.train_batch_size="
+            f"{config.data.train_batch_size}: a mini-batch is a part of a batch; set it to at most that"
+        )
+    if algorithm.filter_groups.enable:
+        found.append("algorithm.filter_groups.enable is true: dropping all-equal groups would bias the reward history; set it to false")
+    return found
+
+
+def _hardware_problems(config: DictConfig) -> list[str]:
+    import torch
+
+    found = []
+    if config.trainer.device == "cuda":
+        have = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if have == 0:
+            found.append("no GPU is visible (torch.cuda.is_available() is false): run on a GPU host, or set profile=cpu task=last_digit")
+        elif config.trainer.nnodes == 1 and config.trainer.n_gpus_per_node > have:
+            found.append(f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}, but {have} GPU(s) are visible: set N_GPUS={have}")
+    if config.actor_rollout_ref.rollout.name == "vllm" and not any(importlib.util.find_spec(m) for m in ("vllm",)):
+        found.append(
+            "actor_rollout_ref.rollout.name is vllm, and vLLM is not installed: pip install -r requirements.txt on a GPU host, or set "
+            "profile=cpu, which needs none"
+        )
+    return found
+
+
+def _files(value: Any) -> list[str]:
+    return [os.path.expanduser(str(path)) for path in ([value] if isinstance(value, str) else list(value))]
+
+
+def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
+    """(all questions, problems) of the training and validation files."""
+    import pyarrow.parquet as parquet
+
+    questions: list[str] = []
+    found: list[str] = []
+    for key, split in (("train_files", "train"), ("val_files", "test")):
+        for path in _files(config.data[key]):
+            if not Path(path).exists():
+                found.append(f"data.{key}: {path} does not exist: make it with a python -m data_preprocess.* command, or set data.{key}")
+                continue
+            try:
+                rows = parquet.read_table(path).to_pylist()
+            except Exception as error:
+                found.append(f"data.{key}: {path} is no readable parquet file ({error}): make it anew with data_preprocess")
+                continue
+            if not rows:
+                found.append(f"data.{key}: {path} has no rows")
+            for number, row in enumerate(rows):
+                if reason := _row_problem(row, split):
+                    found.append(f"data.{key}: {path}, row {number}: {reason}")
+                    break  # one line per file: the rest of a malformed file is usually the same
+                questions.append(row["prompt"][-1]["content"])
+            if key == "train_files" and rows and len(rows) < config.data.train_batch_size:
+                found.append(f"data.train_files: {len(rows)} rows are fewer than data.train_batch_size={config.data.train_batch_size}: no step would run")
+    return questions, found
+
+
+def _row_problem(row: dict[str, Any], split: str) -> str | None:
+    """What keeps the agent loop from using a dataset row, or None."""
+    prompt = row.get("prompt")
+    if not prompt or not prompt[-1].get("content"):
+        return "no prompt: every row needs prompt=[{role: user, content: question}]"
+    if not (row.get("reward_model") or {}).get("ground_truth"):
+        return "no ground truth: without reward_model.ground_truth nothing can be verified"
+    info = row.get("extra_info") or {}
+    if info.get("index") is None:
+        return "no extra_info.index: samples are seeded and rows ordered by it"
+    if info.get("answer_type") not in ANSWER_TYPES:
+        return f"extra_info.answer_type is {info.get('answer_type')!r}: the verifier knows {', '.join(ANSWER_TYPES)}"
+    if info.get("split") != split:
+        return f"extra_info.split is {info.get('split')!r}, expected {split!r}: agent loops tell training from validation by it"
+    return None
+
+
+def _tokenizer(config: DictConfig) -> tuple[Any, list[str]]:
+    from transformers import AutoTokenizer
+
+    model = config.actor_rollout_ref.model
+    path = os.path.expanduser(str(model.tokenizer_path or model.path))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return None, [f"actor_rollout_ref.model.path={model.path}: its tokenizer cannot be loaded ({reason}): set MODEL to a folder or a hub id"]
+    if not (tokenizer.chat_template or model.custom_chat_template):
+        return None, [
+            f"actor_rollout_ref.model.path={model.path} has no chat template: roles are told apart by their messages; use an instruction-tuned "
+            "model, or set actor_rollout_ref.model.custom_chat_template"
+        ]
+    if model.custom_chat_template:
+        tokenizer.chat_template = model.custom_chat_template
+    return tokenizer, []
+
+
+def _budget_problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any, questions: list[str]) -> list[str]:
+    """The longest question must leave room for a thought; the engine must hold prompt and response."""
+    found = []
+    limit = config.data.max_prompt_length
+    prompts = DYAD[settings.prompts]
+    longest = sorted(set(questions), key=len)[-8:]  # by characters; tokens of the longest few are counted exactly
+
+    def count(messages: Messages) -> int:
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
+        return len(ids["input_ids"] if hasattr(ids, "keys") else ids)
+
+    need = _need(prompts, longest, count)
+    if need + LEAST_THOUGHT > limit:
+        found.append(
+            f"data.max_prompt_length={limit} cannot hold the longest question and a thought: the question with its template takes {need} "
+            f"tokens; set at least {need + LEAST_THOUGHT}, or drop the long rows from the dataset"
+        )
+    context = config.actor_rollout_ref.rollout.max_model_len
+    if context is not None and context < limit + config.data.max_response_length:
+        found.append(
+            f"actor_rollout_ref.rollout.max_model_len={context} is less than data.max_prompt_length + data.max_response_length = "
+            f"{limit + config.data.max_response_length}: long sessions would fail; set it to that, or null"
+        )
+    return found
+
+
+def _need(prompts: Any, questions: list[str], count: Callable[[Messages], int]) -> int:
+    return max(
+        max(
+            count(render(prompts.reason, question=question, thought="")),
+            count(render(prompts.think, question=question)),
+            count(render(prompts.solo, question=question)),
+        )
+        for question in questions
+    )
+
+
+def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
+    base = config.actor_rollout_ref.rollout.temperature
+    return [
+        f"ccpo.roles.{role}.temperature={value} differs from actor_rollout_ref.rollout.temperature={base}, at which verl computes "
+        "log-probabilities: the gradient is then biased towards the rollout's temperature"
+        for role in ("think", "reason", "solo")
+        if (value := getattr(settings.roles, role).temperature) is not None and value != base
+    ]

@@ -1,0 +1,188 @@
+"""verl's synchronous trainer with roles, credit and policies. Every override is the smallest method that has the seam."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import transfer_queue as tq
+from omegaconf import OmegaConf
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.utils import tensordict_utils as tu
+
+from ccpo.config import CcpoConfig
+from ccpo.credit.advantage import compute_advantages
+from ccpo.credit.history import HistoryState
+from ccpo.metrics import session_rates
+from ccpo.types import EMPTIED, REASON, SOLO
+from ccpo.verl_plugin import checkpoint
+from ccpo.verl_plugin.credit_table import Row, read_rows, to_table
+from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
+from ccpo.verl_plugin.policies import Policy, policies_of
+from ccpo.verl_plugin.run_log import RunLog
+
+logger = logging.getLogger(__name__)
+
+ACCURACY = {REASON: "team_accuracy", SOLO: "solo_accuracy", EMPTIED: "emptied_accuracy"}
+"""Validation name of each answering role's mean reward."""
+
+
+@register_trainer(TRAINER_MODE)
+class CcpoTrainer(PPOTrainerSync):
+    """PPOTrainerSync for teams: role-aware credit, a list of policies, history in every checkpoint."""
+
+    def __init__(self, config):
+        # The base class branches on this string, not on the registry (verl 0.9.1, trainer_base.py: == "sync" in six places).
+        config.trainer.v1.trainer_mode = "sync"
+        self.n = config.actor_rollout_ref.rollout.n
+        self.ccpo = CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), self.n)
+        self.policies: tuple[Policy, ...] = policies_of(self.ccpo)
+        self.history = HistoryState()
+        self.run_dir = Path(config.trainer.default_local_dir).absolute()
+        self.run_log = RunLog(self.run_dir / "metrics.jsonl")
+        # verl prunes inside the save, before our marker makes the new checkpoint complete: pruning is `checkpoint.commit`'s.
+        self.keep = config.trainer.max_actor_ckpt_to_keep
+        config.trainer.max_actor_ckpt_to_keep = None
+        # verl counts a mini-batch as ppo_mini_batch_size x n ROWS; a session has several. Keep it a number of prompts.
+        actor = config.actor_rollout_ref.actor
+        actor.ppo_mini_batch_size = math.ceil(actor.ppo_mini_batch_size * self.ccpo.rows_per_prompt(self.n) / self.n)
+        super().__init__(config)
+        self.replay_buffer.poll_interval = self.ccpo.poll_interval
+        self._rows: list[Row] = []
+        for note in self.ccpo.warnings():
+            logger.warning(note)
+
+    # ------------------------------------------------------------------------------------------------ one step
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs) -> KVBatchMeta:
+        """Read every row once, forget those that are not trained, and go on with the rest in canonical order."""
+        self._rows = read_rows(batch)
+        metrics.update(self._session_metrics(self._rows, self.config.data.train_batch_size * self.n))
+        trained = self.ccpo.trained_roles()
+        unused = [row.key for row in self._rows if row.role not in trained]
+        if unused:
+            tq.kv_clear(keys=unused, partition_id=batch.partition_id)
+        parts = []
+        for policy in self.policies:
+            keys = [row.key for row in self._rows if row.role in trained and row.role in policy.roles]
+            parts.append(super()._balance_batch(batch.select_keys(keys), metrics, **kwargs))
+        return _joined(parts)
+
+    def _session_metrics(self, rows: list[Row], expected: int) -> dict[str, float]:
+        facts = [{**row.facts, "session": (row.uid, row.session)} for row in rows]
+        rates = session_rates(facts, expected)
+        dropped = rates["sessions/dropped_rate"]
+        if dropped > self.ccpo.max_dropped_rate:
+            raise RuntimeError(
+                f"{dropped:.0%} of this step's sessions were dropped, more than ccpo.max_dropped_rate="
+                f"{self.ccpo.max_dropped_rate:.0%}: the agent loop workers' log above has each one's error. The last checkpoint is "
+                "whole; mend the cause and start again to resume"
+            )
+        return {f"ccpo/{name}": value for name, value in rates.items()}
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        result = compute_advantages(to_table(self._rows), self.ccpo, self.history)
+        advantage_of = {row.key: float(a) for row, a in zip(self._rows, result.advantage_R, strict=True)}
+        with step_context(batch.keys, advantage_of):
+            batch = super()._compute_advantage(batch, metrics)
+        self.history = result.state
+        metrics.update({f"ccpo/{name}": value for name, value in result.metrics.items()})
+        return batch
+
+    def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
+        self.run_log.write(global_steps, "train", {k: v for k, v in metrics.items() if not k.startswith("val-")})
+
+    # ------------------------------------------------------------------------------------------------ validation
+    def _validate(self) -> dict[str, float]:
+        """Accuracy per data source and role. (The base class keeps each session's last row only.)"""
+        rewards: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        facts, prompts = [], 0
+        for columns in self.val_dataloader:
+            prompts += len(columns["raw_prompt"])
+            done = self._generate_validation(columns)
+            rows = read_rows(done)
+            for row in rows:
+                rewards[row.facts["prompt"][0]][row.role].append(row.facts["reward"])
+                facts.append({**row.facts, "session": (row.uid, row.session)})
+            self._record_generations(rows, done.partition_id)
+            tq.kv_clear(keys=done.keys, partition_id=done.partition_id)
+        metrics = {
+            f"val-aux/{name}": value
+            for name, value in session_rates(facts, prompts * self.config.actor_rollout_ref.rollout.val_kwargs.n).items()
+        }
+        for source, by_role in rewards.items():
+            for role, name in ACCURACY.items():
+                if role in by_role:
+                    metrics[f"{'val-core' if role == REASON else 'val-aux'}/{source}/{name}"] = float(np.mean(by_role[role]))
+            metrics[f"val-aux/{source}/sessions"] = float(len(by_role[REASON]))
+            if REASON in by_role and SOLO in by_role:
+                difference = np.mean(by_role[REASON]) - np.mean(by_role[SOLO])
+                metrics[f"val-aux/{source}/marginal_contribution"] = float(difference)
+        self.run_log.write(self.global_steps, "val", metrics)
+        return metrics
+
+    def _generate_validation(self, columns: dict) -> KVBatchMeta:
+        """Send one validation batch through the agent loops and wait for it (same steps as the base class)."""
+        columns["uid"] = np.array([str(uuid.uuid4()) for _ in range(len(columns["raw_prompt"]))], dtype=object)
+        batch = tu.get_tensordict(columns)
+        tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
+        tu.assign_non_tensor_data(batch, "validate", True)
+        tag = {"is_prompt": True, "status": "pending", "global_steps": self.global_steps}
+        tq.kv_batch_put(keys=list(batch["uid"]), partition_id="val", tags=[dict(tag) for _ in range(len(batch))])
+        self.agent_loop_manager.generate_sequences(batch)
+        done, _ = self.replay_buffer.sample(global_steps=self.global_steps, partition_id="val", batch_size=len(batch))
+        return done
+
+    def _record_generations(self, rows: list[Row], partition_id: str) -> None:
+        """verl's two ways to look at validation texts: trainer.log_val_generations and trainer.validation_data_dir."""
+        folder = self.config.trainer.get("validation_data_dir", None)
+        if not rows or not (folder or self.config.trainer.log_val_generations):
+            return
+        keys = [row.key for row in rows]
+        data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["prompts", "responses", "reward_model"])
+        texts = {
+            name: [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in data[name].unbind()]
+            for name in ("prompts", "responses")
+        }
+        scores = [row.facts["reward"] for row in rows]
+        self._maybe_log_val_generations(inputs=texts["prompts"], outputs=texts["responses"], scores=scores)
+        if folder:
+            self._dump_generations(
+                inputs=texts["prompts"],
+                outputs=texts["responses"],
+                gts=[item["ground_truth"] for item in list(data["reward_model"])],
+                scores=scores,
+                reward_extra_infos_dict={"role": [row.role for row in rows], "uid": keys},
+                dump_path=folder,
+            )
+
+    # ------------------------------------------------------------------------------------------------ checkpoints
+    def _save_checkpoint(self):
+        checkpoint.begin(self.run_dir, self.global_steps)
+        super()._save_checkpoint()
+        checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history, self.keep)
+
+    def _load_checkpoint(self):
+        if self.config.trainer.resume_mode == "auto":
+            checkpoint.point_tracker_at_latest(self.run_dir)
+        super()._load_checkpoint()
+        if self.global_steps > 0:
+            explicit = self.config.trainer.resume_mode == "resume_path"
+            folder = self.config.trainer.resume_from_path if explicit else checkpoint.step_folder(self.run_dir, self.global_steps)
+            self.history = checkpoint.restore(Path(folder), self.ccpo, self.n)
+        self.run_log.rewind(self.global_steps)
+
+
+def _joined(parts: list[KVBatchMeta]) -> KVBatchMeta:
+    """One batch of several policies' parts. (Metas are rebuilt from keys and tags: the columns they list go stale.)"""
+    return KVBatchMeta(
+        keys=[key for part in parts for key in part.keys],
+        tags=[tag for part in parts for tag in part.tags],
+        partition_id=parts[0].partition_id,
+        extra_info=parts[0].extra_info,
+    )

@@ -1,0 +1,55 @@
+"""Compose the configuration, check it, start verl. The only entry point of training, on a GPU and on a CPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+
+HERE = Path(__file__).resolve().parent
+
+# verl reads its platform when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
+if "profile=cpu" in sys.argv:
+    from ccpo.verl_plugin.cpu import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)
+
+
+def start(config) -> None:
+    """Run verl's trainer on a checked configuration; blocks until training ends."""
+    import ray
+    from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+
+    class CcpoTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
+        """verl's task runner, in whose process the trainer and the estimator must be registered first."""
+
+        def run(self, config):
+            import ccpo.verl_plugin.trainer  # noqa: F401
+
+            return super().run(config)
+
+    run_ppo(config, task_runner_class=ray.remote(CcpoTaskRunner))
+
+
+@hydra.main(config_path="config", config_name="ccpo_dyad", version_base=None)
+def main(config) -> None:
+    from verl.utils.device import auto_set_device
+
+    from ccpo.config import ConfigError
+    from ccpo.verl_plugin.preflight import check
+
+    auto_set_device(config)
+    config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(HERE / "config" / "agent_loops.yaml")
+    try:
+        notes = check(config)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    start(config)
+
+
+if __name__ == "__main__":
+    main()
