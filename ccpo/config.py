@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
@@ -15,6 +16,7 @@ from ccpo.types import REASON, SOLO, THINK
 
 RULES = ("counterfactual", "shared", "shared_history", "paper_v1", "event_v2")
 PUBLISHED = ("paper_v1", "event_v2")
+NEEDS_SOLO = ("counterfactual", *PUBLISHED)
 NORMALIZATIONS = ("history", "group", "history+group", "none")
 NATURAL_NORMALIZATION = {
     "counterfactual": "history",
@@ -43,7 +45,7 @@ class CreditConfig:
     """Which credit every trajectory gets.
 
     rule:        one of RULES
-    normalize:   one of NORMALIZATIONS; None: the rule's own (NATURAL_NORMALIZATION)
+    normalize:   one of NORMALIZATIONS; None: the rule's own (NATURAL_NORMALIZATION); "none": the credit as it is
     k_solo:      solo answers per prompt, 0..n; None: what the rule needs (`CcpoConfig.solo_count`)
     coefficient: beta of the counterfactual baseline in (0, 1]; None: fitted from the history
     shaping:     "none", or "tanh": Think's normalized credit becomes tanh(alpha A), which bounds it and changes the objective
@@ -140,6 +142,8 @@ class CcpoConfig:
 
     def problems(self, n: int) -> list[str]:
         """Every cross-field mistake, given n sessions per prompt."""
+        if n < 1:
+            return [f"actor_rollout_ref.rollout.n is {n}: set at least 1 session per prompt"]
         return [*_value_problems(self, n), *_rule_problems(self.credit, n)]
 
     def solo_count(self, n: int) -> int:
@@ -149,7 +153,7 @@ class CcpoConfig:
             return credit.k_solo
         if credit.rule in PUBLISHED:
             return n
-        if credit.rule == "counterfactual" or credit.train_solo:
+        if credit.rule in NEEDS_SOLO or credit.train_solo:
             return min(2, n)
         return 0
 
@@ -163,8 +167,8 @@ class CcpoConfig:
     def warnings(self) -> list[str]:
         """Allowed, but the user should know."""
         notes = {
-            "event_v2": "event_v2's credit is exactly 1.1 x (or 1.0 x) the shared reward's inside every group: see "
-            "credit/cosine_with_shared in the log",
+            "event_v2": "event_v2's advantage is exactly 1.1 x (or 1.0 x) the centred shared reward's inside every group: see "
+            "credit/cosine_with_shared in the log (below 1 only because GRPO also divides by the group's deviation)",
             "paper_v1": "paper_v1 pairs every session with an unrelated solo answer, which adds noise: see "
             "credit/cosine_with_shared in the log",
         }
@@ -210,6 +214,8 @@ def _type_problem(hint: Any, value: Any) -> str | None:
         return None if type(None) in choices else "a value: this one cannot be null"
     types, words = _KINDS[next(choice for choice in choices if choice is not type(None))]
     fits = isinstance(value, types) and (not isinstance(value, bool) or types is bool)
+    if fits and isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
     return None if fits else words
 
 
@@ -306,6 +312,6 @@ def _rule_problems(credit: CreditConfig, n: int) -> list[str]:
         found.append(f"rule {rule} has no counterfactual to shape: set ccpo.credit.rule=counterfactual, or drop shaping and coefficient")
     if credit.train_solo and credit.k_solo == 0:
         found.append("train_solo with k_solo=0 has nothing to train: set ccpo.credit.k_solo >= 1, or train_solo=false")
-    if credit.train_solo and how == "group" and rule == "shared" and credit.k_solo == 1:
-        found.append("train_solo with normalize 'group' compares a prompt's solo answers: set ccpo.credit.k_solo >= 2 (null: 2)")
+    if credit.train_solo and "group" in how and credit.k_solo == 1:
+        found.append(f"train_solo with normalize '{how}' compares a prompt's solo answers: set ccpo.credit.k_solo >= 2 (null: 2)")
     return found

@@ -36,7 +36,7 @@ def credit_metrics(
     Returns:
         ``<role>/{reward,credit,advantage}_{mean,std}``; ``contribution/{marginal,help_rate,hurt_rate,same_rate}`` (where the
         prompt has a solo answer); ``credit/cosine_with_shared/<role>``: cosine of the role's advantages with GRPO's on the team
-        reward, 1 for a rule that changes nothing; ``history/...``: the state after the step.
+        reward, 1 for GRPO itself; ``history/...``: the state after the step.
     """
     out: dict[str, float] = {}
     for role in (THINK, REASON, SOLO):
@@ -47,6 +47,7 @@ def credit_metrics(
             values = np.asarray(values_R, dtype=float)[rows]
             out[f"{role}/{name}_mean"], out[f"{role}/{name}_std"] = float(values.mean()), float(values.std())
     out |= contribution(table)
+    out["credit/prompts_without_solo_rate"] = 1 - len(table.group_means(SOLO)) / max(1, len(set(table.group_R)))
     for role in (THINK, REASON):
         rows = table.rows_of(role)
         grpo = group_normalize(np.asarray(table.reward_R, dtype=float)[rows], [table.group_R[r] for r in rows])

@@ -5,6 +5,7 @@ Suffixes of array names: ``_R`` rows (one per trajectory), ``_G`` groups (one pe
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 THINK, REASON, SOLO, EMPTIED = "think", "reason", "solo", "emptied"
 """Roles of the dyad. ``solo`` is Reason without a thought (the counterfactual); ``emptied`` is Reason with an empty thought
 (validation only: what the team does when Think falls silent)."""
+CREDITED = (THINK, REASON, SOLO)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class CreditTable:
     role_R:    (R,) str
     reward_R:  (R,) float, the row's OWN outcome: team reward for think and reason, its own for solo
 
-    Raises ValueError for unequal lengths, non-finite rewards, or two rows with one (group, session, role).
+    Raises ValueError for unequal lengths, non-finite rewards, unknown roles, or two rows with one (group, session, role).
     """
 
     group_R: np.ndarray
@@ -41,9 +43,11 @@ class CreditTable:
         if not np.isfinite(np.asarray(self.reward_R, dtype=float)).all():
             bad = int(np.flatnonzero(~np.isfinite(np.asarray(self.reward_R, dtype=float)))[0])
             raise ValueError(f"reward of row {bad} is not finite: a verdict must be a number, the step is not counted")
-        keys = list(zip(self.group_R, self.session_R, self.role_R, strict=True))
-        if len(set(keys)) != rows:
-            double = next(key for key in keys if keys.count(key) > 1)
+        if unknown := set(self.role_R) - set(CREDITED):
+            raise ValueError(f"roles {sorted(unknown)} get no credit: pass rows of {', '.join(CREDITED)} only")
+        keys = Counter(zip(self.group_R, self.session_R, self.role_R, strict=True))
+        if len(keys) != rows:
+            double = keys.most_common(1)[0][0]
             raise ValueError(f"two rows with (group, session, role) = {double}: a session plays each role once")
 
     @classmethod

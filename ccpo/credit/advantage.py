@@ -8,16 +8,18 @@
     event_v2        R_joint + 0.2 bonus             group, no std    paper.py
 
 With ``train_solo`` the solo answers are trained on their own tokens: A_solo x (1 - g), A_reason x g, with the paper's gate
-g = sigmoid(eta mu_delta / sigma_delta) taken from the history of delta = R_joint - b (0.5 before the first batch).
+g = sigmoid(eta mu_delta / max(sigma_delta, floor)), argument clipped to +-20, from the history of delta = R_joint - b(x)
+(0.5 before the first batch).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from ccpo.config import CcpoConfig
+from ccpo.config import NEEDS_SOLO, CcpoConfig
 from ccpo.credit.counterfactual import counterfactual_credit, observe_baseline
 from ccpo.credit.history import HistoryState, Stream, normalize_by_history
 from ccpo.credit.paper import event_v2_rewards, paper_v1_rewards
@@ -38,11 +40,13 @@ def compute_advantages(table: CreditTable, config: CcpoConfig, state: HistorySta
         CreditResult; ``advantage_R`` is 0 on rows that the configuration does not train.
 
     Raises:
-        ValueError: the table lacks rows the rule needs. The caller keeps its old state: a failed step is not counted.
+        ValueError: the table lacks the solo answers that the rule needs. The caller keeps its old state: a failed step is not counted.
 
     Source: table at the top of this module.
     """
     credit = config.credit
+    if credit.rule in NEEDS_SOLO and len(table) and not len(table.rows_of(SOLO)):
+        raise ValueError(f"rule {credit.rule} compares with solo answers and this step has none: every session with one was dropped")
     beta = None
     if credit.rule == "paper_v1":
         credit_R, state_after = paper_v1_rewards(table, state)
@@ -66,7 +70,7 @@ def compute_advantages(table: CreditTable, config: CcpoConfig, state: HistorySta
     else:
         advantage_R = np.where(np.asarray(table.role_R) == SOLO, 0.0, advantage_R)
 
-    state_after = _counted(state_after)
+    state_after = replace(state_after, steps=state_after.steps + 1)
     metrics = credit_metrics(table, credit_R, advantage_R, state_after, beta=beta, gate=gate)
     return CreditResult(credit_R, advantage_R, state_after, metrics)
 
@@ -102,11 +106,7 @@ def _gate(table: CreditTable, config: CcpoConfig, old: HistoryState, state: Hist
     deltas = [table.reward_R[r] - solo[table.group_R[r]] for r in table.rows_of(REASON) if table.group_R[r] in solo]
     _, state = normalize_by_history(np.array(deltas, dtype=float), state, "delta", config.history.decay, config.history.floor)
     stream = old.streams.get("delta", Stream())
-    if not stream.count:
+    if not stream.weight:
         return 0.5, state
     slope = config.credit.eta * stream.mean / max(stream.std, config.history.floor)
     return 1 / (1 + math.exp(-min(20.0, max(-20.0, slope)))), state
-
-
-def _counted(state: HistoryState) -> HistoryState:
-    return HistoryState(state.streams, state.joints, state.paper, state.steps + 1)

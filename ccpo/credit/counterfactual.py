@@ -2,13 +2,15 @@
 
     b(x)     = mean of the prompt's solo rewards                       (k_solo of them, shared by its sessions)
     credit   = R_joint - beta b(x)
-    A        = (R_joint - mu_joint - beta (b(x) - mu_b)) / sigma       mu, sigma from the history
+    residual = R_joint - beta (b(x) - mu_b)                            mu_b: EMA of b
+    A        = (residual - mu) / sigma                                 mu, sigma: history of the residual (`history.py`)
 
 ``beta = 1`` is the paper's plain difference delta = R_joint - R_solo. The default is fitted from the history,
 
-    beta = clip(EMA[Cov(mean_k R_joint, b)] / EMA[Var(b)], 0, 1)       old state; covariance over the prompts of a batch
+    beta = clip(EMA[Cov(mean_k R_joint, b)] / max(EMA[Var(b)], 1e-4), 0, 1)     old state; over the prompts of a batch; 0 at first
 
-because with few solo answers b is a noisy estimate: with one or two, beta = 1 has more variance than no prompt baseline at all.
+because with few solo answers b is a noisy estimate: where prompts are of similar difficulty, beta = 1 with one or two of them has
+more variance than no prompt baseline at all.
 b does not depend on the thought nor on the joint answer's tokens, so for both roles it is an unbiased control variate. It has to
 be normalized by the HISTORY: inside a group b is a constant, and centring the group removes it.
 Source: R_joint - R_without_i is the paper's principle; b as a control variate and the fit are our construction.

@@ -15,7 +15,7 @@ about the EMA mean and the floor are our construction. `paper_v1` keeps the auth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Stream:
-    """EMA moments of one stream. ``weight``, ``first`` and ``second`` are the uncorrected c, M and S above."""
+    """EMA moments of one stream: the uncorrected c, M and S above. ``weight`` 0: nothing seen yet."""
 
-    count: int = 0
     weight: float = 0.0
     first: float = 0.0
     second: float = 0.0
@@ -42,7 +41,7 @@ class Stream:
         weight = decay * self.weight + (1 - decay)
         first = decay * self.first + (1 - decay) * float(values.mean())
         second = decay * self.second + (1 - decay) * float(((values - first / weight) ** 2).mean())
-        return Stream(self.count + 1, weight, first, second)
+        return Stream(weight, first, second)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class HistoryState:
     """Everything the method remembers between steps. A value: functions take one and return another.
 
     streams: moments by name, for example ``think/credit``
-    joints:  bias-corrected EMA sums for the fitted baseline coefficient (`counterfactual.py`)
+    joints:  EMA sums, with their weight, for the fitted baseline coefficient (`counterfactual.py`)
     paper:   the authors' EMA streams (`paper.py`), name -> (mean, variance)
     steps:   number of batches that were counted
     """
@@ -77,6 +76,9 @@ class HistoryState:
         """Inverse of `to_dict`. Raises ValueError when keys are missing or unknown."""
         if set(data) != {"streams", "joints", "paper", "steps"}:
             raise ValueError(f"not a history state: keys {sorted(data)}; expected joints, paper, steps, streams")
+        for name, stream in data["streams"].items():
+            if set(stream) != {f.name for f in fields(Stream)}:
+                raise ValueError(f"not a history state: stream {name!r} has keys {sorted(stream)}")
         return cls(
             streams={name: Stream(**stream) for name, stream in data["streams"].items()},
             joints=dict(data["joints"]),
@@ -116,5 +118,5 @@ def normalize_by_history(
     if values.size == 0:
         return values, state
     old = state.streams.get(stream, Stream())
-    mean, std = (old.mean, old.std) if old.count else (values.mean(), values.std())
+    mean, std = (old.mean, old.std) if old.weight else (values.mean(), values.std())
     return (values - mean) / max(std, floor), state.with_stream(stream, old.updated(values, decay))

@@ -45,10 +45,15 @@ def paper_v1_rewards(table: CreditTable, state: HistoryState) -> tuple[np.ndarra
     own_R = np.asarray(table.reward_R, dtype=float)
     solo_of = {(table.group_R[r], table.session_R[r]): own_R[r] for r in table.rows_of(SOLO)}
     rows = np.flatnonzero(np.asarray(table.role_R) != SOLO)
+    if not rows.size:
+        return np.zeros(len(table)), state  # nothing to learn from
     try:
         solo = np.array([solo_of[table.group_R[r], table.session_R[r]] for r in rows], dtype=float)
     except KeyError as missing:
-        raise ValueError(f"paper_v1 pairs every session with a solo answer; session {missing} has none: set k_solo = n") from None
+        raise ValueError(
+            f"paper_v1 pairs every session with a solo answer; session {int(missing.args[0][1])} of prompt "
+            f"{missing.args[0][0]} has none: set k_solo = n"
+        ) from None
     joint = own_R[rows]
     think = np.asarray(table.role_R)[rows] == THINK
     streams = {"delta": joint - solo, "joint": joint, "solo": solo}

@@ -1,0 +1,239 @@
+"""Rollout server `hf_cpu` (rollout.name=hf_cpu): a Ray actor around BatchGenerator, and verl's two sides of it.
+
+HfCpuReplica starts the server, HfCpuAdapter lives in the training worker and sends it new weights. Every replica is
+one process with a whole copy of the model, whatever the rollout's parallel sizes say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+import torch
+from transformers import AutoConfig
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config import HFModelConfig
+from verl.workers.rollout import base as rollout_base
+from verl.workers.rollout.base import BaseRollout
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
+from verl.workers.rollout.utils import get_max_position_embeddings
+
+from .generation import BatchGenerator, Request, SamplingParams, build_model
+
+NAME = "hf_cpu"
+QUIET_S = 0.01  # a burst of requests is over when this long none came
+PATIENCE_S = 0.3  # a running batch waits no longer than this for a burst to end
+
+
+def _actor_name(replica_rank: int) -> str:
+    return f"{NAME}_server_{replica_rank}"
+
+
+def _eos_token_ids(model_config: HFModelConfig) -> set[int]:
+    found = {getattr(model_config.tokenizer, "eos_token_id", None)}
+    generation = getattr(model_config.generation_config, "eos_token_id", None)
+    found.update(generation if isinstance(generation, list) else [generation])
+    return found - {None}
+
+
+class HfCpuServer:
+    """Serves generate() to the agent loops. Decoding runs inside the actor's event loop, one step at a time, so a
+    request that arrives during a step joins the next one, and no state needs a lock."""
+
+    def __init__(self, config: Any, model_config: Any, replica_rank: int) -> None:
+        self.config = omega_conf_to_dataclass(config)
+        self.model_config: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        hf_config = AutoConfig.from_pretrained(
+            self.model_config.local_path, trust_remote_code=self.model_config.trust_remote_code
+        )
+        positions = get_max_position_embeddings(hf_config)
+        self.max_model_len = min(self.config.max_model_len or positions, positions)
+        self.generator = BatchGenerator(
+            build_model(hf_config),
+            eos_token_ids=_eos_token_ids(self.model_config),
+            tokenizer=self.model_config.tokenizer,
+            max_batch=self.config.max_num_seqs,
+            max_prefill_tokens=self.config.max_num_batched_tokens,
+            seed=self.config.seed + replica_rank,
+        )
+        self.global_steps: int | None = None
+        self._arrived = 0
+        self._futures: dict[int, asyncio.Future] = {}
+        self._decoding: asyncio.Task | None = None
+        self._open = asyncio.Event()  # closed between abort_all_requests and resume_generation
+        self._open.set()
+        self._rejecting = False
+
+    def address(self) -> str:
+        return ray.util.get_node_ip_address()
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        request_id: str,
+        image_data: Any = None,
+        video_data: Any = None,
+    ) -> TokenOutput:
+        """Continue one prompt, with verl's contract of the vLLM server.
+
+        Returns:
+            TokenOutput: stop_reason `completed` or `aborted`; extra_fields has global_steps (of the weights) and
+            finish_reason: `stop`, `length` (cut by max_tokens or by the model's context) or `abort`.
+
+        Raises:
+            ValueError: images or videos, no room behind the prompt, or sampling parameters this server cannot honour.
+        """
+        if image_data or video_data:
+            raise ValueError("the hf_cpu rollout takes text only: use rollout.name=vllm for images and videos")
+        room = self.max_model_len - len(prompt_ids)
+        if room < 1:
+            raise ValueError(
+                f"the prompt has {len(prompt_ids)} tokens and the context {self.max_model_len}: nothing can be "
+                "generated; raise rollout.max_model_len or shorten the prompt"
+            )
+        left = self.config.prompt_length + self.config.response_length - len(prompt_ids)
+        default = max(1, min(self.config.response_length, left))
+        params = SamplingParams.from_dict(sampling_params, default, room, ignore_eos=self.config.ignore_eos)
+
+        while not self._open.is_set():
+            if self._rejecting:
+                return TokenOutput(token_ids=[], stop_reason="aborted", extra_fields=self._extra_fields("abort"))
+            await self._open.wait()
+        request = self.generator.add(prompt_ids, params)
+        self._arrived += 1
+        future = asyncio.get_running_loop().create_future()
+        self._futures[id(request)] = future
+        if self._decoding is None or self._decoding.done():
+            self._decoding = asyncio.create_task(self._decode())
+        await future
+        return TokenOutput(
+            token_ids=request.token_ids,
+            log_probs=request.log_probs if sampling_params.get("logprobs") else None,
+            stop_reason="aborted" if request.finish_reason == "abort" else "completed",
+            extra_fields=self._extra_fields(request.finish_reason),
+        )
+
+    def _extra_fields(self, finish_reason: str) -> dict[str, Any]:
+        return {"global_steps": self.global_steps, "finish_reason": finish_reason}
+
+    async def _decode(self) -> None:
+        try:
+            while self.generator.busy:
+                await self._gather()
+                self._resolve(self.generator.step())
+        except Exception as error:  # the callers must hear of it, or they would wait for ever
+            self.generator.abort()
+            while self._futures:
+                future = self._futures.popitem()[1]
+                if not future.done():
+                    future.set_exception(error)
+
+    async def _gather(self) -> None:
+        """Let a burst of requests in before the next step: with a small model a step costs almost the same for one row
+        as for a hundred, and it takes time from the processes that send the requests."""
+        await asyncio.sleep(0)
+        patience = time.monotonic() + PATIENCE_S
+        while self._arrived and time.monotonic() < patience:
+            self._arrived = 0
+            await asyncio.sleep(QUIET_S)
+
+    def _resolve(self, finished: Iterable[Request]) -> None:
+        for request in finished:
+            future = self._futures.pop(id(request))
+            if not future.done():  # the caller may have gone away
+                future.set_result(None)
+
+    async def load_weights(self, weights: dict[str, torch.Tensor], global_steps: int | None) -> None:
+        """Take over the weights as soon as no request is on its way: a response never mixes two policies."""
+        while self.generator.busy:
+            await asyncio.sleep(0.001)
+        self.generator.load_weights(weights)
+        self.global_steps = global_steps
+
+    async def abort_all_requests(self, reject_request: bool = False) -> dict[str, Any]:
+        """End running requests; hold later ones until resume_generation, or send them back as aborted."""
+        self._open.clear()
+        self._rejecting = reject_request
+        aborted = self.generator.abort()
+        self._resolve(aborted)
+        return {"aborted_count": len(aborted)}
+
+    async def resume_generation(self) -> None:
+        self._rejecting = False
+        self._open.set()
+
+    # Nothing to free: weights and keys and values stay in memory.
+    async def sleep(self, **kwargs: Any) -> None: ...
+    async def wake_up(self, **kwargs: Any) -> None: ...
+    async def clear_kv_cache(self) -> None: ...
+    async def release_kv_cache(self) -> None: ...
+    async def resume_kv_cache(self) -> None: ...
+    async def start_profile(self, **kwargs: Any) -> None: ...
+    async def stop_profile(self) -> None: ...
+
+
+class HfCpuReplica(RolloutReplica):
+    """The trainer's handle of one server."""
+
+    async def launch_servers(self) -> None:
+        server = (
+            ray.remote(HfCpuServer)
+            .options(name=_actor_name(self.replica_rank), num_cpus=0, max_concurrency=self.max_concurrency)
+            .remote(self.config, self.model_config, self.replica_rank)
+        )
+        self._server_address = f"{await server.address.remote()}:{NAME}-{self.replica_rank}"
+        self._server_handle = server
+        self.servers = [server]
+
+
+class HfCpuAdapter(BaseRollout):
+    """Lives in each training worker; the first rank of a replica sends the weights to its server."""
+
+    def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1) -> None:
+        super().__init__(config, model_config, device_mesh)
+        rank = int(os.environ["RANK"])
+        size = (
+            self.config.tensor_model_parallel_size
+            * self.config.data_parallel_size
+            * self.config.pipeline_model_parallel_size
+        )
+        self.replica_rank = rank // size if replica_rank == -1 else replica_rank
+        self._sends = rank % size == 0
+        self._server: ray.actor.ActorHandle | None = None
+
+    async def resume(self, tags: list[str]) -> None: ...
+
+    async def release(self) -> None: ...
+
+    @torch.no_grad()
+    async def update_weights(
+        self,
+        weights: Iterable[tuple[str, torch.Tensor]],
+        global_steps: int | None = None,
+        wire_format: str = "named_tensors",
+        peft_config: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if wire_format != "named_tensors" or peft_config is not None:
+            raise ValueError(
+                "the hf_cpu rollout takes full weights: set actor_rollout_ref.model.lora.merge=True, or use no LoRA, "
+                "and keep rollout.checkpoint_engine.backend=naive"
+            )
+        named = {}
+        for name, tensor in weights:  # on every rank, because gathering a shard is a collective call
+            if self._sends:
+                named[name] = tensor.detach().to("cpu", copy=True)
+        if self._sends:
+            if self._server is None:  # the servers start after this object
+                self._server = ray.get_actor(_actor_name(self.replica_rank))
+            await self._server.load_weights.remote(named, global_steps)
+
+
+RolloutReplicaRegistry.register(NAME, lambda: HfCpuReplica)
+rollout_base._ROLLOUT_REGISTRY[(NAME, "async")] = f"{__name__}.{HfCpuAdapter.__name__}"

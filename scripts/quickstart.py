@@ -1,0 +1,375 @@
+"""Build the embedded task, train a dyad on it with verl's trainer on the CPU, and report. Started by quickstart.sh."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import yaml
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import report  # noqa: E402
+
+from ccpo.config import RULES, CreditConfig  # noqa: E402
+from ccpo.verl_plugin.checkpoint import finished_steps  # noqa: E402
+from ccpo.verl_plugin.run_log import RunLog, read_run_log  # noqa: E402
+
+TASK = "last_digit"
+DATA = Path("data") / TASK
+TASK_CONFIG = ROOT / "recipe" / "config" / "task" / f"{TASK}.yaml"
+TRAINER = [sys.executable, "recipe/main_ccpo.py", "profile=cpu", f"task={TASK}"]
+RUN_FILE = "quickstart.json"  # marks a folder as a run of this command and says how it was started
+LOG_FILE = "train.log"
+GRACE = 30.0  # seconds the trainer has to end after an interrupt
+PATIENCE = 10.0  # seconds its daemons have to follow it
+POLL = 0.5  # seconds between looks at the metrics
+PLAIN_EVERY = 5  # steps per line where there is no terminal for a bar
+OWN_OPTIONS = {
+    "trainer.total_training_steps": "--steps",
+    "trainer.default_local_dir": "--out",
+    "ccpo.credit.rule": "--rule",
+    "data.seed": "--seed",
+}
+
+
+class QuickstartError(Exception):
+    """Something the user can mend; its text says how."""
+
+
+def main(argv: list[str] | None = None, trainer: list[str] | None = None) -> int:
+    """Run the command; exit status 0: done, 1: failed, 130: interrupted. Tests pass their own ``trainer``."""
+    options = _options(sys.argv[1:] if argv is None else argv)
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # SIGINT too: a job in the background ignores it otherwise
+        signal.signal(number, _interrupt)
+    os.chdir(ROOT)
+    try:
+        with _run_folder(options) as out:
+            if options.steps in finished_steps(out) and _last_step(out) >= options.steps:
+                print(
+                    f"This run is finished. Start anew with --fresh, or elsewhere with --out; "
+                    f"go on with --steps {2 * options.steps}.\n"
+                )
+            else:
+                if trainer is None:
+                    _prepare(out)
+                status = train([*(trainer or TRAINER), *_overrides(options)], out, options.steps, options.lock)
+                if status:
+                    return status
+            report.show(out)
+            return 0
+    except (QuickstartError, report.ReportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped before training; run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+def _options(argv: list[str]) -> argparse.Namespace:
+    default_steps = yaml.safe_load(TASK_CONFIG.read_text())["trainer"]["total_training_steps"]
+    parser = argparse.ArgumentParser(
+        prog="bash scripts/quickstart.sh",
+        description="Train a Think-Reason dyad on the embedded task with the real trainer, on the CPU. "
+        "The same command after an interruption goes on from the last checkpoint.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of data order and samples (default 0)")
+    parser.add_argument("--rule", choices=RULES, default=CreditConfig().rule, help="credit rule (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=default_steps, help="training steps (default %(default)s)")
+    parser.add_argument("--out", type=Path, help=f"folder of the run (default outputs/{TASK}-RULE-seedSEED)")
+    parser.add_argument("--fresh", action="store_true", help="delete the folder of the run first")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="-- OVERRIDE", help="further verl overrides, name=value, after --"
+    )
+    options = parser.parse_args(argv)
+    if options.steps < 1:
+        parser.error(f"--steps must be at least 1, got {options.steps}")
+    if options.seed < 0:
+        parser.error(f"--seed must not be negative, got {options.seed}")
+    for override in options.overrides:
+        name = override.lstrip("+~").split("=")[0]
+        if name in OWN_OPTIONS:
+            parser.error(f"{override}: use {OWN_OPTIONS[name]} instead, this command needs to know it")
+        if "=" not in override:
+            parser.error(f"{override!r} is no override, which reads name=value; options go before --")
+    options.out = (options.out or ROOT / "outputs" / f"{TASK}-{options.rule}-seed{options.seed}").absolute()
+    return options
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    seeds = [
+        "data.seed",
+        "ccpo.seed",
+        "actor_rollout_ref.actor.data_loader_seed",
+        "actor_rollout_ref.actor.fsdp_config.seed",
+    ]
+    return [
+        f"trainer.default_local_dir={_hydra_quoted(options.out)}",
+        f"trainer.total_training_steps={options.steps}",
+        f"ccpo.credit.rule={options.rule}",
+        *(f"{name}={options.seed}" for name in seeds),
+        *options.overrides,
+    ]
+
+
+def _hydra_quoted(path: Path) -> str:
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+# --- the folder of the run ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _run_folder(options: argparse.Namespace):
+    """Make or check the folder, and hold it: the trainer inherits the lock, so no second one can write there."""
+    out = options.out
+    settings = {"rule": options.rule, "seed": options.seed, "overrides": options.overrides}
+    ours = (out / RUN_FILE).exists()
+    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
+        raise QuickstartError(
+            f"{out} exists and is no folder of this command (it has no {RUN_FILE}); choose another --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / RUN_FILE).open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise QuickstartError(
+                f"another process is training in {out}; wait for it, or choose another --out"
+            ) from None
+        if options.fresh:
+            for entry in out.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != RUN_FILE:
+                    entry.unlink()
+            stream.truncate(0)
+        stream.seek(0)
+        text = stream.read()
+        before = json.loads(text) if text else settings
+        differing = [
+            f"{name} {before[name]!r}, not {settings[name]!r}" for name in settings if before[name] != settings[name]
+        ]
+        if differing:
+            raise QuickstartError(
+                f"{out} was started with {'; '.join(differing)}. Choose another --out, or delete it with --fresh"
+            )
+        if not text:
+            stream.write(json.dumps(settings) + "\n")
+            stream.flush()
+        options.lock = stream.fileno()
+        yield out
+
+
+def _last_step(out: Path) -> int:
+    """Last trained step that was logged."""
+    entries = read_run_log(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
+    return max((entry["step"] for entry in entries if entry["kind"] == "train"), default=0)
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+def _say(text: str, end: str = "\n") -> None:
+    print(text, end=end, flush=True)
+
+
+def _prepare(out: Path) -> None:
+    """Build data and model; both commands leave alone what is complete."""
+    log = out / "prepare.log"
+    _say(f"data and model in {DATA} (the first time a minute or more) ... ", end="")
+    started = time.monotonic()
+    with log.open("w") as stream:
+        for module, folder in (("data_preprocess.toy", DATA), ("data_preprocess.toy_model", DATA / "model")):
+            command = [sys.executable, "-m", module, "--out", str(folder)]
+            if subprocess.run(
+                command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=_environment()
+            ).returncode:
+                _say("failed")
+                raise QuickstartError(
+                    f"{shlex.join(command)} did not work:\n{what_went_wrong(log.read_text())}\nThe whole log: {log}"
+                )
+    _say(f"{time.monotonic() - started:.0f} s")
+
+
+def train(command: list[str], out: Path, steps: int, lock: int) -> int:
+    """Run the trainer as a child and show its progress; returns as `main`. Nothing it started outlives this call."""
+    resumed = max(finished_steps(out), default=0)
+    metrics, log = out / "metrics.jsonl", out / LOG_FILE
+    RunLog(metrics).rewind(resumed)  # the trainer does the same, but only after its start-up
+    log_start = log.stat().st_size if log.exists() else 0
+    if resumed:
+        _say(f"going on from the checkpoint of step {resumed}")
+    with log.open("ab") as stream:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches this process only, and everything the trainer starts can be found
+            pass_fds=(lock,),
+        )
+    try:
+        _follow(child, metrics, log, resumed, steps)
+    except KeyboardInterrupt:
+        _interrupt_child(child)
+        step, saved = _last_step(out), max(finished_steps(out), default=0)
+        _say(f"stopped at step {step}; run the same command to resume from the checkpoint of step {saved}")
+        return 130
+    finally:
+        _end_session(child)
+    if child.returncode:
+        with log.open("rb") as stream:
+            stream.seek(log_start)
+            text = stream.read().decode(errors="replace")
+        _say(f"error: training ended with status {child.returncode}:\n{what_went_wrong(text)}\nThe whole log: {log}")
+        return 1
+    _say("")
+    return 0
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+# --- progress -------------------------------------------------------------------------------------------------------
+
+
+def _follow(child: subprocess.Popen, metrics: Path, log: Path, resumed: int, steps: int) -> None:
+    """Show progress until the child ends."""
+    _say(f"starting Ray and the trainer (half a minute or so; log: {log}) ... ", end="")
+    started, size = time.monotonic(), _size(metrics)
+    while child.poll() is None and _size(metrics) == size:
+        time.sleep(POLL)
+    _say("failed" if child.poll() else f"{time.monotonic() - started:.0f} s")
+    if child.poll():
+        return
+    terminal = sys.stderr.isatty()
+    shown = (-1, -1)
+    with tqdm(total=steps, initial=resumed, unit="step", disable=not terminal, dynamic_ncols=True) as bar:
+        running = True
+        while running:
+            running = child.poll() is None  # before the last look, so that nothing is missed
+            entries = read_run_log(metrics) if metrics.exists() else []
+            step = max([resumed, *(entry["step"] for entry in entries if entry["kind"] == "train")])
+            validated = max([-1, *(entry["step"] for entry in entries if entry["kind"] == "val")])
+            bar.update(step - bar.n)
+            bar.set_postfix_str(progress_text(entries))
+            if not terminal and (validated > shown[1] or step >= shown[0] + PLAIN_EVERY or not running):
+                if (step, validated) != shown:
+                    _say(f"step {step}/{steps}  {progress_text(entries)}")
+                shown = step, validated
+            if running:
+                time.sleep(POLL)
+
+
+def progress_text(entries: list[dict]) -> str:
+    """Accuracies of the last validation, and the team's reward in the last training batch."""
+    parts = []
+    for source in report.sources_of(entries)[:1]:
+        names = {name: pattern.format(source=source) for name, pattern in report.ACCURACIES.items()}
+        last = [entry for entry in entries if names["team"] in entry["metrics"]][-1]
+        scores = " ".join(f"{name} {last['metrics'][key]:.3f}" for name, key in names.items() if key in last["metrics"])
+        parts.append(f"validation at {last['step']}: {scores}")
+    rewards = [entry["metrics"][report.TEAM_REWARD] for entry in entries if report.TEAM_REWARD in entry["metrics"]]
+    if rewards:
+        parts.append(f"train: team {rewards[-1]:.3f}")
+    return " | ".join(parts)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+# --- the child's end ------------------------------------------------------------------------------------------------
+
+
+def _interrupt_child(child: subprocess.Popen) -> None:
+    """Ask the child to end and wait; another Ctrl-C ends the wait. `_end_session` does the rest."""
+    _say(f"\nstopping (up to {GRACE:.0f} s; Ctrl-C again: at once) ...")
+    try:
+        os.killpg(child.pid, signal.SIGINT)
+        child.wait(GRACE)
+    except (ProcessLookupError, subprocess.TimeoutExpired, KeyboardInterrupt):
+        pass
+
+
+def _end_session(child: subprocess.Popen) -> None:
+    """Kill what is left of the child's session. (Ray's daemons leave the process group, but not the session.)"""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # takes at most PATIENCE, and must not be left half done
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    deadline = time.monotonic() + PATIENCE
+    while left := _session(child.pid):
+        if time.monotonic() > deadline:
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        time.sleep(0.1)
+    signal.signal(signal.SIGINT, handler)
+
+
+def _session(leader: int) -> list[int]:
+    """Living processes of a session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (OSError, psutil.Error):
+            continue  # gone, or another user's
+    return found
+
+
+def what_went_wrong(log: str) -> str:
+    """The lines of a failed log that say why: our own error text, or the first exception, or else the last lines."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m|^\(\w+ pid=\d+[^)]*\) ?", "", line.replace("\r", "")) for line in log.splitlines()]
+    ours = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if ours:
+        return "\n".join(lines[ours[-1] :][:40])
+    traceback = next(
+        (number for number, line in enumerate(lines) if line.startswith("Traceback (most recent")), len(lines)
+    )
+    raised = [
+        line
+        for line in lines[traceback:]
+        if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Exit)(\([\w.]+\))?(: |$)", line)
+    ]
+    causes = [line for line in raised if "RayTaskError" not in line]  # Ray repeats the cause below its own line
+    return "\n".join((causes or raised)[:1] or lines[-10:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

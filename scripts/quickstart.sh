@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# From a clone to a trained team on a CPU: environment, embedded task, verl's trainer, report. No GPU, no account.
+#
+#   bash scripts/quickstart.sh                          Ctrl-C stops; the same command goes on from a checkpoint
+#   bash scripts/quickstart.sh --rule shared --seed 1   another credit rule, another seed
+#   bash scripts/quickstart.sh --help
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh cpu
+exec .venv/bin/python scripts/quickstart.py "$@"

@@ -1,0 +1,301 @@
+"""The shell scripts and the quickstart, the latter around a stand-in for the trainer (the real one: tests/e2e)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+TRAINER = '''
+"""Logs like the trainer and takes the same overrides. Leaves a daemon in a process group of its own, as Ray does."""
+import json, os, subprocess, sys, time
+from pathlib import Path
+options = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+out = Path(options["trainer.default_local_dir"].strip("'"))
+mode, delay = options.get("mode", "fine"), float(options.get("delay", 0.01))
+(out / "arguments.json").write_text(json.dumps(sys.argv[1:]))
+daemon = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], preexec_fn=os.setpgrp)
+(out / "daemon").write_text(str(daemon.pid))
+if mode == "config":
+    sys.exit("error: the configuration has 1 problem(s); nothing was started:\\n  1. ccpo.roles is wrong; set it")
+if mode == "crash":
+    print("before", flush=True)
+    raise RuntimeError("the rollout worker died")
+def write(step, kind, metrics):
+    with (out / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps({"step": step, "kind": kind, "metrics": metrics}) + "\\n")
+def validate(step):
+    write(step, "val", {"val-core/toy/team_accuracy": 0.5 + step / 100, "val-aux/toy/solo_accuracy": 0.4})
+steps = sorted(int(p.parent.name.split("_")[-1]) for p in out.glob("global_step_*/ccpo_state.json"))
+first = steps[-1] if steps else 0
+validate(first)
+try:
+    for step in range(first + 1, int(options["trainer.total_training_steps"]) + 1):
+        time.sleep(delay)
+        write(step, "train", {"ccpo/reason/reward_mean": 0.5, "timing_s/step": delay})
+        if step % 5 == 0:
+            (out / f"global_step_{step}").mkdir(exist_ok=True)
+            (out / f"global_step_{step}" / "ccpo_state.json").write_text("{}")
+            validate(step)
+except KeyboardInterrupt:
+    if mode != "deaf":
+        sys.exit(1)
+    time.sleep(600)
+'''
+
+
+@pytest.fixture
+def quickstart(tmp_path):
+    """start(*arguments) -> Popen of the command around the stand-in, with OUT = tmp_path/'run of mine'."""
+    trainer = tmp_path / "trainer.py"
+    trainer.write_text(TRAINER)
+    code = (
+        "import sys; sys.path[:0] = ['scripts', '.']; import quickstart; "
+        "quickstart.GRACE, quickstart.PATIENCE, quickstart.POLL = 2.0, 0.3, 0.05; "
+        f"sys.exit(quickstart.main(sys.argv[1:], trainer=[sys.executable, {str(trainer)!r}]))"
+    )
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", code, "--out", str(tmp_path / "run of mine"), *arguments]
+        started.append(subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        return started[-1]
+
+    start.out = tmp_path / "run of mine"
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        process.stdout.close()
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    text, _ = process.communicate(timeout=60)
+    return process.returncode, text
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    deadline = time.monotonic() + 30
+    while (
+        not (out / "metrics.jsonl").exists()
+        or f'{{"step": {step}, "kind": "train"' not in (out / "metrics.jsonl").read_text()
+    ):
+        assert time.monotonic() < deadline, f"no step {step}"
+        time.sleep(0.05)
+
+
+def alive(out: Path) -> bool:
+    try:
+        return psutil.Process(int((out / "daemon").read_text())).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_quickstart_trains_shows_progress_and_reports(quickstart):
+    status, text = finish(quickstart("--steps", "10", "--seed", "3", "--rule", "shared", "--", "delay=0.02"))
+    assert status == 0, text
+    assert "step 10/10  validation at 10: team 0.600 solo 0.400 | train: team 0.500" in text
+    assert "steps: 10" in text and (quickstart.out / "curves.png").exists()
+    given = json.loads((quickstart.out / "arguments.json").read_text())
+    assert {
+        "data.seed=3",
+        "ccpo.seed=3",
+        "ccpo.credit.rule=shared",
+        "trainer.total_training_steps=10",
+        "delay=0.02",
+    } <= set(given)
+    assert not alive(quickstart.out)
+
+
+def test_a_finished_run_is_only_reported_and_can_be_extended_or_begun_anew(quickstart):
+    assert finish(quickstart("--steps", "5"))[0] == 0
+    (quickstart.out / "arguments.json").unlink()
+    status, text = finish(quickstart("--steps", "5"))
+    assert status == 0 and "finished" in text and "--fresh" in text and "steps: 5" in text
+    assert not (quickstart.out / "arguments.json").exists()
+    status, text = finish(quickstart("--steps", "10"))
+    assert status == 0 and "checkpoint of step 5" in text and "steps: 10" in text
+    status, text = finish(quickstart("--steps", "5", "--fresh"))
+    assert status == 0 and "checkpoint of step" not in text and "steps: 5" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind_and_resumes_from_its_checkpoint(quickstart, number):
+    first = quickstart("--steps", "10", "--", "delay=0.15")
+    wait_for_step(quickstart.out, 7)
+    assert alive(quickstart.out)
+    first.send_signal(number)
+    status, text = finish(first)
+    assert status == 130, text
+    assert "run the same command to resume from the checkpoint of step 5" in text
+    assert not alive(quickstart.out)
+    status, text = finish(quickstart("--steps", "10", "--", "delay=0.15"))
+    assert status == 0 and "going on from the checkpoint of step 5" in text, text
+    steps = [
+        json.loads(line)["step"]
+        for line in (quickstart.out / "metrics.jsonl").read_text().splitlines()
+        if '"train"' in line
+    ]
+    assert steps == list(range(1, 11))
+
+
+def test_a_trainer_that_does_not_listen_is_killed(quickstart):
+    process = quickstart("--steps", "99", "--", "mode=deaf", "delay=0.1")
+    wait_for_step(quickstart.out, 1)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+    assert not alive(quickstart.out)
+
+
+@pytest.mark.parametrize(
+    "mode, words", [("crash", "RuntimeError: the rollout worker died"), ("config", "1. ccpo.roles is wrong; set it")]
+)
+def test_a_failure_shows_its_cause_and_the_log(quickstart, mode, words):
+    status, text = finish(quickstart("--", f"mode={mode}"))
+    assert status == 1
+    assert words in text and "train.log" in text and "Traceback" not in text
+    assert not alive(quickstart.out)
+
+
+def test_one_folder_belongs_to_one_run_at_a_time_and_to_one_setting(quickstart):
+    first = quickstart("--steps", "99", "--", "delay=0.1")
+    wait_for_step(quickstart.out, 1)
+    status, text = finish(quickstart("--steps", "99", "--", "delay=0.1"))
+    assert status == 1 and "another process" in text
+    first.send_signal(signal.SIGINT)
+    finish(first)
+    status, text = finish(quickstart("--seed", "1", "--", "delay=0.1"))
+    assert status == 1 and "seed 0, not 1" in text and "--fresh" in text
+
+
+@pytest.mark.parametrize("arguments", [(), ("--fresh",)])
+def test_a_folder_that_is_no_run_is_left_alone(quickstart, arguments):
+    quickstart.out.mkdir()
+    (quickstart.out / "thesis.tex").write_text("precious")
+    status, text = finish(quickstart(*arguments))
+    assert status == 1 and "choose another --out" in text
+    assert (quickstart.out / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--rule", "best"), "invalid choice"),
+        (("--steps", "0"), "at least 1"),
+        (("--", "trainer.total_training_steps=3"), "--steps"),
+        (("--", "oops"), "name=value"),
+    ],
+)
+def test_wrong_options_are_explained(quickstart, arguments, words):
+    status, text = finish(quickstart(*arguments))
+    assert status == 2 and words in text
+    assert not quickstart.out.exists()
+
+
+# --- shell scripts --------------------------------------------------------------------------------------------------
+
+
+def bash(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", *arguments], cwd=folder, env={**os.environ, **environment}, text=True, capture_output=True, timeout=120
+    )
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A repository whose CPU stack is empty, so that setting it up needs no network."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
+    (tmp_path / "requirements-cpu.txt").write_text("# nothing\n")
+    return tmp_path
+
+
+def setup(clone: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return bash(clone, "scripts/setup.sh", *arguments, **{"PYTHON": sys.executable, **environment})
+
+
+def test_setup_installs_once_then_does_nothing(clone):
+    first = setup(clone)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert [line.split(" ...")[0].split()[0] for line in first.stdout.splitlines()] == ["making", "installing"]
+    started = time.monotonic()
+    again = setup(clone)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert time.monotonic() - started < 1.0
+    (clone / "requirements-cpu.txt").write_text("# something new\n")
+    assert setup(clone).stdout.startswith("installing")
+
+
+def test_setup_repairs_an_interrupted_install_and_shows_what_failed(clone):
+    (clone / "requirements-cpu.txt").write_text("./no-such-package\n")
+    failed = setup(clone)
+    assert failed.returncode == 1
+    assert "no-such-package" in failed.stderr and "install.log" in failed.stderr
+    (clone / ".venv" / "half-installed").touch()
+    (clone / "requirements-cpu.txt").write_text("# nothing\n")
+    assert setup(clone).returncode == 0
+    assert not (clone / ".venv" / "half-installed").exists()
+
+
+def test_setup_leaves_a_foreign_venv_alone(clone):
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / "mine").touch()
+    refused = setup(clone)
+    assert refused.returncode == 1 and "didn't make it" in refused.stderr
+    assert (clone / ".venv" / "mine").exists()
+
+
+def test_setup_keeps_a_gpu_environment_when_asked_for_the_cpu_one(clone):
+    (clone / "requirements.txt").write_text("# nothing\n")
+    assert setup(clone, "gpu").returncode == 0
+    assert (setup(clone, "cpu").stdout, (clone / ".venv" / "ccpo-setup").read_text()[:3]) == ("", "gpu")
+
+
+@pytest.mark.parametrize(
+    "arguments, environment, words",
+    [
+        (("tpu",), {}, "choose cpu or gpu"),
+        ((), {"PYTHON": "/bin/false"}, "3.10, 3.11 or 3.12"),
+        (("gpu",), {}, "requirements.txt"),
+    ],
+)
+def test_setup_explains_mistakes_and_makes_nothing(clone, arguments, environment, words):
+    refused = setup(clone, *arguments, **environment)
+    assert refused.returncode == 1 and words in refused.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_dyad_script_prints_a_command_whose_last_words_are_the_users():
+    done = bash(
+        ROOT, "recipe/run_ccpo_dyad.sh", "data.train_batch_size=32", "x=[1, 2]", DRY_RUN="1", SEED="7", N_GPUS="2"
+    )
+    command = shlex.split(done.stdout)
+    assert command[1] == "recipe/main_ccpo.py" and command[-2:] == ["data.train_batch_size=32", "x=[1, 2]"]
+    assert {"data.seed=7", "trainer.n_gpus_per_node=2", "data.train_files=data/math/train.parquet"} <= set(command)
+
+
+def test_dyad_script_without_data_says_how_to_make_it(tmp_path):
+    done = bash(ROOT, "recipe/run_ccpo_dyad.sh", DATA=str(tmp_path))
+    assert done.returncode == 1 and "data_preprocess.math" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "script",
+    sorted([*(ROOT / "scripts").glob("*.sh"), *(ROOT / "recipe").glob("*.sh"), ROOT / ".ci" / "run"]),
+    ids=lambda path: path.name,
+)
+def test_every_script_parses(script):
+    done = bash(ROOT, "-n", str(script))
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,237 @@
+"""What counts as an answer, and as the right one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ccpo import verifier
+from ccpo.verifier import UNPARSED, Verdict, looks_like_answer, strip_answer, timeouts, verify
+
+ROOT = Path(__file__).resolve().parents[2]
+WRONG = "wrong"
+NONE = "none"
+
+TABLE = [
+    # text, truth, answer type, right / WRONG / NONE (unparsed), why
+    ("so \\boxed{42}.", "42", "boxed", "right", "plain"),
+    ("\\boxed{1} then \\boxed{2}", "2", "boxed", "right", "the last box counts"),
+    ("\\boxed{2} then \\boxed{1}", "2", "boxed", WRONG, "the last box counts"),
+    ("\\boxed{2} then \\boxed{1", "2", "boxed", NONE, "the last box is cut short: not read from an earlier one"),
+    ("the answer is 42", "42", "boxed", NONE, "no box: never guessed"),
+    ("\\boxed{}", "42", "boxed", NONE, "empty box"),
+    ("", "42", "boxed", NONE, "empty text"),
+    ("\\boxed{\\frac{1}{2}}", "\\frac12", "boxed", "right", "spelling of a fraction"),
+    ("\\boxed{0.5}", "\\frac12", "boxed", "right", "decimal"),
+    ("\\boxed{0.3333}", "\\frac13", "boxed", WRONG, "rounded too early"),
+    ("\\boxed{1+x}", "x+1", "boxed", "right", "commuted"),
+    ("\\boxed{x+2}", "x+1", "boxed", WRONG, "other polynomial"),
+    ("\\boxed{x=5}", "5", "boxed", "right", "named value"),
+    ("\\boxed{x \\ne 5}", "5", "boxed", WRONG, "an inequality is no value"),
+    ("\\boxed{\\sqrt{8}}", "2\\sqrt2", "boxed", "right", "radical"),
+    ("\\boxed{\\{2, 1\\}}", "\\{1,2\\}", "boxed", "right", "sets have no order"),
+    ("\\boxed{(2,1)}", "(1,2)", "boxed", WRONG, "tuples have"),
+    ("\\boxed{(3,\\pi/2)}", "\\left( 3, \\frac{\\pi}{2} \\right)", "boxed", "right", "tuple"),
+    ("\\boxed{[1,2)}", "(1,2)", "boxed", WRONG, "interval ends"),
+    ("\\boxed{(-\\infty, 2) \\cup (3, \\infty)}", "(-\\infty,2)\\cup(3,\\infty)", "boxed", "right", "union"),
+    ("\\boxed{1,2,3,4}", "3", "boxed", WRONG, "a list of guesses"),
+    ("\\boxed{5 \\text{ or } 6}", "5", "boxed", WRONG, "two guesses"),
+    ("\\boxed{5\\text{ cm}}", "5", "boxed", "right", "unit"),
+    ("\\boxed{90}", "90^\\circ", "boxed", "right", "degrees"),
+    ("\\boxed{10,\\!000}", "10000", "boxed", "right", "thin space"),
+    ("\\boxed{10{,}000}", "10,000", "boxed", "right", "comma"),
+    ("\\boxed{20}", "20\\%", "boxed", "right", "percent sign"),
+    ("\\boxed{0.2}", "20\\%", "boxed", "right", "percent value"),
+    ("\\boxed{2}", "20\\%", "boxed", WRONG, "other percentage"),
+    ("\\boxed{007}", "7", "boxed", "right", "leading zeros, as AIME writes them"),
+    ("\\boxed{3 1/2}", "31/2", "boxed", WRONG, "the space of a mixed number means something"),
+    ("\\boxed{1001_2}", "1001_3", "boxed", WRONG, "other base"),
+    ("\\boxed{1001}", "1001_3", "boxed", "right", "base left out"),
+    ("\\boxed{20:34}", "20\\!:\\!34", "boxed", "right", "time of day"),
+    ("\\boxed{\\text{Evelyn}}", "Evelyn", "boxed", "right", "a word"),
+    ("\\boxed{\\text{odd}}", "\\text{even}", "boxed", WRONG, "another word"),
+    ("\\boxed{\\text{B}}", "\\text{(B)}", "boxed", "right", "letter of MATH"),
+    (
+        "\\boxed{\\begin{pmatrix} 1 \\\\ \\frac{4}{2} \\end{pmatrix}}",
+        "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}",
+        "boxed",
+        "right",
+        "matrix",
+    ),
+    ("\\boxed{9^{9^{9^{9}}}}", "3", "boxed", NONE, "tower"),
+    ("#### 72", "72", "number", "right", "GSM8K's own form"),
+    ("It costs #### $1,000.00", "1000", "number", "right", "dollar, comma, zeros"),
+    ("\\boxed{72} #### 3", "72", "number", "right", "the box goes first"),
+    ("\\boxed{72 \\text{ clips}}", "72", "number", "right", "unit in the box"),
+    ("\\boxed{3 \\times 4}", "12", "number", NONE, "two numbers in the box"),
+    ("The answer is **72** clips. I checked 3 times.", "72", "number", "right", "stated, with a number after it"),
+    ("5 - 3 = 2", "2", "number", "right", "last number"),
+    ("10-4", "4", "number", "right", "minus is no sign here"),
+    ("x = -4", "-4", "number", "right", "here it is"),
+    ("it is 50%", "50", "number", "right", "percent"),
+    ("\\boxed{-\\frac{3}{4}}", "-0.75", "number", "right", "fraction"),
+    ("about 71", "72", "number", WRONG, "other number"),
+    ("no idea", "72", "number", NONE, "no number"),
+    ("9" * 2000, "72", "number", NONE, "no dataset has such numbers"),
+    ("(B)", "B", "option", "right", "brackets"),
+    ("B.", "B", "option", "right", "point"),
+    ("B", "B", "option", "right", "lone letter"),
+    ("the answer is b", "B", "option", "right", "lower case"),
+    ("\\boxed{B}", "B", "option", "right", "box"),
+    ("\\boxed{\\text{B}}", "(B)", "option", "right", "box with text"),
+    ("\\boxed{\\textbf{(B)}\\ 16}", "B", "option", "right", "box with the option's text"),
+    ("I choose Option B because it fits", "B", "option", "right", "option B"),
+    ("**Answer:** C", "B", "option", WRONG, "other letter"),
+    ("Option A is out. Option B is correct.", "B", "option", "right", "the last one stated"),
+    ("Hence B is the correct answer.", "B", "option", "right", "letter first"),
+    ("I think so.\n\nB", "B", "option", "right", "last line"),
+    ("B) Paris", "B", "option", "right", "listed"),
+    ("A man walks into a bar", "A", "option", NONE, "article"),
+    ("The answer is a matter of debate", "A", "option", NONE, "article"),
+    ("\\boxed{A man}", "A", "option", NONE, "article in a box"),
+    ("(A) or (B)", "B", "option", NONE, "two options"),
+    ("answer: e.g. this", "E", "option", NONE, "abbreviation"),
+]
+
+
+@pytest.mark.parametrize(
+    "text, truth, answer_type, expected, why", TABLE, ids=[f"{row[2]}-{row[4]}"[:60] for row in TABLE]
+)
+def test_table(text, truth, answer_type, expected, why):
+    verdict = verify(text, truth, answer_type)
+    assert (verdict.reward, verdict.parsed) == {"right": (1.0, True), WRONG: (0.0, True), NONE: (0.0, False)}[
+        expected
+    ], why
+    assert (verdict.answer is None) == (expected == NONE)
+
+
+def test_answers_are_normalized_for_ballots():
+    assert verify("\\boxed{\\dfrac{1}{2} }", "7").answer == verify("\\boxed{$\\frac{1}{2}$}", "7").answer
+    assert verify("it is 72.0 dollars", "7", "number").answer == "72"
+    assert verify("answer is (b)", "A", "option") == Verdict("B", 0.0, True)
+
+
+@pytest.mark.parametrize(
+    "truth, answer_type, message",
+    [
+        ("1", "letter", "answer_type"),
+        ("", "boxed", "empty"),
+        (" ", "option", "empty"),
+        ("x", "number", "number"),
+        ("AB", "option", "letter"),
+    ],
+)
+def test_mistakes_in_the_data_raise(truth, answer_type, message):
+    with pytest.raises(ValueError, match=message):
+        verify("\\boxed{1}", truth, answer_type)
+
+
+def test_text_that_is_no_string_is_unparsed():
+    assert verify(None, "1") == UNPARSED
+
+
+@pytest.mark.parametrize(
+    "text, leaks, rest",
+    [
+        ("Add first. The answer is 7. Then check.", True, "Add first. Then check."),
+        ("We get \\boxed{\n7.\n} so done. Next idea.", True, "Next idea."),
+        ("Plan\n#### 42", True, "Plan"),
+        ("cut \\boxed{5", True, ""),
+        ("**Final answer:** $x+1$", True, ""),
+        ("the answer is $\\frac{1}{2}$. ok", True, "ok"),
+        ("The correct option is (C).", True, ""),
+        ("The answer is an integer, since 3+4=7.", False, None),
+        ("Do not state the final answer.", False, None),
+    ],
+)
+def test_leaks(text, leaks, rest):
+    assert looks_like_answer(text) is leaks
+    assert strip_answer(text) == (rest if leaks else text)
+    assert not looks_like_answer(strip_answer(text))
+
+
+def test_many_threads_share_a_few_children():
+    verdicts = []
+    threads = [
+        threading.Thread(
+            target=lambda i=i: verdicts.append((i % 2, verify(f"\\boxed{{{i}+x}}", f"x+{i + i % 2}").reward))
+        )
+        for i in range(40)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(verdicts) == [(0, 1.0)] * 20 + [(1, 0.0)] * 20
+    assert 1 <= verifier._POOL.alive <= verifier.MAX_WORKERS
+
+
+def test_a_killed_child_is_replaced():
+    verify("\\boxed{1+x}", "x+1")
+    before = timeouts()
+    for worker in list(verifier._POOL.idle):
+        os.kill(worker.process.pid, signal.SIGKILL)
+    assert verify("\\boxed{2+x}", "x+2").reward == 1.0
+    assert timeouts() == before
+
+
+def test_children_end_with_their_parent():
+    """Even if the parent is killed and cannot clean up."""
+    code = (
+        "import os, signal\nfrom ccpo import verifier as v\nassert v.verify('\\\\boxed{1+x}', 'x+1').reward == 1\n"
+        "print(v._POOL.idle[0].process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    child = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and _alive(child):
+        time.sleep(0.05)
+    assert not _alive(child)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:  # a zombie waits for its new parent
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_easy_answers_need_no_child():
+    code = (
+        "import sys\nfrom ccpo import verifier as v\nassert v.verify('\\\\boxed{7}', '7').reward == 1\n"
+        "assert v.verify('\\\\boxed{8}', '7').reward == 0\nassert v._POOL.alive == 0 and 'sympy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_it_works_after_a_fork():
+    verify("\\boxed{1+x}", "x+1")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if verify("\\boxed{3+x}", "x+3").reward == 1.0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert verify("\\boxed{4+x}", "x+4").reward == 1.0
+
+
+@pytest.mark.parametrize("name", ["math500", "aime2024", "aime2025", "amc23"])
+def test_real_truths_verify_against_themselves(name):
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = ROOT.parent / "shared" / "data" / f"{name}.parquet"
+    if not path.is_file():
+        pytest.skip("the real data is not here")
+    truths = [str(record["answer"]) for record in pq.read_table(path).to_pylist()]
+    failed = [truth for truth in truths if verify(f"so \\boxed{{{truth}}}", truth).reward != 1.0]
+    assert not failed
+    unread = [truth for truth in truths if not verify(f"\\boxed{{{truth}}}", truths[0]).parsed]
+    assert len(unread) <= len(truths) // 100, unread
