@@ -201,21 +201,16 @@ def _say(text: str, end: str = "\n") -> None:
 
 
 def _prepare(out: Path) -> None:
-    """Build data and model; both commands leave alone what is complete."""
+    """Write the dataset. (The model is part of the repository; data_preprocess.toy_model builds it anew.)"""
     log = out / "prepare.log"
-    _say(f"data and model in {DATA} (the first time a minute or more) ... ", end="")
-    started = time.monotonic()
+    command = [sys.executable, "-m", "data_preprocess.toy", "--out", str(DATA)]
     with log.open("w") as stream:
-        for module, folder in (("data_preprocess.toy", DATA), ("data_preprocess.toy_model", DATA / "model")):
-            command = [sys.executable, "-m", module, "--out", str(folder)]
-            if subprocess.run(
-                command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=_environment()
-            ).returncode:
-                _say("failed")
-                raise QuickstartError(
-                    f"{shlex.join(command)} did not work:\n{what_went_wrong(log.read_text())}\nThe whole log: {log}"
-                )
-    _say(f"{time.monotonic() - started:.0f} s")
+        done = subprocess.run(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=_environment())
+    if done.returncode:
+        raise QuickstartError(
+            f"{shlex.join(command)} did not work:\n{what_went_wrong(log.read_text())}\nThe whole log: {log}"
+        )
+    _say(f"dataset: {DATA}")
 
 
 def train(command: list[str], out: Path, steps: int, lock: int) -> int:
@@ -258,7 +253,8 @@ def train(command: list[str], out: Path, steps: int, lock: int) -> int:
 
 def _environment() -> dict[str, str]:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    ours = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**os.environ, **ours}
 
 
 # --- progress -------------------------------------------------------------------------------------------------------
@@ -266,7 +262,7 @@ def _environment() -> dict[str, str]:
 
 def _follow(child: subprocess.Popen, metrics: Path, log: Path, resumed: int, steps: int) -> None:
     """Show progress until the child ends."""
-    _say(f"starting Ray and the trainer (half a minute or so; log: {log}) ... ", end="")
+    _say(f"starting Ray and the trainer (about a minute; log: {log}) ... ", end="")
     started, size = time.monotonic(), _size(metrics)
     while child.poll() is None and _size(metrics) == size:
         time.sleep(POLL)

@@ -1,0 +1,291 @@
+"""The dyad's agent loop inside verl's own worker: real dataset, tokenizer and post-processing; only the rollout server and
+TransferQueue's put are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("verl")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transfer_queue as tq  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
+from torch.utils.data import Subset  # noqa: E402
+from verl.trainer.ppo.utils import create_rl_dataset  # noqa: E402
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ  # noqa: E402
+from verl.utils import tensordict_utils as tu  # noqa: E402
+from verl.utils.dataset.rl_dataset import collate_fn  # noqa: E402
+from verl.workers.rollout.replica import TokenOutput  # noqa: E402
+
+from ccpo.types import EMPTIED, REASON, SOLO, THINK  # noqa: E402
+from ccpo.verl_plugin import agent_loops, credit_table  # noqa: E402
+from ccpo.verl_plugin.agent_loops import request_seed  # noqa: E402
+from data_preprocess.toy import dataset_rows  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+RIGHT, WRONG = "\\boxed{%s}", "\\boxed{none}"
+Worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+
+
+class Server:
+    """Answers by role. ``reply``: (role, number of the request) -> text, or an exception, or a TokenOutput."""
+
+    def __init__(self, tokenizer, reply):
+        self.tokenizer, self.reply = tokenizer, reply
+        self.requests: list[tuple[str, str, dict]] = []  # role, prompt, sampling parameters
+
+    async def generate(self, request_id, *, prompt_ids, sampling_params):
+        prompt = self.tokenizer.decode(prompt_ids)
+        if "Think." in prompt:
+            role = THINK
+        elif "Thought: " not in prompt:
+            role = SOLO
+        else:
+            role = EMPTIED if "Thought: <|im_end|>" in prompt else REASON
+        self.requests.append((role, prompt, sampling_params))
+        answer = self.reply(role)
+        if isinstance(answer, Exception):
+            raise answer
+        await asyncio.sleep(random.random() / 100)  # sessions finish in any order
+        if isinstance(answer, TokenOutput):
+            return answer
+        ids = self.tokenizer.encode(answer, add_special_tokens=False)[: sampling_params["max_tokens"] - 1]
+        ids.append(self.tokenizer.eos_token_id)
+        versions = {"global_steps": 7, "min_global_steps": 6, "max_global_steps": 7}
+        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=versions)
+
+    def sent(self, name: str, role: str) -> list:
+        return [params.get(name) for who, _, params in self.requests if who == role]
+
+
+class Rollout:
+    """What one call of the worker left behind: ``rows`` as TransferQueue would hold them, and every prompt's last status."""
+
+    def __init__(self):
+        self.keys, self.tags, self.columns, self.partitions, self.status = [], [], [], set(), {}
+
+    async def put(self, keys, fields, tags, partition_id):
+        self.keys += keys
+        self.tags += tags
+        self.columns += [sorted(fields.keys())] * len(keys)
+        self.partitions.add(partition_id)
+        self.fields = getattr(self, "fields", []) + [fields[i] for i in range(len(keys))]
+
+    async def put_status(self, key, partition_id, tag):
+        self.status[key] = tag["status"]
+
+    def column(self, name: str) -> list:
+        return [getattr(row[name], "data", row[name]) if not torch.is_tensor(row[name]) else row[name] for row in self.fields]
+
+    def sessions(self) -> dict[int, list[str]]:
+        """session -> roles in the order of the rows' indices (of a rollout with one prompt)"""
+        found: dict[int, list[str]] = {}
+        for key, facts in sorted(zip(self.keys, self.column("ccpo"), strict=True), key=lambda pair: pair[0].split("_")):
+            found.setdefault(int(key.split("_")[1]), []).append(facts["role"])
+        return found
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("train", "test"):
+        pq.write_table(pa.Table.from_pylist(dataset_rows(split, 3, seed=0)), folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.fixture
+def rollout(cpu_config, files, monkeypatch):
+    """rollout(reply, split, prompts, step, settings) -> (Rollout, Server): one training or validation batch through verl's worker."""
+
+    def run(reply=lambda role: WRONG, split="train", prompts=(0,), step=5, settings=None):
+        config = copy.deepcopy(cpu_config)
+        config.actor_rollout_ref.model.external_lib = None  # patches torch for CPU workers; nothing of it is needed here
+        config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(ROOT / "recipe" / "config" / "agent_loops.yaml")
+        config.actor_rollout_ref.rollout.n = 4
+        config.actor_rollout_ref.rollout.temperature = 0.9
+        config.actor_rollout_ref.rollout.val_kwargs.temperature = 0.7
+        for name, value in (settings or {}).items():
+            OmegaConf.update(config, name, value)
+        done = Rollout()
+        monkeypatch.setattr(tq, "init", lambda *args: None)
+        monkeypatch.setattr(tq, "async_kv_put", done.put_status)
+        monkeypatch.setattr(tq, "async_kv_batch_put", done.put)
+
+        async def main():
+            worker = Worker(config, llm_client=None)
+            worker.llm_client = server = Server(worker.tokenizer, reply)
+            path = str(files / f"{split}.parquet")
+            dataset = create_rl_dataset(path, config.data, worker.tokenizer, None, is_train=split == "train")
+            columns = collate_fn([Subset(dataset, prompts)[i] for i in range(len(prompts))])
+            columns["uid"] = np.array([f"uid{i}" for i in prompts], dtype=object)
+            batch = tu.get_tensordict(columns)
+            tu.assign_non_tensor_data(batch, "global_steps", step)
+            if split == "test":
+                tu.assign_non_tensor_data(batch, "validate", True)
+            await worker.generate_sequences(batch)
+            await asyncio.gather(*worker.background_tasks)
+            return server
+
+        return done, asyncio.run(main())
+
+    return run
+
+
+def truth(prompt: int, split: str = "train") -> str:
+    return dataset_rows(split, 3, seed=0)[prompt]["reward_model"]["ground_truth"]
+
+
+@pytest.mark.parametrize("k_solo, with_solo", [(None, {0, 1}), (4, {0, 1, 2, 3}), (1, {0})])
+def test_the_first_k_sessions_decode_a_solo_answer(rollout, k_solo, with_solo):
+    done, _ = rollout(settings={"ccpo.credit.k_solo": k_solo})
+    roles = {session: [THINK, *[SOLO] * (session in with_solo), REASON] for session in range(4)}
+    assert done.sessions() == roles
+    assert done.partitions == {"train"} and done.status == {"uid0": "finished"}
+
+
+def test_validation_also_asks_with_an_empty_thought(rollout):
+    done, server = rollout(split="test")
+    assert done.sessions() == {0: [THINK, SOLO, EMPTIED, REASON]}
+    assert done.partitions == {"val"}
+    assert server.sent("temperature", THINK) == [0.7]
+
+
+def test_role_settings_reach_the_server(rollout):
+    done, server = rollout(settings={"ccpo.roles.think.temperature": 0.5, "ccpo.roles.reason.stop": ["}"], "ccpo.roles.reason.max_tokens": 99})
+    assert set(server.sent("max_tokens", THINK)) == {16}
+    assert set(server.sent("max_tokens", SOLO)) == {6}
+    assert set(server.sent("max_tokens", REASON)) == {16}, "never more than data.max_response_length"
+    assert set(server.sent("temperature", THINK)) == {0.5}
+    assert set(server.sent("temperature", SOLO)) == set(server.sent("temperature", REASON)) == {0.9}
+    assert server.sent("stop", REASON) == [["}"]] * 4 and server.sent("stop", THINK) == [None] * 4
+
+
+def test_validation_keeps_its_own_temperature_and_reasons_other_settings(rollout):
+    _, server = rollout(split="test", settings={"ccpo.roles.think.temperature": 0.5, "ccpo.roles.reason.max_tokens": 5})
+    assert server.sent("temperature", THINK) == [0.7]
+    assert server.sent("max_tokens", EMPTIED) == server.sent("max_tokens", REASON) == [5]
+
+
+def test_prompts_are_the_rendered_templates(rollout):
+    _, server = rollout(lambda role: "3+4=7" if role == THINK else WRONG)
+    question = dataset_rows("train", 3, seed=0)[0]["extra_info"]["question"]
+    prompts = {role: prompt for role, prompt, _ in server.requests}
+    assert prompts[SOLO] == f"<|im_start|>system\nAnswer.<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    assert f"{question}\nThought: 3+4=7<|im_end|>" in prompts[REASON]
+
+
+def test_seeds_differ_by_prompt_session_role_step_and_split(rollout):
+    seeds = []
+    for options in ({"prompts": (0, 1)}, {"step": 6}, {"split": "test"}):
+        _, server = rollout(settings={"ccpo.credit.k_solo": 4}, **options)
+        seeds += [params["seed"] for _, _, params in server.requests]
+    assert len(seeds) == 2 * 12 + 12 + 4
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_seeds_are_the_same_in_every_process_and_run(rollout):
+    assert request_seed(0, ("toy/last_digit", 0), 0, THINK, 5, "train") == 1771425528
+    assert all(0 <= request_seed(3, i) < 2**31 for i in range(100))
+    _, first = rollout()
+    assert 1771425528 in first.sent("seed", THINK)
+    _, second = rollout()
+    assert sorted(first.sent("seed", REASON)) == sorted(second.sent("seed", REASON))
+    _, other = rollout(settings={"ccpo.seed": 1})
+    assert not set(first.sent("seed", THINK)) & set(other.sent("seed", THINK))
+    _, free = rollout(settings={"ccpo.seed": None})
+    assert free.sent("seed", THINK) == [None] * 4
+
+
+def test_every_row_keeps_its_own_role_and_reward(rollout):
+    right = RIGHT % truth(0)
+    done, _ = rollout(lambda role: right if role == SOLO else "1+1=2" if role == THINK else WRONG)
+    for facts, scores, extra in zip(done.column("ccpo"), done.column("rm_scores"), done.column("extra_fields"), strict=True):
+        expected = float(facts["role"] == SOLO)
+        assert facts["reward"] == expected
+        assert float(scores.sum()) == float(scores[-1]) == expected
+        assert extra["reward_extra_info"] == {"acc": expected}
+    assert {facts["role"] for facts in done.column("ccpo")} == {THINK, SOLO, REASON}
+    done, _ = rollout(lambda role: right if role == REASON else WRONG)
+    assert {facts["role"]: facts["reward"] for facts in done.column("ccpo")} == {THINK: 1.0, REASON: 1.0, SOLO: 0.0}
+
+
+def test_rows_have_the_same_columns_and_verls_tags(rollout):
+    done, _ = rollout(lambda role: "3+4=7" if role == THINK else WRONG, prompts=(0, 1))
+    assert len(done.keys) == 2 * (2 * 4 + 2)
+    assert all(columns == done.columns[0] for columns in done.columns)
+    assert {"ccpo", "rm_scores", "rollout_log_probs", "response_mask", "extra_fields", "uid", "reward_model"} <= set(done.columns[0])
+    for tag, extra, facts in zip(done.tags, done.column("extra_fields"), done.column("ccpo"), strict=True):
+        assert (tag["min_global_steps"], tag["max_global_steps"], tag["global_steps"]) == (6, 7, 5)
+        assert (extra["min_global_steps"], extra["max_global_steps"]) == (6, 7)
+        assert facts["prompt"] in {("toy/last_digit", 0), ("toy/last_digit", 1)}
+    for responses, mask in zip(done.column("responses"), done.column("response_mask"), strict=True):
+        assert mask.tolist() == [1] * len(responses)
+
+
+def test_what_the_worker_puts_is_what_the_credit_table_reads(rollout, monkeypatch):
+    right = RIGHT % truth(1)
+    done, _ = rollout(lambda role: right if role == REASON else WRONG, prompts=(1, 0))
+    facts = dict(zip(done.keys, done.column("ccpo"), strict=True))
+    monkeypatch.setattr(credit_table.tq, "kv_batch_get", lambda keys, **_: {"ccpo": [facts[key] for key in keys]})
+    rows = credit_table.read_rows(tq.KVBatchMeta(keys=done.keys, tags=done.tags, partition_id="train"))
+    assert [(row.facts["prompt"][1], row.session) for row in rows] == sorted((row.facts["prompt"][1], row.session) for row in rows)
+    table = credit_table.to_table(rows)
+    assert table.group_means(REASON)["uid1"] == 1.0 and table.group_means(SOLO) == {"uid0": 0.0, "uid1": 0.0}
+
+
+def test_a_truncated_answer_is_marked_and_earns_nothing(rollout):
+    def cut_off(role):
+        ids = [5] * (6 if role != THINK else 3)
+        return TokenOutput(token_ids=ids, stop_reason="completed") if role != SOLO else WRONG
+
+    done, _ = rollout(cut_off)
+    flags = {facts["role"]: facts["truncated"] for facts in done.column("ccpo")}
+    assert flags == {THINK: False, SOLO: False, REASON: True}
+
+
+ABORTED = TokenOutput(token_ids=[5], stop_reason="aborted")
+EMPTY = TokenOutput(token_ids=[], stop_reason="completed")
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("server lost"), ABORTED, EMPTY], ids=["raises", "aborts", "says nothing"])
+@pytest.mark.parametrize("role", [THINK, REASON])
+def test_a_failed_session_is_dropped_and_its_siblings_stay(rollout, failure, role):
+    failures = iter([failure])
+    done, _ = rollout(lambda who: next(failures, WRONG) if who == role else WRONG)
+    assert len(done.sessions()) == 3
+    assert done.status == {"uid0": "finished"}, "a failed group would be thrown away whole"
+
+
+def test_sessions_that_take_too_long_are_dropped(rollout, monkeypatch):
+    async def never(self, *args, **kwargs):
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(Server, "generate", never)
+    done, _ = rollout(settings={"ccpo.session_timeout": 0.05})
+    assert done.keys == [] and done.status == {"uid0": "finished"}
+
+
+def test_the_configuration_is_parsed_once_per_process(rollout):
+    agent_loops._PARSED.clear()
+    rollout(prompts=(0, 1))
+    assert len(agent_loops._PARSED) == 1
+
+
+def test_a_long_thought_is_cut_to_reasons_budget(rollout):
+    done, server = rollout(lambda role: "1+2=3 4+5=6" if role == THINK else WRONG, settings={"data.max_prompt_length": 31})
+    question = dataset_rows("train", 3, seed=0)[0]["extra_info"]["question"]
+    prompts = [prompt for role, prompt, _ in server.requests if role == REASON]
+    assert len(prompts) == 4
+    for prompt in prompts:
+        assert f"{question}\nThought: " in prompt and "1+2" not in prompt and "6<|im_end|>" in prompt
+    assert [len(ids) for ids, facts in zip(done.column("prompts"), done.column("ccpo"), strict=True) if facts["role"] == REASON] == [31] * 4
+    assert all(facts["cut"] for facts in done.column("ccpo") if facts["role"] == THINK)

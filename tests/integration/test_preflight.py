@@ -1,0 +1,257 @@
+"""Every check of `ccpo.verl_plugin.preflight`: the mistake is made, and the message must name it and say what to set."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("verl")
+
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+import torch  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
+
+from ccpo.config import ConfigError  # noqa: E402
+from ccpo.verl_plugin import preflight  # noqa: E402
+from data_preprocess.toy import dataset_rows  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "data_preprocess" / "last_digit_model"
+
+
+def write(path: Path, split: str, count: int = 16, change=None) -> Path:
+    rows = dataset_rows(split, count, seed=0)
+    if change:
+        change(rows[1])
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def config(cpu_config, tmp_path):
+    """A good configuration."""
+    cpu_config.data.train_files = str(write(tmp_path / "train.parquet", "train"))
+    cpu_config.data.val_files = [str(write(tmp_path / "test.parquet", "test", 4))]
+    return cpu_config
+
+
+def problems(config) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        preflight.check(config)
+    return caught.value.problems
+
+
+def problem(config) -> str:
+    (found,) = problems(config)
+    return found
+
+
+def test_a_good_configuration_passes_and_stays_as_it_is(config):
+    before = copy.deepcopy(config)
+    assert preflight.check(config) == []
+    assert config == before
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+def test_missing_files(config, tmp_path):
+    config.data.train_files = str(tmp_path / "nowhere.parquet")
+    config.data.val_files = [*config.data.val_files, "~/no/such.parquet"]
+    train, val = problems(config)
+    assert "data.train_files" in train and "nowhere.parquet does not exist" in train and "data_preprocess" in train
+    assert "data.val_files" in val and str(Path("~/no/such.parquet").expanduser()) in val
+
+
+def test_unreadable_and_empty_files(config, tmp_path):
+    (tmp_path / "train.parquet").write_text("no parquet")
+    pq.write_table(pa.Table.from_pylist(dataset_rows("test", 1, seed=0)).slice(0, 0), tmp_path / "test.parquet")
+    unreadable, empty = problems(config)
+    assert "train.parquet is no readable parquet file" in unreadable and "make it anew" in unreadable
+    assert "data.val_files" in empty and "has no rows" in empty
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda row: row["reward_model"].update(ground_truth=None), "no ground truth"),
+        (lambda row: row["reward_model"].update(ground_truth=""), "no ground truth"),
+        (lambda row: row.update(reward_model=None), "no ground truth"),
+        (lambda row: row.update(prompt=[]), "no prompt: every row needs prompt=[{role: user"),
+        (lambda row: row.update(prompt=[{"role": "user", "content": ""}]), "no prompt"),
+        (lambda row: row["extra_info"].update(split="test"), "extra_info.split is 'test', expected 'train'"),
+        (lambda row: row["extra_info"].update(index=None), "no extra_info.index"),
+        (lambda row: row["extra_info"].update(answer_type="regex"), "extra_info.answer_type is 'regex': the verifier knows boxed"),
+        (lambda row: row.update(extra_info=None), "no extra_info.index"),
+    ],
+)
+def test_bad_rows(config, tmp_path, change, expected):
+    write(tmp_path / "train.parquet", "train", change=change)
+    found = problem(config)
+    assert "data.train_files" in found and "train.parquet, row 1: " + expected in found
+
+
+@pytest.mark.parametrize("column, value", [("prompt", "What is 1+1?"), ("reward_model", "2"), ("extra_info", "train")])
+def test_columns_of_another_format(config, tmp_path, column, value):
+    rows = dataset_rows("train", 16, seed=0)
+    pq.write_table(pa.Table.from_pylist([{**row, column: value} for row in rows]), tmp_path / "train.parquet")
+    assert "train.parquet, row 0" in problem(config)
+
+
+def test_validation_files_hold_the_test_split(config, tmp_path):
+    write(tmp_path / "test.parquet", "train", 4)
+    assert "extra_info.split is 'train', expected 'test'" in problem(config)
+
+
+def test_fewer_rows_than_a_batch(config):
+    config.data.train_batch_size = 17
+    assert "16 rows are fewer than data.train_batch_size=17" in problem(config)
+
+
+# --------------------------------------------------------------------------------------------------- model and budgets
+
+
+def test_no_model(config):
+    config.actor_rollout_ref.model.path = "/no/such/model"
+    found = problem(config)
+    assert "actor_rollout_ref.model.path=/no/such/model: its tokenizer cannot be loaded" in found and "MODEL" in found
+
+
+def test_a_model_without_chat_template(config, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    (model / "chat_template.jinja").unlink()
+    config.actor_rollout_ref.model.path = str(model)
+    assert "has no chat template" in problem(config)
+    config.actor_rollout_ref.model.custom_chat_template = (MODEL / "chat_template.jinja").read_text()
+    assert preflight.check(config) == []
+    config.actor_rollout_ref.model.custom_chat_template = None
+    config.actor_rollout_ref.model.tokenizer_path = str(MODEL)
+    assert preflight.check(config) == []
+
+
+def test_the_prompt_budget_must_hold_the_longest_question_and_a_thought(config):
+    config.data.max_prompt_length = 32
+    found = problem(config)
+    assert "data.max_prompt_length=32 cannot hold the longest question and a thought" in found
+    config.data.max_prompt_length = least = int(found.split("set at least ")[1].split(",")[0])
+    assert least > 32 and preflight.check(config) == []
+    config.data.max_prompt_length = least - 1
+    problem(config)
+
+
+def test_the_engine_must_hold_prompt_and_response(config):
+    config.actor_rollout_ref.rollout.max_model_len = 95
+    assert "max_model_len=95 is less than data.max_prompt_length + data.max_response_length = 96" in problem(config)
+    config.actor_rollout_ref.rollout.max_model_len = 96
+    assert preflight.check(config) == []
+
+
+# ------------------------------------------------------------------------------------------------- verl's own settings
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("trainer.v1.trainer_mode", "sync", "trainer_mode is 'sync': roles and history live in ccpo's trainer; set ccpo_sync"),
+        ("algorithm.adv_estimator", "grpo", "adv_estimator is 'grpo': it would give every role the last answer's reward; set ccpo"),
+        ("algorithm.use_kl_in_reward", True, "set actor_rollout_ref.actor.use_kl_loss=true instead"),
+        ("algorithm.filter_groups.enable", True, "filter_groups.enable is true: dropping all-equal groups would bias"),
+        ("reward.reward_model.enable", True, "reward.reward_model.enable is true: sessions are scored by the verifier"),
+        ("actor_rollout_ref.rollout.agent.default_agent_loop", "single_turn_agent", "set ccpo_dyad"),
+    ],
+)
+def test_verl_settings_that_cannot_work(config, name, value, expected):
+    OmegaConf.update(config, name, value)
+    found = problem(config)
+    assert name in found and expected in found
+
+
+def test_a_mini_batch_is_a_part_of_a_batch(config):
+    config.actor_rollout_ref.actor.ppo_mini_batch_size = 17
+    assert "ppo_mini_batch_size=17 is more than data.train_batch_size=16" in problem(config)
+
+
+# ------------------------------------------------------------------------------------------------------------ hardware
+
+
+def test_no_gpu(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config.trainer.device = "cuda"
+    assert "no GPU is visible" in problem(config) and "profile=cpu task=last_digit" in problem(config)
+
+
+def test_fewer_gpus_than_asked_for(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config.trainer.device, config.trainer.n_gpus_per_node = "cuda", 4
+    assert "trainer.n_gpus_per_node=4, but 2 GPU(s) are visible: set N_GPUS=2" in problem(config)
+    config.trainer.n_gpus_per_node = 2
+    assert preflight.check(config) == []
+
+
+def test_no_vllm(config, monkeypatch):
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    config.actor_rollout_ref.rollout.name = "vllm"
+    assert "vLLM is not installed: pip install -r requirements.txt" in problem(config)
+
+
+# ------------------------------------------------------------------------------------------------------------ together
+
+
+def test_all_mistakes_come_in_one_message(config):
+    config.ccpo.credit.rule = "counterfactul"
+    config.ccpo.session_timeout = -1.0
+    config.algorithm.adv_estimator = "gae"
+    config.data.val_files = "/no/such.parquet"
+    config.actor_rollout_ref.model.path = "/no/such/model"
+    with pytest.raises(ConfigError) as caught:
+        preflight.check(config)
+    text = str(caught.value)
+    for number, part in enumerate(("session_timeout", "counterfactul", "adv_estimator", "/no/such.parquet", "/no/such/model")):
+        assert part in text, number
+    assert "5 problem(s); nothing was started" in text and "\n  5. " in text
+
+
+def test_a_missing_prompt_set_is_named(config):
+    config.ccpo.prompts = "???"
+    assert "ccpo.prompts is '???': allowed: math, choice, toy" in problem(config)
+
+
+@pytest.mark.parametrize("rule, expected", [("paper_v1", "adds noise"), ("event_v2", "1.1 x")])
+def test_published_rules_are_warned_about(config, rule, expected):
+    config.ccpo.credit.rule = rule
+    (note,) = preflight.check(config)
+    assert note.startswith(rule) and expected in note
+
+
+def test_temperatures_that_differ_are_warned_about(config):
+    config.ccpo.roles.think.temperature = 0.7
+    config.ccpo.roles.solo.temperature = 1.0
+    (note,) = preflight.check(config)
+    assert "ccpo.roles.think.temperature=0.7 differs from actor_rollout_ref.rollout.temperature=1.0" in note
+
+
+def test_the_command_stops_before_ray_with_one_message(tmp_path):
+    ray_folder = tmp_path / "ray"
+    command = [
+        *(sys.executable, str(ROOT / "recipe" / "main_ccpo.py"), "profile=cpu", "task=last_digit"),
+        "ccpo.credit.rule=counterfactul",
+        f"data.train_files={tmp_path}/none.parquet",
+        f"actor_rollout_ref.model.path={MODEL}",
+        f"trainer.default_local_dir={tmp_path}/out",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(ray_folder)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    message = done.stderr[done.stderr.index("error: the configuration has 3 problem(s)") :]
+    assert "did you mean 'counterfactual'?" in message and "none.parquet does not exist" in message
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not ray_folder.exists() and "ray init kwargs" not in done.stdout

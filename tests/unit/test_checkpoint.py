@@ -1,0 +1,95 @@
+"""The commit marker: which folders count as checkpoints, and what a job may resume from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ccpo.config import CcpoConfig, ConfigError
+from ccpo.credit.history import HistoryState, normalize_by_history
+from ccpo.verl_plugin import checkpoint
+
+CONFIG = CcpoConfig.from_dict({}, n=4)
+_, HISTORY = normalize_by_history(np.array([0.1, 0.7]), HistoryState(steps=3), "think/credit")
+
+
+def save(root, step, keep=None, history=HISTORY):
+    checkpoint.begin(root, step)
+    folder = checkpoint.step_folder(root, step)
+    folder.mkdir(parents=True)
+    (folder / "data.pt").write_text("weights")
+    (root / checkpoint.TRACKER).write_text(str(step))
+    checkpoint.commit(root, step, CONFIG, 4, history, keep)
+    return folder
+
+
+def test_a_checkpoint_gives_its_history_back(tmp_path):
+    assert checkpoint.restore(save(tmp_path, 5), CONFIG, 4) == HISTORY
+
+
+def test_finished_steps_ascend_as_numbers(tmp_path):
+    for step in (9, 10, 100):
+        save(tmp_path, step)
+    assert checkpoint.finished_steps(tmp_path) == [9, 10, 100]
+
+
+def test_an_unfinished_folder_is_no_checkpoint(tmp_path):
+    save(tmp_path, 5)
+    (tmp_path / "global_step_10" / "actor").mkdir(parents=True)
+    (tmp_path / checkpoint.TRACKER).write_text("10")
+    assert checkpoint.finished_steps(tmp_path) == [5]
+    assert checkpoint.point_tracker_at_latest(tmp_path) == 5
+    assert (tmp_path / checkpoint.TRACKER).read_text() == "5"
+    with pytest.raises(ConfigError, match="no complete ccpo checkpoint"):
+        checkpoint.restore(tmp_path / "global_step_10", CONFIG, 4)
+
+
+def test_without_a_checkpoint_there_is_no_tracker(tmp_path):
+    (tmp_path / checkpoint.TRACKER).write_text("10")
+    assert checkpoint.point_tracker_at_latest(tmp_path) is None
+    assert not (tmp_path / checkpoint.TRACKER).exists()
+    assert checkpoint.point_tracker_at_latest(tmp_path / "new") is None
+
+
+def test_begin_clears_what_an_earlier_job_left(tmp_path):
+    folder = save(tmp_path, 5)
+    checkpoint.begin(tmp_path, 5)
+    assert not folder.exists()
+    checkpoint.begin(tmp_path, 6)  # nothing there: nothing to do
+
+
+@pytest.mark.parametrize("keep, left", [(None, [1, 2, 3]), (1, [3]), (2, [2, 3]), (5, [1, 2, 3])])
+def test_the_newest_complete_ones_are_kept(tmp_path, keep, left):
+    for step in (1, 2, 3):
+        save(tmp_path, step, keep)
+    assert checkpoint.finished_steps(tmp_path) == left
+    assert sorted(path.name for path in tmp_path.glob("global_step_*")) == [f"global_step_{step}" for step in left]
+
+
+def test_the_marker_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = save(tmp_path, 5)
+    before = (folder / checkpoint.MARKER).read_text()
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.commit(tmp_path, 5, CONFIG, 4, HistoryState(), None)
+    assert (folder / checkpoint.MARKER).read_text() == before
+
+
+@pytest.mark.parametrize(
+    "node, n, named",
+    [
+        ({"credit": {"rule": "shared"}}, 4, "ccpo.credit.rule='counterfactual', this job has 'shared'"),
+        ({"history": {"decay": 0.5}}, 4, "ccpo.history.decay=0.9, this job has 0.5"),
+        ({"credit": {"k_solo": 1}}, 4, "k_solo=2, this job has 1"),
+    ],
+)
+def test_another_rule_does_not_resume(tmp_path, node, n, named):
+    folder = save(tmp_path, 5)
+    with pytest.raises(ConfigError) as caught:
+        checkpoint.restore(folder, CcpoConfig.from_dict(node, n), n)
+    assert named in str(caught.value) and "default_local_dir" in str(caught.value)
+
+
+def test_settings_without_a_memory_may_change(tmp_path):
+    node = {"prompts": "toy", "seed": 3, "poll_interval": 1.0, "roles": {"think": {"max_tokens": 9}}}
+    assert checkpoint.restore(save(tmp_path, 5), CcpoConfig.from_dict(node, 4), 4) == HISTORY

@@ -1,0 +1,93 @@
+"""verl reduces a metric by substrings of its name: no name of ours may contain one that means something else."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from ccpo.config import RULES, CcpoConfig
+from ccpo.credit.advantage import compute_advantages
+from ccpo.credit.history import HistoryState
+from ccpo.metrics import reducible, session_rates
+from ccpo.types import EMPTIED, REASON, SOLO, THINK, CreditTable
+
+TRAINER = Path(__file__).parents[2] / "ccpo" / "verl_plugin" / "trainer.py"
+ROWS = [
+    (group, session, role, float((group + session) % 2 if role != SOLO else group))
+    for group in range(3)
+    for session in range(2)
+    for role in (THINK, REASON, SOLO)
+]
+
+
+def step_metrics() -> set[str]:
+    """Of two steps of every rule, with and without trained solo answers."""
+    names: set[str] = set()
+    for rule in RULES:
+        for train_solo in (False, True):
+            if train_solo and rule in ("paper_v1", "event_v2"):
+                continue
+            config = CcpoConfig.from_dict({"credit": {"rule": rule, "train_solo": train_solo}}, n=2)
+            state = HistoryState()
+            for _ in range(2):
+                result = compute_advantages(CreditTable.from_rows(ROWS), config, state)
+                state = result.state
+                names |= set(result.metrics)
+    return names
+
+
+def session_metrics() -> set[str]:
+    flags = dict.fromkeys(("parsed", "truncated", "leaked", "cut"), False)
+    return set(session_rates([{"role": role, "session": 0, **flags} for role in (THINK, SOLO, EMPTIED, REASON)], 1))
+
+
+def trainer_names() -> set[str]:
+    """Fixed parts of every ``a/{b}/c`` in the trainer, and its names of accuracies."""
+    tree = ast.parse(TRAINER.read_text())
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    texts += [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "ACCURACY"]
+    parts = {part.value for text in texts for part in ast.walk(text) if isinstance(part, ast.Constant)}
+    return {part for part in parts if isinstance(part, str) and " " not in part}
+
+
+NAMES = sorted({f"ccpo/{name}" for name in step_metrics() | session_metrics()} | trainer_names())
+
+
+def test_the_names_were_found():
+    for name in (
+        "ccpo/think/advantage_std",
+        "ccpo/credit/cosine_with_shared/reason",
+        "ccpo/credit/gate",
+        "ccpo/credit/baseline_coefficient",
+        "ccpo/history/think/credit/mean",
+        "ccpo/history/paper_delta/std",
+        "ccpo/contribution/help_rate",
+        "ccpo/sessions/dropped_rate",
+        "ccpo/emptied/parse_failure_rate",
+        "team_accuracy",
+        "/marginal_contribution",
+    ):
+        assert name in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_has_no_second_meaning(name):
+    assert reducible(name)
+
+
+def test_names_with_a_second_meaning_are_noticed():
+    assert not any(map(reducible, ("ccpo/dominance", "ccpo/Max", "consumption", "totally")))
+
+
+def test_verl_reduces_by_substring_and_ours_as_averages():
+    pytest.importorskip("verl")
+    from verl.trainer.ppo.v1.utils import MetricsAggregator
+
+    aggregator = MetricsAggregator()
+    for value in (1.0, 3.0):
+        aggregator.add_step_metrics(dict.fromkeys(["dominance", "climax", "consumption", *NAMES], value), sample_count=1)
+    found = aggregator.get_aggregated_metrics()
+    assert (found["dominance"], found["climax"], found["consumption"]) == (1.0, 3.0, 4.0)
+    assert {name for name in NAMES if found[name] != 2.0} == set()
