@@ -24,7 +24,21 @@ def compose():
 
 @pytest.fixture(scope="session")
 def _cpu_config(compose):
-    return compose("profile=cpu", "task=last_digit", f"actor_rollout_ref.model.path={ROOT}/data_preprocess/last_digit_model")
+    sizes = {  # not the recipe's, which are tuned now and then
+        "actor_rollout_ref.model.path": ROOT / "data_preprocess" / "last_digit_model",
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 16,
+        "actor_rollout_ref.rollout.n": 4,
+        "actor_rollout_ref.rollout.temperature": 1.0,
+        "actor_rollout_ref.rollout.val_kwargs.n": 1,
+        "ccpo.roles.think.max_tokens": 16,
+        "ccpo.roles.reason.max_tokens": 6,
+        "ccpo.roles.solo.max_tokens": 6,
+        "ccpo.seed": 0,
+        "data.max_prompt_length": 80,
+        "data.max_response_length": 16,
+        "data.train_batch_size": 16,
+    }
+    return compose("profile=cpu", "task=last_digit", *(f"{name}={value}" for name, value in sizes.items()))
 
 
 @pytest.fixture

@@ -111,29 +111,29 @@ async def run_dyad(
         role -> Scored in the order think, solo, emptied, reason: the team answer is last. A truncated answer earns 0, as in the
         authors' code.
     """
-    pending: dict[str, asyncio.Future] = {}
 
-    def ask(role: str, messages: Messages) -> None:
-        pending[role] = asyncio.ensure_future(generate(role, messages))
+    async def answer(role: str, messages: Messages) -> Scored:
+        turn = await generate(role, messages)
+        verdict = await judge(turn.text)
+        return Scored(turn, 0.0 if turn.truncated else verdict.reward, parsed=verdict.parsed)
 
-    try:
-        ask(THINK, render(prompts.think, question=question))
-        if solo:
-            ask(SOLO, render(prompts.solo, question=question))
-        if emptied:
-            ask(EMPTIED, render(prompts.reason, question=question, thought=""))
-        think = await pending[THINK]
+    async def team() -> tuple[Scored, Scored]:
+        think = await generate(THINK, render(prompts.think, question=question))
         leaked = looks_like_answer(think.text)
         thought = strip_answer(think.text) if leaked and strip_leak else think.text
         thought, cut = fit_thought(prompts, question, thought, budget)
-        ask(REASON, render(prompts.reason, question=question, thought=thought))
-        answers = {role: await _score(await pending[role], judge) for role in (SOLO, EMPTIED, REASON) if role in pending}
+        reason = await answer(REASON, render(prompts.reason, question=question, thought=thought))
+        return Scored(think, reason.reward, leaked=leaked, cut=cut), reason
+
+    alone = {}
+    if solo:
+        alone[SOLO] = answer(SOLO, render(prompts.solo, question=question))
+    if emptied:
+        alone[EMPTIED] = answer(EMPTIED, render(prompts.reason, question=question, thought=""))
+    tasks = [asyncio.ensure_future(part) for part in (team(), *alone.values())]
+    try:
+        (think, reason), *answers = await asyncio.gather(*tasks)  # the first failure, at once
     finally:
-        for request in pending.values():
-            request.cancel()
-    return {THINK: Scored(think, answers[REASON].reward, leaked=leaked, cut=cut), **answers}
-
-
-async def _score(turn: Turn, judge: Judge) -> Scored:
-    verdict = await judge(turn.text)
-    return Scored(turn, 0.0 if turn.truncated else verdict.reward, parsed=verdict.parsed)
+        for task in tasks:
+            task.cancel()
+    return {THINK: think, **dict(zip(alone, answers, strict=True)), REASON: reason}

@@ -46,11 +46,20 @@ def begin(root: Path, step: int) -> None:
 
 
 def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState, keep: int | None) -> None:
-    """Mark the checkpoint complete, then drop all but the ``keep`` newest complete ones (None: keep all)."""
+    """Mark the checkpoint complete, then drop all but the ``keep`` newest complete ones up to it (None: keep all)."""
     state = {"format": FORMAT, "global_steps": step, "fingerprint": fingerprint(config, n), "history": history.to_dict()}
     write_atomic(step_folder(root, step) / MARKER, json.dumps(state, indent=1))
-    for old in finished_steps(root)[: -keep if keep else 0]:
+    done = [other for other in finished_steps(root) if other <= step]  # later ones: of a job before this one started again
+    for old in done[: -keep if keep else 0]:
         begin(root, old)
+
+
+def rewind(root: Path, step: int) -> None:
+    """Later checkpoints belong to a job that was started again from ``step``: nothing resumes from them, their weights stay."""
+    for later in finished_steps(root):
+        if later > step:
+            marker = step_folder(root, later) / MARKER
+            marker.replace(marker.with_name(MARKER + ".rewound"))
 
 
 def point_tracker_at_latest(root: Path) -> int | None:

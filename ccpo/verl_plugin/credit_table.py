@@ -39,6 +39,8 @@ class Row:
 def read_rows(batch: KVBatchMeta) -> list[Row]:
     """All real rows of a batch in canonical order (prompt, session, position in the session)."""
     keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+    if not keys:  # every session was dropped
+        return []
     column = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=[COLUMN])[COLUMN]
     rows = []
     for key, facts in zip(keys, list(column), strict=True):

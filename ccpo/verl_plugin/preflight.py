@@ -73,7 +73,7 @@ def _verl_problems(config: DictConfig) -> list[str]:
         found.append("reward.reward_model.enable is true: sessions are scored by the verifier; set it to false")
     if rollout.agent.default_agent_loop != "ccpo_dyad":
         found.append(f"actor_rollout_ref.rollout.agent.default_agent_loop is {rollout.agent.default_agent_loop!r}: set ccpo_dyad")
-    if not actor.use_dynamic_bsz and actor.ppo_mini_batch_size > config.data.train_batch_size:
+    if actor.ppo_mini_batch_size > config.data.train_batch_size:
         found.append(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} is more than data.train_batch_size="
             f"{config.data.train_batch_size}: a mini-batch is a part of a batch; set it to at most that"
@@ -102,7 +102,7 @@ def _hardware_problems(config: DictConfig) -> list[str]:
 
 
 def _files(value: Any) -> list[str]:
-    return [os.path.expanduser(str(path)) for path in ([value] if isinstance(value, str) else list(value))]
+    return [os.path.expanduser(str(path)) for path in ([value] if isinstance(value, str) else list(value or ()))]
 
 
 def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
@@ -112,7 +112,10 @@ def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
     questions: list[str] = []
     found: list[str] = []
     for key, split in (("train_files", "train"), ("val_files", "test")):
-        for path in _files(config.data[key]):
+        paths = _files(config.data[key])
+        if not paths:
+            found.append(f"data.{key} is empty: set it to a parquet file")
+        for path in paths:
             if not Path(path).exists():
                 found.append(f"data.{key}: {path} does not exist: make it with a python -m data_preprocess.* command, or set data.{key}")
                 continue
@@ -136,11 +139,11 @@ def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
 def _row_problem(row: dict[str, Any], split: str) -> str | None:
     """What keeps the agent loop from using a dataset row, or None."""
     prompt = row.get("prompt")
-    if not prompt or not prompt[-1].get("content"):
+    if not isinstance(prompt, list) or not prompt or not _section(prompt[-1]).get("content"):
         return "no prompt: every row needs prompt=[{role: user, content: question}]"
-    if not (row.get("reward_model") or {}).get("ground_truth"):
+    if not _section(row.get("reward_model")).get("ground_truth"):
         return "no ground truth: without reward_model.ground_truth nothing can be verified"
-    info = row.get("extra_info") or {}
+    info = _section(row.get("extra_info"))
     if info.get("index") is None:
         return "no extra_info.index: samples are seeded and rows ordered by it"
     if info.get("answer_type") not in ANSWER_TYPES:
@@ -148,6 +151,10 @@ def _row_problem(row: dict[str, Any], split: str) -> str | None:
     if info.get("split") != split:
         return f"extra_info.split is {info.get('split')!r}, expected {split!r}: agent loops tell training from validation by it"
     return None
+
+
+def _section(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _tokenizer(config: DictConfig) -> tuple[Any, list[str]]:

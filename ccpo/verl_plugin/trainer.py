@@ -175,6 +175,7 @@ class CcpoTrainer(PPOTrainerSync):
             explicit = self.config.trainer.resume_mode == "resume_path"
             folder = self.config.trainer.resume_from_path if explicit else checkpoint.step_folder(self.run_dir, self.global_steps)
             self.history = checkpoint.restore(Path(folder), self.ccpo, self.n)
+        checkpoint.rewind(self.run_dir, self.global_steps)
         self.run_log.rewind(self.global_steps)
 
 

@@ -23,8 +23,7 @@ from verl.protocol import DataProto  # noqa: E402
 from verl.trainer import main_ppo  # noqa: E402
 from verl.trainer.ppo import core_algos, padding_utils  # noqa: E402
 from verl.trainer.ppo import utils as ppo_utils  # noqa: E402
-from verl.trainer.ppo.v1 import PPOTrainerSync, get_trainer_cls, register_trainer  # noqa: E402
-from verl.trainer.ppo.v1 import trainer_base, trainer_sync  # noqa: E402
+from verl.trainer.ppo.v1 import PPOTrainerSync, get_trainer_cls, register_trainer, trainer_base, trainer_sync  # noqa: E402
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ  # noqa: E402
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer  # noqa: E402
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories  # noqa: E402
@@ -53,7 +52,7 @@ def test_the_pin():
 
 def test_the_task_runner_can_be_subclassed_and_handed_over():
     runner = main_ppo.TaskRunnerV1.__ray_metadata__.modified_class
-    assert list(inspect.signature(runner.run).parameters) == ["self", "config"]
+    assert list(inspect.signature(runner.run).parameters)[:2] == ["self", "config"]
     assert list(inspect.signature(main_ppo.run_ppo).parameters) == ["config", "task_runner_class"]
     assert in_order(source(main_ppo.run_ppo), "ray.init(", "task_runner_class.remote()", "runner.run.remote(config)")
 
@@ -112,14 +111,25 @@ def test_our_overrides_have_verls_signatures():
 
 def test_metrics_of_a_step_end_in_compute_metrics():
     text = source(Trainer.fit)
-    assert in_order(text, "self.step(", "self._save_checkpoint()", "self._validate()", "metrics.update(val_metrics)", "self._compute_metrics(")
+    assert in_order(
+        text,
+        "self.step(",
+        "self._save_checkpoint()",
+        "self._validate()",
+        "metrics.update(val_metrics)",
+        "self._compute_metrics(",
+    )
     assert "global_steps=self.global_steps, epoch=current_epoch" in text
 
 
 def test_a_mini_batch_is_a_number_of_rows():
-    line = r"ppo_mini_batch_size \*?=[^\n]*config\.actor_rollout_ref\.rollout\.n"
-    assert re.search(r"ppo_mini_batch_size \* self\.config\.actor_rollout_ref\.rollout\.n", source(Trainer._update_actor))
-    assert re.search(r"actor_global_mini_batch_size \*= self\.config\.actor_rollout_ref\.rollout\.n", source(Trainer._get_required_batch_multiple)), line
+    assert re.search(
+        r"ppo_mini_batch_size \* self\.config\.actor_rollout_ref\.rollout\.n", source(Trainer._update_actor)
+    )
+    assert re.search(
+        r"actor_global_mini_batch_size \*= self\.config\.actor_rollout_ref\.rollout\.n",
+        source(Trainer._get_required_batch_multiple),
+    )
     assert "_get_required_batch_multiple(dp_size)" in source(Trainer._balance_batch)
 
 
@@ -128,7 +138,9 @@ def test_padding_copies_row_0_and_is_tagged_masked_and_128_tokens_long(monkeypat
         "uid": "u", "ccpo": {"role": "think"}, "responses": torch.tensor([5, 6]), "response_mask": torch.tensor([1, 1]),
         "rm_scores": torch.ones(2), "position_ids": torch.arange(4),
     }  # fmt: skip
-    monkeypatch.setattr(padding_utils.tq, "kv_batch_get", lambda keys, partition_id: [row] if keys == ["u_0_0"] else None)
+    monkeypatch.setattr(
+        padding_utils.tq, "kv_batch_get", lambda keys, partition_id: [row] if keys == ["u_0_0"] else None
+    )
     put = {}
     monkeypatch.setattr(padding_utils.tq, "kv_batch_put", lambda **arguments: put.update(arguments))
     tags = [{"seq_len": 4, "status": "success"}, {"seq_len": 9}, {"seq_len": 7}]
@@ -143,13 +155,18 @@ def test_padding_copies_row_0_and_is_tagged_masked_and_128_tokens_long(monkeypat
     assert fields["ccpo"] == {"role": "think"}, "our facts are copied too: padding is known by its tag alone"
 
 
-# ------------------------------------------------------------------------------------------------------ rows of a session
+# ---------------------------------------------------------------------------------------------------- rows of a session
 
 
 def output(reward, **extra) -> AgentLoopOutput:
     fields = {"min_global_steps": 1, "max_global_steps": 2, "reward_extra_info": {"acc": reward}, **extra}
     return AgentLoopOutput(
-        prompt_ids=[1, 2], response_ids=[3], response_mask=[1], reward_score=reward, metrics=AgentLoopMetrics(), extra_fields=fields
+        prompt_ids=[1, 2],
+        response_ids=[3],
+        response_mask=[1],
+        reward_score=reward,
+        metrics=AgentLoopMetrics(),
+        extra_fields=fields,
     )
 
 
@@ -190,7 +207,9 @@ def test_an_empty_session_is_skipped(monkeypatch):
 
 
 def test_a_session_that_raises_fails_its_whole_group():
-    assert in_order(source(Worker._run_prompt), "if session_errors:", 'status = "failure"', "else:", 'status = "finished"')
+    assert in_order(
+        source(Worker._run_prompt), "if session_errors:", 'status = "failure"', "else:", 'status = "finished"'
+    )
 
 
 def test_the_first_row_decides_on_the_columns():
@@ -220,8 +239,20 @@ def test_validation_keeps_the_last_row_of_a_session_only():
 
 def test_validation_is_submitted_as_we_do_it():
     text = source(Trainer._validate)
-    calls = ('batch_dict["uid"] = ', "tu.get_tensordict(batch_dict)", '"validate", True', '"is_prompt": True, "status": "pending"')
-    assert in_order(text, *calls, 'partition_id="val"', "agent_loop_manager.generate_sequences(batch)", "replay_buffer.sample(", "tq.kv_clear(")
+    calls = (
+        'batch_dict["uid"] = ',
+        "tu.get_tensordict(batch_dict)",
+        '"validate", True',
+        '"is_prompt": True, "status": "pending"',
+    )
+    assert in_order(
+        text,
+        *calls,
+        'partition_id="val"',
+        "agent_loop_manager.generate_sequences(batch)",
+        "replay_buffer.sample(",
+        "tq.kv_clear(",
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- advantages
@@ -240,14 +271,18 @@ def test_an_estimator_gets_rewards_mask_config_and_uids_only(monkeypatch):
         tensors={"token_level_rewards": ones, "response_mask": ones, "old_log_probs": ones},
         non_tensors={"uid": np.array(["u", "v"], dtype=object), "role": np.array(["think", "solo"], dtype=object)},
     )
-    compute_advantage_for_multi_trajectories(data, batch_keys=["u_0_0", "v_0_0"], adv_estimator="probe", config={"a": 1})
+    compute_advantage_for_multi_trajectories(
+        data, batch_keys=["u_0_0", "v_0_0"], adv_estimator="probe", config={"a": 1}
+    )
     assert set(calls[0]) == {"token_level_rewards", "response_mask", "config", "index"}
     assert calls[0]["index"].tolist() == ["u", "v"] and calls[0]["config"] == {"a": 1}
 
 
 def test_the_estimator_sees_the_batch_in_the_order_of_its_keys():
     text = source(Trainer._compute_advantage)
-    assert in_order(text, "tq.kv_batch_get(keys=batch.keys", "compute_advantage_for_multi_trajectories(", "batch_keys=batch.keys")
+    assert in_order(
+        text, "tq.kv_batch_get(keys=batch.keys", "compute_advantage_for_multi_trajectories(", "batch_keys=batch.keys"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- checkpoints
@@ -255,7 +290,13 @@ def test_the_estimator_sees_the_batch_in_the_order_of_its_keys():
 
 def test_saving_ends_with_the_tracker():
     text = source(Trainer._save_checkpoint)
-    assert in_order(text, "save_checkpoint(", "self.train_dataloader.state_dict()", "latest_checkpointed_iteration.txt", 'open(local_latest_checkpointed_iteration, "w")')
+    assert in_order(
+        text,
+        "save_checkpoint(",
+        "self.train_dataloader.state_dict()",
+        "latest_checkpointed_iteration.txt",
+        'open(local_latest_checkpointed_iteration, "w")',
+    )
     assert "max_ckpt_to_keep=max_actor_ckpt_to_keep" in text, "None: verl itself prunes nothing"
 
 

@@ -1,5 +1,7 @@
-"""The dyad's agent loop inside verl's own worker: real dataset, tokenizer and post-processing; only the rollout server and
-TransferQueue's put are replaced."""
+"""The dyad's agent loop inside verl's own worker: real dataset, tokenizer and post-processing.
+
+Only the rollout server and TransferQueue's put are replaced.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,7 @@ class Server:
 
 
 class Rollout:
-    """What one call of the worker left behind: ``rows`` as TransferQueue would hold them, and every prompt's last status."""
+    """What one call of the worker put into TransferQueue: rows, and every prompt's last status."""
 
     def __init__(self):
         self.keys, self.tags, self.columns, self.partitions, self.status = [], [], [], set(), {}
@@ -81,7 +83,10 @@ class Rollout:
         self.status[key] = tag["status"]
 
     def column(self, name: str) -> list:
-        return [getattr(row[name], "data", row[name]) if not torch.is_tensor(row[name]) else row[name] for row in self.fields]
+        return [
+            getattr(row[name], "data", row[name]) if not torch.is_tensor(row[name]) else row[name]
+            for row in self.fields
+        ]
 
     def sessions(self) -> dict[int, list[str]]:
         """session -> roles in the order of the rows' indices (of a rollout with one prompt)"""
@@ -104,13 +109,16 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def rollout(cpu_config, files, monkeypatch):
-    """rollout(reply, split, prompts, step, settings) -> (Rollout, Server): one training or validation batch through verl's worker."""
+    """rollout(reply, split, prompts, step, settings) -> (Rollout, Server): one batch through verl's worker."""
 
     def run(reply=lambda role: WRONG, split="train", prompts=(0,), step=5, settings=None):
         config = copy.deepcopy(cpu_config)
-        config.actor_rollout_ref.model.external_lib = None  # patches torch for CPU workers; nothing of it is needed here
-        config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(ROOT / "recipe" / "config" / "agent_loops.yaml")
-        config.actor_rollout_ref.rollout.n = 4
+        config.actor_rollout_ref.model.external_lib = (
+            None  # patches torch for CPU workers; nothing of it is needed here
+        )
+        config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(
+            ROOT / "recipe" / "config" / "agent_loops.yaml"
+        )
         config.actor_rollout_ref.rollout.temperature = 0.9
         config.actor_rollout_ref.rollout.val_kwargs.temperature = 0.7
         for name, value in (settings or {}).items():
@@ -160,7 +168,13 @@ def test_validation_also_asks_with_an_empty_thought(rollout):
 
 
 def test_role_settings_reach_the_server(rollout):
-    done, server = rollout(settings={"ccpo.roles.think.temperature": 0.5, "ccpo.roles.reason.stop": ["}"], "ccpo.roles.reason.max_tokens": 99})
+    done, server = rollout(
+        settings={
+            "ccpo.roles.think.temperature": 0.5,
+            "ccpo.roles.reason.stop": ["}"],
+            "ccpo.roles.reason.max_tokens": 99,
+        }
+    )
     assert set(server.sent("max_tokens", THINK)) == {16}
     assert set(server.sent("max_tokens", SOLO)) == {6}
     assert set(server.sent("max_tokens", REASON)) == {16}, "never more than data.max_response_length"
@@ -179,7 +193,10 @@ def test_prompts_are_the_rendered_templates(rollout):
     _, server = rollout(lambda role: "3+4=7" if role == THINK else WRONG)
     question = dataset_rows("train", 3, seed=0)[0]["extra_info"]["question"]
     prompts = {role: prompt for role, prompt, _ in server.requests}
-    assert prompts[SOLO] == f"<|im_start|>system\nAnswer.<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        prompts[SOLO]
+        == f"<|im_start|>system\nAnswer.<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert f"{question}\nThought: 3+4=7<|im_end|>" in prompts[REASON]
 
 
@@ -208,7 +225,9 @@ def test_seeds_are_the_same_in_every_process_and_run(rollout):
 def test_every_row_keeps_its_own_role_and_reward(rollout):
     right = RIGHT % truth(0)
     done, _ = rollout(lambda role: right if role == SOLO else "1+1=2" if role == THINK else WRONG)
-    for facts, scores, extra in zip(done.column("ccpo"), done.column("rm_scores"), done.column("extra_fields"), strict=True):
+    for facts, scores, extra in zip(
+        done.column("ccpo"), done.column("rm_scores"), done.column("extra_fields"), strict=True
+    ):
         expected = float(facts["role"] == SOLO)
         assert facts["reward"] == expected
         assert float(scores.sum()) == float(scores[-1]) == expected
@@ -222,7 +241,9 @@ def test_rows_have_the_same_columns_and_verls_tags(rollout):
     done, _ = rollout(lambda role: "3+4=7" if role == THINK else WRONG, prompts=(0, 1))
     assert len(done.keys) == 2 * (2 * 4 + 2)
     assert all(columns == done.columns[0] for columns in done.columns)
-    assert {"ccpo", "rm_scores", "rollout_log_probs", "response_mask", "extra_fields", "uid", "reward_model"} <= set(done.columns[0])
+    assert {"ccpo", "rm_scores", "rollout_log_probs", "response_mask", "extra_fields", "uid", "reward_model"} <= set(
+        done.columns[0]
+    )
     for tag, extra, facts in zip(done.tags, done.column("extra_fields"), done.column("ccpo"), strict=True):
         assert (tag["min_global_steps"], tag["max_global_steps"], tag["global_steps"]) == (6, 7, 5)
         assert (extra["min_global_steps"], extra["max_global_steps"]) == (6, 7)
@@ -237,7 +258,9 @@ def test_what_the_worker_puts_is_what_the_credit_table_reads(rollout, monkeypatc
     facts = dict(zip(done.keys, done.column("ccpo"), strict=True))
     monkeypatch.setattr(credit_table.tq, "kv_batch_get", lambda keys, **_: {"ccpo": [facts[key] for key in keys]})
     rows = credit_table.read_rows(tq.KVBatchMeta(keys=done.keys, tags=done.tags, partition_id="train"))
-    assert [(row.facts["prompt"][1], row.session) for row in rows] == sorted((row.facts["prompt"][1], row.session) for row in rows)
+    assert [(row.facts["prompt"][1], row.session) for row in rows] == sorted(
+        (row.facts["prompt"][1], row.session) for row in rows
+    )
     table = credit_table.to_table(rows)
     assert table.group_means(REASON)["uid1"] == 1.0 and table.group_means(SOLO) == {"uid0": 0.0, "uid1": 0.0}
 
@@ -256,7 +279,9 @@ ABORTED = TokenOutput(token_ids=[5], stop_reason="aborted")
 EMPTY = TokenOutput(token_ids=[], stop_reason="completed")
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("server lost"), ABORTED, EMPTY], ids=["raises", "aborts", "says nothing"])
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("server lost"), ABORTED, EMPTY], ids=["raises", "aborts", "says nothing"]
+)
 @pytest.mark.parametrize("role", [THINK, REASON])
 def test_a_failed_session_is_dropped_and_its_siblings_stay(rollout, failure, role):
     failures = iter([failure])
@@ -281,11 +306,17 @@ def test_the_configuration_is_parsed_once_per_process(rollout):
 
 
 def test_a_long_thought_is_cut_to_reasons_budget(rollout):
-    done, server = rollout(lambda role: "1+2=3 4+5=6" if role == THINK else WRONG, settings={"data.max_prompt_length": 31})
+    done, server = rollout(
+        lambda role: "1+2=3 4+5=6" if role == THINK else WRONG, settings={"data.max_prompt_length": 31}
+    )
     question = dataset_rows("train", 3, seed=0)[0]["extra_info"]["question"]
     prompts = [prompt for role, prompt, _ in server.requests if role == REASON]
     assert len(prompts) == 4
     for prompt in prompts:
         assert f"{question}\nThought: " in prompt and "1+2" not in prompt and "6<|im_end|>" in prompt
-    assert [len(ids) for ids, facts in zip(done.column("prompts"), done.column("ccpo"), strict=True) if facts["role"] == REASON] == [31] * 4
+    assert [
+        len(ids)
+        for ids, facts in zip(done.column("prompts"), done.column("ccpo"), strict=True)
+        if facts["role"] == REASON
+    ] == [31] * 4
     assert all(facts["cut"] for facts in done.column("ccpo") if facts["role"] == THINK)

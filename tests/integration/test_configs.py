@@ -32,7 +32,9 @@ OPEN = re.compile(r"ray_kwargs\.ray_init\.|.*\.(override_config|mixed_precision)
 def leaves(node, path: str = "") -> dict[str, object]:
     if not isinstance(node, dict) or not node:
         return {path: node}
-    return {k: v for key, value in node.items() for k, v in leaves(value, f"{path}.{key}" if path else str(key)).items()}
+    return {
+        k: v for key, value in node.items() for k, v in leaves(value, f"{path}.{key}" if path else str(key)).items()
+    }
 
 
 def ccpo(config) -> CcpoConfig:
@@ -64,7 +66,9 @@ def test_every_profile_runs_every_task(compose, profile, task):
     ccpo(config)
     assert config.trainer.v1.trainer_mode == "ccpo_sync"
     assert config.algorithm.adv_estimator == "ccpo"
-    assert all(name.startswith("reward.reward_model.") for name in OmegaConf.missing_keys(config)), "of a switched-off section"
+    assert all(name.startswith("reward.reward_model.") for name in OmegaConf.missing_keys(config)), (
+        "of a switched-off section"
+    )
 
 
 def test_the_agent_loop_exists(default):
@@ -73,11 +77,15 @@ def test_the_agent_loop_exists(default):
     assert target.__name__ == "DyadAgentLoop"
 
 
-@pytest.mark.parametrize("file", ["ccpo_dyad", *(f"profile/{name}" for name in PROFILES), *(f"task/{name}" for name in TASKS)])
+@pytest.mark.parametrize(
+    "file", ["ccpo_dyad", *(f"profile/{name}" for name in PROFILES), *(f"task/{name}" for name in TASKS)]
+)
 def test_every_setting_is_one_verl_knows(file, known_to_verl):
     """Hydra refuses unknown keys on the command line, not in a file: a misspelt one would do nothing."""
     node = yaml.safe_load((CONFIG / f"{file}.yaml").read_text())
-    names = [name for name in leaves(node) if not name.startswith(("defaults", "hydra.", "ccpo.")) and not OPEN.match(name)]
+    names = [
+        name for name in leaves(node) if not name.startswith(("defaults", "hydra.", "ccpo.")) and not OPEN.match(name)
+    ]
     assert names and [name for name in names if not known_to_verl(name)] == []
 
 
@@ -103,7 +111,9 @@ def test_unknown_keys_are_refused(compose):
 def test_what_a_recipe_runs_composes(script, compose):
     """DRY_RUN=1 prints the command; its values must arrive."""
     environment = {**os.environ, "DRY_RUN": "1", "SEED": "7", "DATA": "my data", "OUT": "out", "MODEL": "org/model"}
-    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        ["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
     command = shlex.split(done.stdout)
     config = compose(*command[command.index("recipe/main_ccpo.py") + 1 :])
     assert config.data.seed == config.actor_rollout_ref.rollout.seed == 7
@@ -126,7 +136,9 @@ def test_what_quickstart_runs_composes(compose, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     import quickstart
 
-    options = quickstart._options(["--seed", "7", "--rule", "shared", "--out", "a b's", "--", "data.train_batch_size=8"])
+    options = quickstart._options(
+        ["--seed", "7", "--rule", "shared", "--out", "a b's", "--", "data.train_batch_size=8"]
+    )
     config = compose(*quickstart.TRAINER[2:], *quickstart._overrides(options))
     assert Path(config.trainer.default_local_dir) == Path("a b's").absolute()
     assert (config.ccpo.seed, config.data.seed, config.data.train_batch_size) == (7, 7, 8)

@@ -63,7 +63,10 @@ def test_order_depends_neither_on_arrival_nor_on_uids(stored):
 
 
 def test_one_prompt_drawn_twice_stays_two_groups(stored):
-    rows = {f"{uid}_0_0": {"role": REASON, "reward": reward, "prompt": ("data", 3)} for uid, reward in (("u", 0.0), ("v", 1.0))}
+    rows = {
+        f"{uid}_0_0": {"role": REASON, "reward": reward, "prompt": ("data", 3)}
+        for uid, reward in (("u", 0.0), ("v", 1.0))
+    }
     stored.update(rows)
     assert credit_table.to_table(read(rows)).group_means(REASON) == {"u": 0.0, "v": 1.0}
 
@@ -90,3 +93,13 @@ def test_rows_become_a_table_in_their_order(stored):
     assert list(table.role_R) == [row.role for row in found]
     assert list(table.session_R) == [row.session for row in found]
     assert list(table.reward_R) == [row.facts["reward"] for row in found]
+
+
+def test_a_step_whose_sessions_were_all_dropped_has_no_rows(monkeypatch):
+    """The trainer then names the dropped rate; TransferQueue would only complain about missing keys."""
+
+    def kv_batch_get(keys, **_):
+        raise ValueError("keys are not found")
+
+    monkeypatch.setattr(credit_table.tq, "kv_batch_get", kv_batch_get)
+    assert read([]) == []

@@ -42,7 +42,9 @@ def test_each_row_gets_its_advantage_on_its_tokens_and_padding_nothing():
 
 
 def test_outside_our_trainer_the_error_says_what_to_set():
-    with pytest.raises(RuntimeError, match=f"trainer.v1.trainer_mode={TRAINER_MODE}.*recipe/main_ccpo.py.*adv_estimator=grpo"):
+    with pytest.raises(
+        RuntimeError, match=f"trainer.v1.trainer_mode={TRAINER_MODE}.*recipe/main_ccpo.py.*adv_estimator=grpo"
+    ):
         through_verl()
 
 
@@ -54,5 +56,8 @@ def test_the_context_ends_with_the_step_even_after_an_error():
 
 
 def test_a_batch_of_another_size_is_refused():
-    with step_context(KEYS[:3], ADVANTAGE_OF), pytest.raises(RuntimeError, match="has 4 rows, the credit table was laid out for 3"):
+    with (
+        step_context(KEYS[:3], ADVANTAGE_OF),
+        pytest.raises(RuntimeError, match="has 4 rows, the credit table was laid out for 3"),
+    ):
         through_verl()

@@ -1,4 +1,4 @@
-"""Every check of `ccpo.verl_plugin.preflight`: the mistake is made, and the message must name it and say what to set."""
+"""Every check of `ccpo.verl_plugin.preflight`: the mistake is made, the message names it and says what to set."""
 
 from __future__ import annotations
 
@@ -70,6 +70,12 @@ def test_missing_files(config, tmp_path):
     assert "data.val_files" in val and str(Path("~/no/such.parquet").expanduser()) in val
 
 
+@pytest.mark.parametrize("nothing", [None, []])
+def test_no_files(config, nothing):
+    config.data.val_files = nothing
+    assert "data.val_files" in problem(config)
+
+
 def test_unreadable_and_empty_files(config, tmp_path):
     (tmp_path / "train.parquet").write_text("no parquet")
     pq.write_table(pa.Table.from_pylist(dataset_rows("test", 1, seed=0)).slice(0, 0), tmp_path / "test.parquet")
@@ -88,7 +94,10 @@ def test_unreadable_and_empty_files(config, tmp_path):
         (lambda row: row.update(prompt=[{"role": "user", "content": ""}]), "no prompt"),
         (lambda row: row["extra_info"].update(split="test"), "extra_info.split is 'test', expected 'train'"),
         (lambda row: row["extra_info"].update(index=None), "no extra_info.index"),
-        (lambda row: row["extra_info"].update(answer_type="regex"), "extra_info.answer_type is 'regex': the verifier knows boxed"),
+        (
+            lambda row: row["extra_info"].update(answer_type="regex"),
+            "extra_info.answer_type is 'regex': the verifier knows boxed",
+        ),
         (lambda row: row.update(extra_info=None), "no extra_info.index"),
     ],
 )
@@ -160,8 +169,16 @@ def test_the_engine_must_hold_prompt_and_response(config):
 @pytest.mark.parametrize(
     "name, value, expected",
     [
-        ("trainer.v1.trainer_mode", "sync", "trainer_mode is 'sync': roles and history live in ccpo's trainer; set ccpo_sync"),
-        ("algorithm.adv_estimator", "grpo", "adv_estimator is 'grpo': it would give every role the last answer's reward; set ccpo"),
+        (
+            "trainer.v1.trainer_mode",
+            "sync",
+            "trainer_mode is 'sync': roles and history live in ccpo's trainer; set ccpo_sync",
+        ),
+        (
+            "algorithm.adv_estimator",
+            "grpo",
+            "adv_estimator is 'grpo': it would give every role the last answer's reward; set ccpo",
+        ),
         ("algorithm.use_kl_in_reward", True, "set actor_rollout_ref.actor.use_kl_loss=true instead"),
         ("algorithm.filter_groups.enable", True, "filter_groups.enable is true: dropping all-equal groups would bias"),
         ("reward.reward_model.enable", True, "reward.reward_model.enable is true: sessions are scored by the verifier"),
@@ -215,7 +232,9 @@ def test_all_mistakes_come_in_one_message(config):
     with pytest.raises(ConfigError) as caught:
         preflight.check(config)
     text = str(caught.value)
-    for number, part in enumerate(("session_timeout", "counterfactul", "adv_estimator", "/no/such.parquet", "/no/such/model")):
+    for number, part in enumerate(
+        ("session_timeout", "counterfactul", "adv_estimator", "/no/such.parquet", "/no/such/model")
+    ):
         assert part in text, number
     assert "5 problem(s); nothing was started" in text and "\n  5. " in text
 

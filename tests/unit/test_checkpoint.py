@@ -93,3 +93,20 @@ def test_another_rule_does_not_resume(tmp_path, node, n, named):
 def test_settings_without_a_memory_may_change(tmp_path):
     node = {"prompts": "toy", "seed": 3, "poll_interval": 1.0, "roles": {"think": {"max_tokens": 9}}}
     assert checkpoint.restore(save(tmp_path, 5), CcpoConfig.from_dict(node, 4), 4) == HISTORY
+
+
+def test_a_job_that_started_again_keeps_what_it_saves(tmp_path):
+    """resume_mode=disable or resume_path: later steps of the earlier job are still there."""
+    for step in (30, 40):
+        save(tmp_path, step)
+    save(tmp_path, 10, keep=2)
+    assert 10 in checkpoint.finished_steps(tmp_path)
+
+
+def test_nothing_resumes_from_what_was_rewound(tmp_path):
+    for step in (10, 20, 30):
+        save(tmp_path, step)
+    checkpoint.rewind(tmp_path, 10)
+    assert checkpoint.point_tracker_at_latest(tmp_path) == 10
+    assert (checkpoint.step_folder(tmp_path, 30) / "data.pt").exists()
+    assert checkpoint.finished_steps(save(tmp_path, 20).parent) == [10, 20]

@@ -87,7 +87,9 @@ def test_verl_reduces_by_substring_and_ours_as_averages():
 
     aggregator = MetricsAggregator()
     for value in (1.0, 3.0):
-        aggregator.add_step_metrics(dict.fromkeys(["dominance", "climax", "consumption", *NAMES], value), sample_count=1)
+        aggregator.add_step_metrics(
+            dict.fromkeys(["dominance", "climax", "consumption", *NAMES], value), sample_count=1
+        )
     found = aggregator.get_aggregated_metrics()
     assert (found["dominance"], found["climax"], found["consumption"]) == (1.0, 3.0, 4.0)
     assert {name for name in NAMES if found[name] != 2.0} == set()

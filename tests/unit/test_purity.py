@@ -13,7 +13,11 @@ HEAVY = ("verl", "ray", "vllm", "torch", "tensordict", "transfer_queue")
 
 
 def modules_of(package: str) -> list[str]:
-    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / package).glob("*.py") if path.stem != "__init__"]
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / package).glob("*.py")
+        if path.stem != "__init__"
+    ]
 
 
 def loaded_by(modules: list[str]) -> list[str]:

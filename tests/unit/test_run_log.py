@@ -29,7 +29,11 @@ def test_a_line_per_entry(log):
 
 def test_only_finite_numbers_are_written(log):
     numpy = pytest.importorskip("numpy")
-    log.write(1, "train", {"a": float("nan"), "b": float("inf"), "c": "text", "d": None, "e": numpy.float32(0.5), "f": numpy.int64(2)})
+    log.write(
+        1,
+        "train",
+        {"a": float("nan"), "b": float("inf"), "c": "text", "d": None, "e": numpy.float32(0.5), "f": numpy.int64(2)},
+    )
     assert read_run_log(log.path)[0]["metrics"] == {"e": 0.5, "f": 2.0}
 
 
