@@ -268,7 +268,7 @@ def _value_problems(config: CcpoConfig, n: int) -> list[str]:
 
 
 def _rule_problems(credit: CreditConfig, n: int) -> list[str]:
-    """Combinations that cannot work, or whose credit provably equals the shared reward (METHOD in docs/method.md)."""
+    """Combinations that cannot work, or whose credit provably equals the shared reward (docs/method.md)."""
     if credit.rule not in RULES or (credit.normalize is not None and credit.normalize not in NORMALIZATIONS):
         return []
     found = []

@@ -1,4 +1,7 @@
-"""One JSON line per step: what reports and progress bars read. Survives kill and resume without double or missing steps."""
+"""One JSON line per step: what reports and progress bars read.
+
+Survives kill and resume without double steps. verl saves before it logs a step, so a kill between the two leaves that step's line out.
+"""
 
 from __future__ import annotations
 
