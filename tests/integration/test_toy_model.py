@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,6 +187,16 @@ def test_other_folders_are_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match="not ours to replace"):
         toy_model.build(tmp_path, recipe=SHORT)
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_the_shipped_model_is_the_default_build_and_passes_the_gate():
+    folder = Path(toy_model.__file__).with_name("last_digit_model")
+    written = json.loads((folder / "warm_start.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    numbers = toy_model.measure(model, AutoTokenizer.from_pretrained(folder))
+    assert not numbers.failures()
+    assert numbers.joint == pytest.approx(written["gate"]["joint"], abs=0.02)  # another torch may round another way
+    assert numbers.solo == pytest.approx(written["gate"]["solo"], abs=0.02)
 
 
 @pytest.mark.slow
