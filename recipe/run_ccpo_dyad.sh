@@ -2,7 +2,7 @@
 # Train a Think-Reason dyad on the GPUs of this machine.
 #
 #   bash scripts/setup.sh gpu
-#   python -m data_preprocess.math --out data/math     (with .venv/bin/python; or gsm8k, then TASK=gsm8k)
+#   python -m data_preprocess.math --out data/math --skip-bad     (.venv/bin/python; or gsm8k, TASK=gsm8k)
 #   bash recipe/run_ccpo_dyad.sh                       any verl override may follow: data.train_batch_size=32
 #
 # The same command after an interruption goes on from the last checkpoint. DRY_RUN=1 only prints the command.
