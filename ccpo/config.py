@@ -11,10 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-from ccpo.prompts import DYAD
-from ccpo.types import REASON, SOLO, THINK
+from ccpo.prompts import DYAD, VOTE
+from ccpo.types import REASON, SOLO, THINK, voter_role
+from ccpo.voting import TIES
 
-RULES = ("counterfactual", "shared", "shared_history", "paper_v1", "event_v2")
+TOPOLOGIES = ("dyad", "vote")
+DYAD_RULES = ("counterfactual", "shared", "shared_history", "paper_v1", "event_v2")
+VOTE_RULES = ("leave_one_out", "resampled", "marginal", "shapley", "own_correctness", "shared", "shared_history")
+MAX_SHAPLEY_VOTERS = 10  # the cost doubles with each
+RECOMBINES = ("marginal", "resampled")
+"""Rules that compare a voter's ballot with its ballots in the prompt's other sessions."""
 PUBLISHED = ("paper_v1", "event_v2")
 NEEDS_SOLO = ("counterfactual", *PUBLISHED)
 NORMALIZATIONS = ("history", "group", "history+group", "none")
@@ -24,6 +30,11 @@ NATURAL_NORMALIZATION = {
     "shared_history": "history",
     "paper_v1": "history+group",
     "event_v2": "group",
+    "leave_one_out": "history",
+    "resampled": "history",
+    "marginal": "history",
+    "shapley": "history",
+    "own_correctness": "group",
 }
 """What ``normalize: null`` means. A rule and its normalization belong together: see `_normalization_problems`."""
 
@@ -44,7 +55,7 @@ class ConfigError(ValueError):
 class CreditConfig:
     """Which credit every trajectory gets.
 
-    rule:        one of RULES
+    rule:        one of DYAD_RULES or VOTE_RULES, as the topology says
     normalize:   one of NORMALIZATIONS; None: the rule's own (NATURAL_NORMALIZATION); "none": the credit as it is
     k_solo:      solo answers per prompt, 0..n; None: what the rule needs (`CcpoConfig.solo_count`)
     coefficient: beta of the counterfactual baseline in (0, 1]; None: fitted from the history
@@ -96,10 +107,36 @@ class RolesConfig:
 
 
 @dataclass(frozen=True)
+class VoteConfig:
+    """The N voters of ``topology: vote``. Lists have one entry per voter, or none.
+
+    n_voters:        2 to 64
+    tie:             what a tie is worth, one of `ccpo.voting.TIES`
+    rounds:          1: everyone votes once, unseen; more: each voter sees the others' last answers before it votes again
+    share_reasoning: the others' whole texts are shown, not their answers alone
+    personas:        text added to the voter's system message
+    templates:       template set of `ccpo.prompts.VOTE` for this voter; empty: ``ccpo.prompts`` for all
+    temperatures:    sampling temperature in training; empty: the rollout section's
+    max_tokens:      longest response; None: the rollout section's
+    stop:            strings that end a response
+    """
+
+    n_voters: int = 3
+    tie: str = "expected"
+    rounds: int = 1
+    share_reasoning: bool = False
+    personas: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    temperatures: tuple[float, ...] = ()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class CcpoConfig:
     """The ``ccpo:`` node.
 
-    topology:          "dyad"
+    topology:          one of TOPOLOGIES
     policies:          "shared": one policy plays every role
     prompts:           name of the template set in `ccpo.prompts`
     strip_leak:        remove a final answer that Think leaks before Reason reads the thought
@@ -121,6 +158,7 @@ class CcpoConfig:
     credit: CreditConfig = field(default_factory=CreditConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
     roles: RolesConfig = field(default_factory=RolesConfig)
+    vote: VoteConfig = field(default_factory=VoteConfig)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], n: int) -> CcpoConfig:
@@ -144,11 +182,15 @@ class CcpoConfig:
         """Every cross-field mistake, given n sessions per prompt."""
         if n < 1:
             return [f"actor_rollout_ref.rollout.n is {n}: set at least 1 session per prompt"]
-        return [*_value_problems(self, n), *_rule_problems(self.credit, n)]
+        if self.topology == "vote":
+            return [*_value_problems(self, n), *_vote_problems(self, n)]
+        return [*_value_problems(self, n), *_dyad_only_problems(self), *_rule_problems(self.credit, n)]
 
     def solo_count(self, n: int) -> int:
         """Solo answers per prompt. Few are enough for a fitted baseline; the published rules pair or average n of them."""
         credit = self.credit
+        if self.topology == "vote":
+            return 0
         if credit.k_solo is not None:
             return credit.k_solo
         if credit.rule in PUBLISHED:
@@ -157,11 +199,19 @@ class CcpoConfig:
             return min(2, n)
         return 0
 
+    def credited_roles(self) -> tuple[str, ...]:
+        """Roles that appear in the CreditTable."""
+        if self.topology == "vote":
+            return tuple(voter_role(index) for index in range(self.vote.n_voters))
+        return (THINK, REASON, SOLO)
+
     def trained_roles(self) -> tuple[str, ...]:
-        return (THINK, REASON, SOLO) if self.credit.train_solo else (THINK, REASON)
+        return tuple(role for role in self.credited_roles() if role != SOLO or self.credit.train_solo)
 
     def rows_per_prompt(self, n: int) -> int:
         """Trained trajectories per prompt when no session is dropped."""
+        if self.topology == "vote":
+            return n * self.vote.n_voters * self.vote.rounds
         return 2 * n + (self.solo_count(n) if self.credit.train_solo else 0)
 
     def warnings(self) -> list[str]:
@@ -192,7 +242,8 @@ def _parse(cls: type, data: Any, path: str, problems: list[str]) -> Any:
         elif (problem := _type_problem(hints[key], value)) is not None:
             problems.append(f"{name} is {value!r}: set {problem}")  # the default stands in, so that other checks can go on
         else:
-            values[key] = tuple([value] if isinstance(value, str) else value) if hints[key] == tuple[str, ...] else value
+            listed = hints[key] in (tuple[str, ...], tuple[float, ...])
+            values[key] = tuple([value] if isinstance(value, str) else value) if listed else value
     return cls(**values)
 
 
@@ -209,6 +260,9 @@ def _type_problem(hint: Any, value: Any) -> str | None:
     if hint == tuple[str, ...]:
         fits = isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value))
         return None if fits else "a list of strings"
+    if hint == tuple[float, ...]:
+        fits = isinstance(value, (list, tuple)) and all(_type_problem(float, item) is None for item in value)
+        return None if fits else "a list of numbers"
     choices = get_args(hint) or (hint,)
     if value is None:
         return None if type(None) in choices else "a value: this one cannot be null"
@@ -230,10 +284,10 @@ def _value_problems(config: CcpoConfig, n: int) -> list[str]:
     """Single values out of range."""
     credit, history = config.credit, config.history
     found = [
-        *_one_of("ccpo.topology", config.topology, ("dyad",)),
+        *_one_of("ccpo.topology", config.topology, TOPOLOGIES),
         *_one_of("ccpo.policies", config.policies, ("shared",)),
-        *_one_of("ccpo.prompts", config.prompts, tuple(DYAD)),
-        *_one_of("ccpo.credit.rule", credit.rule, RULES),
+        *_one_of("ccpo.prompts", config.prompts, tuple(VOTE if config.topology == "vote" else DYAD)),
+        *_one_of("ccpo.credit.rule", credit.rule, VOTE_RULES if config.topology == "vote" else DYAD_RULES),
         *_one_of("ccpo.credit.shaping", credit.shaping, ("none", "tanh")),
     ]
     if credit.normalize is not None:
@@ -267,16 +321,67 @@ def _value_problems(config: CcpoConfig, n: int) -> list[str]:
     return found
 
 
-def _rule_problems(credit: CreditConfig, n: int) -> list[str]:
-    """Combinations that cannot work, or whose credit provably equals the shared reward (docs/method.md)."""
-    if credit.rule not in RULES or (credit.normalize is not None and credit.normalize not in NORMALIZATIONS):
-        return []
+def _dyad_only_problems(config: CcpoConfig) -> list[str]:
+    """Settings of a vote that would do nothing. (A task may state every topology's lengths.)"""
+    names = (f.name for f in fields(VoteConfig) if f.name not in ("max_tokens", "stop"))
+    changed = [name for name in names if getattr(config.vote, name) != getattr(VoteConfig(), name)]
+    return [f"ccpo.vote.{name} is set, and the topology is dyad: set ccpo.topology=vote (config ccpo_vote), or drop it" for name in changed]
+
+
+def _vote_problems(config: CcpoConfig, n: int) -> list[str]:
+    """Settings of a vote that cannot work."""
+    vote, credit, found = config.vote, config.credit, []
+    if not 2 <= vote.n_voters <= 64:
+        found.append(f"ccpo.vote.n_voters is {vote.n_voters}: one voter is no vote, and more than 64 were never tried; set 2..64")
+    found += _one_of("ccpo.vote.tie", vote.tie, TIES)
+    if vote.rounds < 1:
+        found.append(f"ccpo.vote.rounds is {vote.rounds}: set at least 1")
+    if vote.share_reasoning and vote.rounds == 1:
+        found.append("ccpo.vote.share_reasoning needs a second round, in which it is read: set ccpo.vote.rounds >= 2, or drop it")
+    for name in ("personas", "templates", "temperatures"):
+        if (got := len(getattr(vote, name))) not in (0, vote.n_voters):
+            found.append(f"ccpo.vote.{name} has {got} entries for {vote.n_voters} voters: give one per voter, or none")
+    for value in vote.templates:
+        found += _one_of("ccpo.vote.templates", value, tuple(VOTE))
+    for value in vote.temperatures:
+        if value <= 0:
+            found.append(f"ccpo.vote.temperatures has {value}: greedy samples cannot be compared; set it above 0")
+    if vote.max_tokens is not None and vote.max_tokens < 1:
+        found.append(f"ccpo.vote.max_tokens is {vote.max_tokens}: set at least 1, or null")
+    for name in ("k_solo", "coefficient", "shaping", "alpha", "train_solo", "eta"):
+        if getattr(credit, name) != getattr(CreditConfig(), name):
+            found.append(f"ccpo.credit.{name} belongs to the dyad's rules: leave it at its default for a vote")
+    if config.strip_leak:
+        found.append("ccpo.strip_leak is about the dyad's thought: leave it false for a vote")
+    rule = credit.rule
+    if rule not in VOTE_RULES or (credit.normalize is not None and credit.normalize not in NORMALIZATIONS):
+        return found
+    how = credit.normalization
+    if rule in RECOMBINES and n < 2:
+        found.append(
+            f"{rule} compares a voter's ballots over the sessions of one prompt, and n = {n}: every credit would be 0; "
+            "set actor_rollout_ref.rollout.n >= 2, or ccpo.credit.rule=leave_one_out"
+        )
+    if rule == "resampled" and vote.rounds > 1:
+        found.append(
+            "rule resampled recombines ballots of different sessions, which needs voters that answer independently, and with "
+            f"ccpo.vote.rounds={vote.rounds} they see each other; set ccpo.vote.rounds=1, or ccpo.credit.rule=leave_one_out"
+        )
+    if rule == "shapley" and vote.n_voters > MAX_SHAPLEY_VOTERS:
+        found.append(
+            f"rule shapley is exact up to {MAX_SHAPLEY_VOTERS} voters, got {vote.n_voters}: its cost doubles with each; "
+            "set ccpo.credit.rule=leave_one_out or resampled"
+        )
+    return found + _shared_problems(rule, how, n)
+
+
+def _shared_problems(rule: str, how: str, n: int) -> list[str]:
+    """What is wrong with a rule's normalization in either topology."""
     found = []
-    rule, how = credit.rule, credit.normalization
     if "group" in how and n < 2:
         found.append(
             f"{rule} with normalize '{how}' compares the sessions of one prompt, and n = {n}: every advantage would be 0; "
-            "set actor_rollout_ref.rollout.n >= 2, or ccpo.credit.normalize=history with rule counterfactual or shared_history"
+            "set actor_rollout_ref.rollout.n >= 2, or a rule with ccpo.credit.normalize=history"
         )
     if rule == "shared" and how == "history":
         found.append("rule shared with normalize 'history' is another rule: set ccpo.credit.rule=shared_history")
@@ -287,6 +392,15 @@ def _rule_problems(credit: CreditConfig, n: int) -> list[str]:
         )
     if rule == "shared_history" and how != "history":
         found.append(f"rule shared_history is normalized by the history, not '{how}': leave ccpo.credit.normalize=null, or use rule shared")
+    return found
+
+
+def _rule_problems(credit: CreditConfig, n: int) -> list[str]:
+    """Combinations that cannot work, or whose credit provably equals the shared reward (docs/method.md)."""
+    if credit.rule not in DYAD_RULES or (credit.normalize is not None and credit.normalize not in NORMALIZATIONS):
+        return []
+    rule, how = credit.rule, credit.normalization
+    found = _shared_problems(rule, how, n)
     if rule == "counterfactual" and (how == "group" or (how == "history+group" and credit.shaping == "none")):
         found.append(
             f"rule counterfactual with normalize '{how}' equals the shared reward: the solo baseline is one constant inside a "

@@ -6,13 +6,17 @@ such as ``dominance`` would be reduced with min. `reducible` says whether a name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ccpo.credit.history import HistoryState
 from ccpo.credit.shared import group_normalize
-from ccpo.types import REASON, SOLO, THINK, CreditTable
+from ccpo.credit.voting import leave_one_out, sessions_of
+from ccpo.types import EMPTIED, REASON, SOLO, THINK, CreditTable, is_voter, voter_index
+from ccpo.voting import vote_value, winners
 
 _RESERVED = ("max", "min", "sum", "total")
 
@@ -27,6 +31,7 @@ def credit_metrics(
     credit_R: np.ndarray,
     advantage_R: np.ndarray,
     state: HistoryState,
+    roles: tuple[str, ...],
     *,
     beta: float | None = None,
     gate: float | None = None,
@@ -34,25 +39,16 @@ def credit_metrics(
     """Scalars about one step's credit.
 
     Returns:
-        ``<role>/{reward,credit,advantage}_{mean,std}``; ``contribution/{marginal,help_rate,hurt_rate,same_rate}`` (where the
-        prompt has a solo answer); ``credit/cosine_with_shared/<role>``: cosine of the role's advantages with GRPO's on the team
-        reward, 1 for GRPO itself; ``history/...``: the state after the step.
+        ``<role>/{reward,credit,advantage}_{mean,std}`` for each of ``roles``; ``history/...``: the state after the step.
     """
     out: dict[str, float] = {}
-    for role in (THINK, REASON, SOLO):
+    for role in roles:
         rows = table.rows_of(role)
         if not len(rows):
             continue
         for name, values_R in (("reward", table.reward_R), ("credit", credit_R), ("advantage", advantage_R)):
             values = np.asarray(values_R, dtype=float)[rows]
             out[f"{role}/{name}_mean"], out[f"{role}/{name}_std"] = float(values.mean()), float(values.std())
-    out |= contribution(table)
-    out["credit/prompts_without_solo_rate"] = 1 - len(table.group_means(SOLO)) / max(1, len(set(table.group_R)))
-    for role in (THINK, REASON):
-        rows = table.rows_of(role)
-        grpo = group_normalize(np.asarray(table.reward_R, dtype=float)[rows], [table.group_R[r] for r in rows])
-        if (value := cosine(advantage_R[rows], grpo)) is not None:
-            out[f"credit/cosine_with_shared/{role}"] = value
     if beta is not None:
         out["credit/baseline_coefficient"] = beta
     if gate is not None:
@@ -63,6 +59,105 @@ def credit_metrics(
     for name, (mean, variance) in state.paper.items():
         out[f"history/paper_{name}/mean"], out[f"history/paper_{name}/std"] = mean, variance**0.5
     return out
+
+
+def dyad_metrics(table: CreditTable, advantage_R: np.ndarray) -> dict[str, float]:
+    """``contribution/{marginal,help_rate,hurt_rate,same_rate}`` (where the prompt has a solo answer) and
+    ``credit/cosine_with_shared/<role>``: cosine of the role's advantages with GRPO's on the team reward, 1 for GRPO itself.
+    """
+    out = contribution(table)
+    out["credit/prompts_without_solo_rate"] = 1 - len(table.group_means(SOLO)) / max(1, len(set(table.group_R)))
+    for role in (THINK, REASON):
+        if (value := _cosine_with_shared(table, advantage_R, [role])) is not None:
+            out[f"credit/cosine_with_shared/{role}"] = value
+    return out
+
+
+def _cosine_with_shared(table: CreditTable, advantage_R: np.ndarray, roles: Sequence[str]) -> float | None:
+    rows = np.flatnonzero(np.isin(np.asarray(table.role_R, dtype=str), roles))
+    keys = [(table.group_R[r], table.role_R[r]) for r in rows]
+    return cosine(advantage_R[rows], group_normalize(np.asarray(table.reward_R, dtype=float)[rows], keys))
+
+
+def vote_metrics(table: CreditTable, credit_R: np.ndarray, advantage_R: np.ndarray, tie: str) -> dict[str, float]:
+    """What the votes of one step were like; means over sessions.
+
+    ``vote/team_accuracy``: value of the plurality; ``voter_accuracy``: share of right voters; ``oracle_accuracy``: any voter right;
+    ``agreement``: share of pairs of voters that cast the same ballot; ``entropy`` of the ballots cast, in nats; ``pivotal_rate``: share
+    of voters without whom the value would differ; ``tie_rate``; ``abstention_rate``; ``outvoted_rate``: somebody was right and the
+    value is 0; ``credit_right``, ``credit_wrong``: mean credit of right and of wrong ballots (absent without any);
+    ``credit/cosine_with_shared/voters``: see `dyad_metrics`.
+    """
+    stats: dict[str, list[float]] = defaultdict(list)
+    credit: dict[bool, list[float]] = {True: [], False: []}
+    for rows_SV, sessions, truth in sessions_of(table):
+        for rows, ballots in zip(rows_SV, sessions, strict=True):
+            for name, value in _session_stats(ballots, truth, tie).items():
+                stats[name].append(value)
+            for row, ballot in zip(rows, ballots, strict=True):
+                if ballot is not None:
+                    credit[ballot == truth].append(float(credit_R[row]))
+    out = {f"vote/{name}": float(np.mean(values)) for name, values in stats.items()}
+    for right, name in ((True, "credit_right"), (False, "credit_wrong")):
+        if credit[right]:
+            out[f"vote/{name}"] = float(np.mean(credit[right]))
+    voters = sorted(set(table.role_R))
+    if (value := _cosine_with_shared(table, advantage_R, voters)) is not None:
+        out["credit/cosine_with_shared/voters"] = value
+    return out
+
+
+def _session_stats(ballots: list, truth: object, tie: str) -> dict[str, float]:
+    voters = len(ballots)
+    counts = Counter(ballot for ballot in ballots if ballot is not None)
+    cast = sum(counts.values())
+    value, right = vote_value(ballots, truth, tie), counts[truth]
+    shares = np.array(list(counts.values()), dtype=float) / max(1, cast)
+    return {
+        "team_accuracy": value,
+        "voter_accuracy": right / voters,
+        "oracle_accuracy": float(right > 0),
+        "agreement": sum(c * (c - 1) for c in counts.values()) / (voters * (voters - 1)),
+        "entropy": float(-(shares * np.log(shares)).sum()) if cast else 0.0,
+        "pivotal_rate": float(np.mean([credit != 0 for credit in leave_one_out(ballots, truth, tie)])),
+        "tie_rate": float(len(winners(ballots)) > 1),
+        "abstention_rate": 1 - cast / voters,
+        "outvoted_rate": float(right > 0 and value == 0),
+    }
+
+
+def validation_scores(facts: Sequence[Mapping[str, Any]], tie: str) -> dict[str, float]:
+    """Accuracies of one data source's validation rows; ``team_accuracy`` is the one to follow.
+
+    Args:
+        facts: one mapping per row, see `trajectory.RoleOutput`, with ``session``: a hashable key.
+        tie: the vote's tie rule.
+
+    Returns:
+        Dyad: ``team_accuracy``, ``solo_accuracy``, ``emptied_accuracy``, ``marginal_contribution`` (team - solo).
+        Vote: ``team_accuracy``, ``voter_accuracy``, ``oracle_accuracy``, ``voter_<i>_accuracy``. Both: ``sessions``.
+    """
+    facts = [fact for fact in facts if fact["final"]]
+    if any(is_voter(str(fact["role"])) for fact in facts):
+        return _vote_scores(facts, tie)
+    names = {REASON: "team_accuracy", SOLO: "solo_accuracy", EMPTIED: "emptied_accuracy"}
+    rewards = {role: [float(fact["reward"]) for fact in facts if fact["role"] == role] for role in names}
+    out = {names[role]: float(np.mean(values)) for role, values in rewards.items() if values}
+    if rewards[REASON] and rewards[SOLO]:
+        out["marginal_contribution"] = out["team_accuracy"] - out["solo_accuracy"]
+    return out | {"sessions": float(len(rewards[REASON]))}
+
+
+def _vote_scores(facts: Sequence[Mapping[str, Any]], tie: str) -> dict[str, float]:
+    sessions: dict[Any, list] = defaultdict(list)
+    right: dict[str, list[bool]] = defaultdict(list)
+    for fact in sorted(facts, key=lambda fact: voter_index(fact["role"])):
+        sessions[fact["session"]].append(fact)
+        right[fact["role"]].append(fact["ballot"] is not None and fact["ballot"] == fact["truth"])
+    stats = [_session_stats([f["ballot"] for f in session], session[0]["truth"], tie) for session in sessions.values()]
+    out = {name: float(np.mean([s[name] for s in stats])) for name in ("team_accuracy", "voter_accuracy", "oracle_accuracy")}
+    out |= {f"{role}_accuracy": float(np.mean(values)) for role, values in right.items()}
+    return out | {"sessions": float(len(stats))}
 
 
 def contribution(table: CreditTable) -> dict[str, float]:
@@ -108,11 +203,13 @@ def session_rates(facts: list[Mapping[str, object]], expected_sessions: int) -> 
     out: dict[str, float] = {}
     for role in sorted({str(fact["role"]) for fact in facts}):
         rows = [fact for fact in facts if fact["role"] == role]
-        flags = ("truncated", "leaked", "cut") if role == THINK else ("truncated", "parsed")
+        flags = ("truncated", "leaked", "cut") if role == THINK else ("truncated", "parsed", "cut")
         rate = {flag: float(np.mean([bool(fact[flag]) for fact in rows])) for flag in flags}
         out[f"{role}/truncation_rate"] = rate["truncated"]
+        if role == THINK or is_voter(role):
+            out[f"{role}/cut_rate"] = rate["cut"]
         if role == THINK:
-            out[f"{role}/leak_rate"], out[f"{role}/cut_rate"] = rate["leaked"], rate["cut"]
+            out[f"{role}/leak_rate"] = rate["leaked"]
         else:
             out[f"{role}/parse_failure_rate"] = 1 - rate["parsed"]
     seen = len({fact["session"] for fact in facts})

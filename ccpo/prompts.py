@@ -2,7 +2,7 @@
 
 A template is a tuple of (chat role, text with named fields). ``math`` and ``choice`` are for instruction-tuned models,
 ``toy`` is what the embedded model of ``data_preprocess.toy`` was taught. Field ``question`` is the last user message of the
-dataset row, ``thought`` is Think's text. Texts: our construction (the paper prints none).
+dataset row, ``thought`` is Think's text, ``others`` what the other voters said in the round before. Texts: our construction (the paper prints none).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class DyadPrompts:
 
 
 _BOXED = "Put your final answer within \\boxed{{}}."
+_LETTER = "Answer the multiple-choice question. End with the letter of your choice as \\boxed{{letter}}."
 
 DYAD: dict[str, DyadPrompts] = {
     "math": DyadPrompts(
@@ -55,11 +56,11 @@ DYAD: dict[str, DyadPrompts] = {
             ("user", "{question}"),
         ),
         reason=(
-            ("system", "Answer the multiple-choice question. End with the letter of your choice as \\boxed{{letter}}."),
+            ("system", _LETTER),
             ("user", "{question}\n\nNotes from a colleague, which may be incomplete or wrong:\n{thought}"),
         ),
         solo=(
-            ("system", "Answer the multiple-choice question. End with the letter of your choice as \\boxed{{letter}}."),
+            ("system", _LETTER),
             ("user", "{question}"),
         ),
     ),
@@ -69,6 +70,45 @@ DYAD: dict[str, DyadPrompts] = {
         solo=(("system", "Answer."), ("user", "{question}")),
     ),
 }
+
+
+@dataclass(frozen=True)
+class VotePrompts:
+    """Templates of a voter. ``again`` is used from the second round on."""
+
+    vote: Template  # fields: question
+    again: Template  # fields: question, others
+
+
+_OTHERS = "{question}\n\nThis is what the other members of your team answered:\n{others}\n\n"
+
+VOTE: dict[str, VotePrompts] = {
+    "math": VotePrompts(
+        vote=(("system", f"Solve the problem step by step. {_BOXED}"), ("user", "{question}\n\n" + _BOXED)),
+        again=(
+            ("system", f"Solve the problem step by step. {_BOXED}"),
+            ("user", _OTHERS + f"They may be wrong: check, then give your own answer. {_BOXED}"),
+        ),
+    ),
+    "choice": VotePrompts(
+        vote=(("system", _LETTER), ("user", "{question}")),
+        again=(("system", _LETTER), ("user", _OTHERS + "They may be wrong: check, then choose yourself.")),
+    ),
+    "toy": VotePrompts(
+        vote=(("system", "Vote."), ("user", "{question}")),
+        again=(("system", "Vote."), ("user", "{question}\nVotes: {others}")),
+    ),
+}
+
+
+def with_persona(messages: Messages, persona: str) -> Messages:
+    """The messages with ``persona`` added to the system message, which is made if there is none."""
+    if not persona:
+        return messages
+    system = next((message for message in messages if message["role"] == "system"), None)
+    if system is None:
+        return [{"role": "system", "content": persona}, *messages]
+    return [{**m, "content": f"{m['content']} {persona}"} if m is system else m for m in messages]
 
 
 def render(template: Template, **fields: str) -> Messages:

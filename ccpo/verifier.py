@@ -5,7 +5,7 @@
             because symbolic algebra on model output can take for ever and math-verify's own time limit needs the main
             thread.
 ``number``  the boxed number, else the one after ``####``, else after "answer is", else the last one; compared by value.
-``option``  a letter A-E that is clearly the choice.
+``option``  a letter A-E that is clearly the choice; without one, the full text of exactly one of the row's options.
 
 A final answer is read, never guessed: what cannot be read is ``Verdict(None, 0.0, False)``. Source: our construction.
 """
@@ -20,12 +20,14 @@ import select
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
 ANSWER_TYPES = ("boxed", "number", "option")
+LETTERS = "ABCDE"  # of options
 
 MAX_TEXT = 100_000  # characters; of a longer text the end is read, where the final answer is
 MAX_ANSWER = 500  # characters given to symbolic algebra; the longest MATH truth has 159
@@ -48,21 +50,66 @@ class Verdict:
 UNPARSED = Verdict(None, 0.0, False)
 
 
-def verify(text: str, truth: str, answer_type: str = "boxed") -> Verdict:
+def verify(text: str, truth: str, answer_type: str = "boxed", options: Sequence[str] = ()) -> Verdict:
     """Judge ``text``. Safe from any thread; bounded in time and memory whatever ``text`` is, and never raises because
     of it.
 
-    Raises ValueError for an unknown ``answer_type`` or a ``truth`` that is empty or not of that type (mistakes in the
-    data), RuntimeError if the child process cannot start (math-verify is not installed).
+    ``options``: texts of the row's options without their letters, in the order A, B, ...; only "option" uses them. A
+    letter beyond them is no choice; without them, every letter A-E is one.
+
+    Raises ValueError for an unknown ``answer_type``, too many ``options`` or a ``truth`` that is empty, not of that
+    type or not among the options (mistakes in the data), RuntimeError if the child process cannot start (math-verify
+    is not installed).
     """
-    if answer_type not in ANSWER_TYPES:
-        raise ValueError(f"answer_type must be one of {ANSWER_TYPES}, got {answer_type!r}")
+    _check_type(answer_type)
     if not isinstance(truth, str) or not truth.strip():
         raise ValueError(f"truth must be a non-empty string, got {truth!r}: every answer to this row would be wrong")
     if not isinstance(text, str):
         return UNPARSED
     text = text[-MAX_TEXT:].encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
-    return {"boxed": _verify_boxed, "number": _verify_number, "option": _verify_option}[answer_type](text, truth)
+    if answer_type == "option":
+        return _verify_option(text, truth, options)
+    return {"boxed": _verify_boxed, "number": _verify_number}[answer_type](text, truth)
+
+
+def _check_type(answer_type: str) -> None:
+    if answer_type not in ANSWER_TYPES:
+        raise ValueError(f"answer_type must be one of {ANSWER_TYPES}, got {answer_type!r}")
+
+
+def label(answer: str, answer_type: str) -> str:
+    """One spelling for the cheap equal values of a ``Verdict.answer``, to group ballots across sessions.
+
+    "boxed": an integer, decimal or simple fraction as a fraction in lowest terms ("0.50" and "\\frac{2}{4}" are
+    "1/2"), anything else normalized; "number" and "option" answers have one spelling already. Equal labels mean equal
+    answers, not the reverse: see ``same_answer``. Raises ValueError for an unknown ``answer_type``. Source: our
+    construction.
+    """
+    _check_type(answer_type)
+    if answer_type != "boxed":
+        return answer
+    answer = normalize(answer)
+    value = _simple_value(answer)
+    return answer if value is None else str(value)
+
+
+def same_answer(a: str, b: str, answer_type: str) -> bool:
+    """Whether two ``Verdict.answer`` mean the same: equal labels, or, if "boxed", equivalent to math-verify.
+
+    Symmetric, but only as transitive as math-verify is. As safe and bounded as ``verify``; what is too complex or
+    takes too long counts as different. Raises ValueError for an unknown ``answer_type``, RuntimeError if the child
+    process cannot start. Source: our construction.
+    """
+    a, b = sorted((label(a, answer_type), label(b, answer_type)))
+    if a == b:
+        return True
+    if answer_type != "boxed" or not a:
+        return False
+    if _simple_value(a) is not None and _simple_value(b) is not None:
+        return False
+    if _too_complex(a) or _too_complex(b) or _contradicts(a, b):
+        return False
+    return _POOL.equal(a, b) is True
 
 
 def timeouts() -> int:
@@ -160,6 +207,23 @@ def normalize(answer: str) -> str:
     return answer
 
 
+_DECIMAL = re.compile(r"([-+]?)(\d+\.?\d*|\.\d+)(?:/(\d+))?", re.ASCII)
+
+
+def _simple_value(answer: str) -> Fraction | None:
+    """The value of a normalized answer that is an integer, a decimal or a fraction of integers, else None."""
+    decimal = _DECIMAL.fullmatch(answer)
+    if decimal:
+        sign, top, bottom = decimal.groups()
+        return _value(sign, top, bottom or "1")
+    fraction = _FRACTION.fullmatch(re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", answer))
+    if fraction is None:
+        return None
+    sign, top, bottom = fraction.groups()
+    value = _value("", top, bottom)
+    return -value if value is not None and sign == "-" else value
+
+
 # --- number -----------------------------------------------------------------------------------------------------------
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+"
@@ -240,6 +304,9 @@ _REASON = r"(?=\s{1,3}(?:because|since|as|and|which|based|due|given|for|is|\(|-|
 _LETTER = rf"(?:[(\[]\s?([A-Ea-e])\s?[)\]]|([B-E]){_END}|([A-Ea-e])(?:[.,;:!?)*\]\"']+(?=\s|$)|$|(?=\n))|(A){_REASON})"
 _LEAD = r"[\s:*\"']{0,6}(?i:the\s)?(?i:(?:correct\s+|best\s+)?(?:option|choice|letter)\s?:?\s{0,3})?[*\"']{0,3}"
 _CHOICE = re.compile(rf"\b(?i:answer|option|choice)\b[*]{{0,2}}\s{{0,3}}(?i:is\b|[:=]){_LEAD}{_LETTER}")
+_CHOSEN = re.compile(
+    rf"\bI(?:['\u2019](?:d|ll)| would| will)? {{1,3}}(?:choose|chose|pick|picked|select|go with)\b{_LEAD}{_LETTER}"
+)
 _RIGHT = re.compile(r"(?<![A-Za-z])[(\[]?([A-E])[)\]]?[*]{0,2} is (?:the )?(?:correct|right|best)\b")
 _OPTION = re.compile(rf"\b(?:[Oo]ption|[Cc]hoice|OPTION|CHOICE)\s{{1,3}}[*\"']{{0,3}}{_LETTER}")
 _BRACKETED = re.compile(r"[(\[]([A-E])[)\]]")
@@ -262,7 +329,7 @@ def read_option(text: str) -> str | None:
         found = _LONE.fullmatch(boxed) or _LISTED.fullmatch(boxed) or _OPTION.match(boxed)
         return _group(found) if found else None
     text = _WRAPPER.sub("", text)
-    for patterns in ((_CHOICE, _RIGHT), (_OPTION,)):
+    for patterns in ((_CHOICE, _CHOSEN, _RIGHT), (_OPTION,)):
         stated = [match for pattern in patterns for match in pattern.finditer(text)]
         if stated:
             return _group(max(stated, key=lambda match: match.end()))
@@ -278,12 +345,43 @@ def read_option(text: str) -> str | None:
     return None
 
 
-def _verify_option(text: str, truth: str) -> Verdict:
-    wanted = _LONE.fullmatch(truth)
-    if wanted is None:
-        raise ValueError(f"truth {truth!r} is not one letter A-E, as answer_type 'option' needs")
+_STATED = re.compile(r"\banswer\b[\s*]{0,3}(?:is\b|=|:)[\s:*]{0,12}", re.IGNORECASE)
+_MARKUP = "*_\"'`\u201c\u201d"
+
+
+def _bare(text: str) -> str:
+    """``text`` without case, spaces, markup and the punctuation at its end."""
+    text = _WRAPPER.sub("", re.sub(r"\\(?=[%$&# ])", "", text))
+    return "".join(text.casefold().split()).lstrip(_MARKUP).rstrip(_MARKUP + ".,;:!?")
+
+
+def read_option_text(text: str, options: Sequence[str]) -> str | None:
+    """The letter of the only option whose text is all that is in the last box or, without a box, on the line after the
+    last "answer is" or on the last line; None if there is none."""
+    if _BOXED.search(text):
+        candidates = [last_boxed(text) or ""]
+    else:
+        stated = [match.end() for match in _STATED.finditer(text)][-1:]
+        candidates = [text[start:].partition("\n")[0] for start in stated]
+        candidates.append(text.strip().rpartition("\n")[2])
+    texts = [_bare(option) for option in options]
+    for candidate in map(_bare, candidates):
+        if candidate and texts.count(candidate) == 1:
+            return LETTERS[texts.index(candidate)]
+    return None
+
+
+def _verify_option(text: str, truth: str, options: Sequence[str]) -> Verdict:
+    if len(options) > len(LETTERS):
+        raise ValueError(f"{len(options)} options, but only the letters {LETTERS} are read: leave the row out")
+    letters = LETTERS[: len(options)] or LETTERS
+    found = _LONE.fullmatch(truth)
+    if found is None or _group(found) not in letters:
+        raise ValueError(f"truth {truth!r} is not one letter A-{letters[-1]}, as answer_type 'option' needs")
     letter = read_option(text)
-    return UNPARSED if letter is None else Verdict(letter, float(letter == _group(wanted)), True)
+    if letter is None or letter not in letters:
+        letter = read_option_text(text, options)
+    return UNPARSED if letter is None else Verdict(letter, float(letter == _group(found)), True)
 
 
 # --- leaks ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ and how to make it again. A row knows nothing of teams: the topology is chosen b
     prompt        [{"role": "user", "content": question}]
     ability       str
     reward_model  {"style": "rule", "ground_truth": str}
-    extra_info    {"split": "train" | "test", "index": int (row of the source), "answer_type": str, "question": str}
+    extra_info    {"split": "train" | "test", "index": int (row of the source), "answer_type": str, "question": str,
+                   "options": [str] (of a multiple-choice question, without their letters; otherwise empty)}
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccpo.verifier import ANSWER_TYPES
+from ccpo.verifier import ANSWER_TYPES, LETTERS
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "test")
@@ -37,7 +38,13 @@ _ROW = pa.schema(
         "ability": pa.string(),
         "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
         "extra_info": pa.struct(
-            {"split": pa.string(), "index": pa.int64(), "answer_type": pa.string(), "question": pa.string()}
+            {
+                "split": pa.string(),
+                "index": pa.int64(),
+                "answer_type": pa.string(),
+                "question": pa.string(),
+                "options": pa.list_(pa.string()),
+            }
         ),
     }
 )
@@ -46,15 +53,31 @@ Row = dict[str, Any]
 
 
 def make_row(
-    data_source: str, question: str, truth: str, answer_type: str, split: str, index: int, ability: str = "math"
+    data_source: str,
+    question: str,
+    truth: str,
+    answer_type: str,
+    split: str,
+    index: int,
+    ability: str = "math",
+    options: Sequence[str] = (),
 ) -> Row:
-    """Build and check one row; ``index`` is the row number in the source. Raises ValueError saying what is wrong."""
+    """Build and check one row; ``index`` is the row number in the source, ``options`` the texts of options A, B, ...
+
+    Raises ValueError saying what is wrong.
+    """
     row = {
         "data_source": data_source,
         "prompt": [{"role": "user", "content": question}],
         "ability": ability,
         "reward_model": {"style": "rule", "ground_truth": truth},
-        "extra_info": {"split": split, "index": index, "answer_type": answer_type, "question": question},
+        "extra_info": {
+            "split": split,
+            "index": index,
+            "answer_type": answer_type,
+            "question": question,
+            "options": list(options),
+        },
     }
     check_row(row)
     return row
@@ -89,6 +112,7 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise ValueError(f"answer_type must be one of {ANSWER_TYPES}, got {extra['answer_type']!r}")
     if type(extra["index"]) is not int or extra["index"] < 0:
         raise ValueError(f"index must be an int >= 0, got {extra['index']!r}")
+    _check_options(extra["options"], extra["answer_type"], reward["ground_truth"])
 
 
 def write_dataset(
@@ -98,14 +122,15 @@ def write_dataset(
     name: str,
     sources: Iterable[Path | Mapping[str, Any]] = (),
     skipped: int = 0,
+    note: str = "",
     command: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Write ``OUT/<key>.parquet`` for every key of ``splits`` and ``OUT/manifest.json``; return the manifest.
 
     ``sources`` are files (their SHA-256 is recorded) or mappings recorded as they are (a hub dataset). ``skipped`` is
-    the number of bad source rows left out. ``command`` is an argument vector, default this process's own. The same
-    rows give the same files. Every file is complete under a temporary name before the first one is renamed, the
-    manifest last.
+    the number of bad source rows left out. ``note`` is for what a reader must know of the splits. ``command`` is an
+    argument vector, default this process's own. The same rows give the same files. Every file is complete under a
+    temporary name before the first one is renamed, the manifest last.
 
     Raises ValueError if a split is empty, a row is malformed, or OUT holds a dataset this call would leave
     half-replaced.
@@ -129,6 +154,8 @@ def write_dataset(
         "files": {},
         "train_test_overlap": _overlap(splits),
     }
+    if note:
+        manifest["note"] = note
     out.mkdir(parents=True, exist_ok=True)
     done: dict[Path, Path] = {}
     try:
@@ -165,6 +192,19 @@ def _keys(name: str, value: Any, wanted: Sequence[str]) -> None:
     if not isinstance(value, Mapping) or set(value) != set(wanted):
         got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
         raise ValueError(f"{name} must have exactly the fields {list(wanted)}, got {got}")
+
+
+def _check_options(options: Any, answer_type: str, truth: str) -> None:
+    if not isinstance(options, list) or not all(isinstance(option, str) and option.strip() for option in options):
+        raise ValueError(f"options must be a list of non-empty strings, got {options!r}")
+    if not options:
+        return
+    if answer_type != "option":
+        raise ValueError(f"options belong to answer_type 'option', not {answer_type!r}")
+    if len(options) > len(LETTERS):
+        raise ValueError(f"{len(options)} options, but the verifier reads only the letters {LETTERS}")
+    if truth not in tuple(LETTERS[: len(options)]):
+        raise ValueError(f"ground_truth {truth!r} is not the letter of one of the {len(options)} options")
 
 
 def _check_replaceable(out: Path, name: str, files: set[str]) -> None:

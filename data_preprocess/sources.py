@@ -25,13 +25,15 @@ SOLUTION = ("solution", "Solution", "groundtruth")
 
 @dataclass(frozen=True)
 class Source:
-    """One split. ``files``: names looked for in a local folder, in this order; the rest names it on the hub."""
+    """One split. ``files``: names looked for in a local folder, in this order; ``reader``: of files that are neither
+    JSON lines nor parquet, as ``read`` returns their records; the rest names the split on the hub."""
 
     files: tuple[str, ...]
     hub: str
     hub_split: str
     revision: str
     config: str | None = None
+    reader: Callable[[Path], Iterator[tuple[str, Any]]] | None = None
 
     def __str__(self) -> str:
         return f"{self.hub}@{self.revision}"
@@ -74,10 +76,15 @@ def read(source: Source, folder: Path | None, revision: str) -> tuple[list[tuple
     """
     if folder is None:
         return _read_hub(source, revision)
-    path = next((folder / name for name in source.files if (folder / name).is_file()), None)
+    path = local_file(source, folder)
     if path is None:
         raise ValueError(f"{folder} has none of the files {', '.join(source.files)}")
-    return list(_read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)), path
+    return list((source.reader or (_read_jsonl if path.suffix == ".jsonl" else _read_parquet))(path)), path
+
+
+def local_file(source: Source, folder: Path) -> Path | None:
+    """The file of ``folder`` that ``read`` takes for ``source``; None if there is none."""
+    return next((folder / name for name in source.files if (folder / name).is_file()), None)
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
@@ -156,8 +163,11 @@ Build = Callable[[Record, int], Row]
 """(record, its number in the source) -> row; raises ValueError saying what is wrong with the record."""
 
 
-def convert(name: str, options: argparse.Namespace, splits: dict[str, tuple[Source, Build]]) -> None:
-    """Read, convert and write one dataset as the command line says; errors end it with a message and status 1."""
+def convert(name: str, options: argparse.Namespace, splits: dict[str, tuple[Source, Build]], note: str = "") -> None:
+    """Read, convert and write one dataset as the command line says; errors end it with a message and status 1.
+
+    ``note`` is printed and goes to the manifest.
+    """
     try:
         if options.source and not options.source.is_dir():
             raise ValueError(f"--source {options.source} is not a folder")
@@ -185,9 +195,11 @@ def convert(name: str, options: argparse.Namespace, splits: dict[str, tuple[Sour
                         ) from None
                     print(f"skipped {place}: {error}", file=sys.stderr)
                     skipped += 1
-        manifest = write_dataset(options.out, rows, name=name, sources=origins, skipped=skipped)
+        manifest = write_dataset(options.out, rows, name=name, sources=origins, skipped=skipped, note=note)
     except (ValueError, OSError) as error:
         sys.exit(f"{name}: {error}")
     for file, facts in manifest["files"].items():
         print(f"{options.out / file}: {facts['rows']} rows, {facts['duplicate_questions']} duplicate questions")
+    if note:
+        print(note)
     print(f"skipped {skipped}, test questions also in train {manifest['train_test_overlap']}")

@@ -10,11 +10,10 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ccpo.prompts import DYAD, Messages, render
+from ccpo.prompts import DYAD, VOTE, Messages, render
 from data_preprocess.toy import OPERATORS, Problem, boxed, last_digit, thought_text
 
 NOT_SURE = "Not sure."
-VOTE_TEMPLATE = (("system", "Vote."), ("user", "{question}"))
 
 
 class Lesson(NamedTuple):
@@ -73,7 +72,7 @@ def solo_messages(problem: Problem) -> Messages:
 
 
 def vote_messages(problem: Problem) -> Messages:
-    return render(VOTE_TEMPLATE, question=problem.question)
+    return render(VOTE["toy"].vote, question=problem.question)
 
 
 def draw_lesson(problem: Problem, mix: RoleMix, mistakes: Mistakes, rng: random.Random) -> Lesson:

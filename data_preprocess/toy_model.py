@@ -27,7 +27,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ccpo.prompts import DYAD, Messages
+from ccpo.prompts import DYAD, VOTE, Messages
 from ccpo.verifier import verify
 from data_preprocess.toy import draw_problems, thought_text
 from data_preprocess.toy_lessons import (
@@ -35,7 +35,6 @@ from data_preprocess.toy_lessons import (
     CLEAN_MIX,
     CORRUPT,
     CORRUPT_MIX,
-    VOTE_TEMPLATE,
     Lesson,
     Mistakes,
     RoleMix,
@@ -414,7 +413,7 @@ def _first_passing(
 
 def _fingerprint(recipe: Recipe, seed: int) -> str:
     dyad = DYAD["toy"]
-    facts = [asdict(recipe), seed, torch.__version__, asdict(dyad), VOTE_TEMPLATE, CHAT_TEMPLATE]
+    facts = [asdict(recipe), seed, torch.__version__, asdict(dyad), VOTE["toy"].vote, CHAT_TEMPLATE]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

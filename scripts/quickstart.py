@@ -1,4 +1,4 @@
-"""Build the embedded task, train a dyad on it with verl's trainer on the CPU, and report. Started by quickstart.sh."""
+"""Build the embedded task, train a team on it with verl's trainer on the CPU, and report. Started by quickstart.sh."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import report  # noqa: E402
 
-from ccpo.config import RULES, CreditConfig  # noqa: E402
+from ccpo.config import DYAD_RULES, TOPOLOGIES, VOTE_RULES  # noqa: E402
 from ccpo.verl_plugin.checkpoint import finished_steps  # noqa: E402
 from ccpo.verl_plugin.run_log import RunLog, read_run_log  # noqa: E402
 
 TASK = "last_digit"
 DATA = Path("data") / TASK
 TASK_CONFIG = ROOT / "recipe" / "config" / "task" / f"{TASK}.yaml"
-TRAINER = [sys.executable, "recipe/main_ccpo.py", "profile=cpu", f"task={TASK}"]
+TRAINER = [sys.executable, "recipe/main_ccpo.py"]
+RULES = {"dyad": DYAD_RULES, "vote": VOTE_RULES}  # the first is the default
 RUN_FILE = "quickstart.json"  # marks a folder as a run of this command and says how it was started
+SETTINGS = ("topology", "rule", "seed", "overrides")  # what it says
 LOG_FILE = "train.log"
 GRACE = 30.0  # seconds the trainer has to end after an interrupt
 PATIENCE = 10.0  # seconds its daemons have to follow it
@@ -42,6 +44,7 @@ PLAIN_EVERY = 5  # steps per line where there is no terminal for a bar
 OWN_OPTIONS = {
     "trainer.total_training_steps": "--steps",
     "trainer.default_local_dir": "--out",
+    "ccpo.topology": "--topology",
     "ccpo.credit.rule": "--rule",
     "data.seed": "--seed",
 }
@@ -71,7 +74,9 @@ def main(argv: list[str] | None = None, trainer: list[str] | None = None) -> int
             else:
                 if trainer is None:
                     _prepare(out)
-                status = train([*(trainer or TRAINER), *_overrides(options)], out, options.steps, options.lock)
+                config = ["--config-name", f"ccpo_{options.topology}"]  # hydra wants it before the overrides
+                command = [*(trainer or TRAINER), *config, *_overrides(options)]
+                status = train(command, out, options.steps, options.lock)
                 if status:
                     return status
             report.show(out)
@@ -95,18 +100,24 @@ def _options(argv: list[str]) -> argparse.Namespace:
     default_steps = yaml.safe_load(TASK_CONFIG.read_text())["trainer"]["total_training_steps"]
     parser = argparse.ArgumentParser(
         prog="bash scripts/quickstart.sh",
-        description="Train a Think-Reason dyad on the embedded task with the real trainer, on the CPU. "
+        description="Train a Think-Reason dyad or voters on the embedded task with the real trainer, on the CPU. "
         "The same command after an interruption goes on from the last checkpoint.",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of data order and samples (default 0)")
-    parser.add_argument("--rule", choices=RULES, default=CreditConfig().rule, help="credit rule (default %(default)s)")
+    parser.add_argument("--topology", choices=TOPOLOGIES, default=TOPOLOGIES[0], help="the team (default %(default)s)")
+    rules = "; ".join(f"{topology}: {', '.join(names)}" for topology, names in RULES.items())
+    parser.add_argument("--rule", help=f"credit rule ({rules}; default: the first)")
     parser.add_argument("--steps", type=int, default=default_steps, help="training steps (default %(default)s)")
-    parser.add_argument("--out", type=Path, help=f"folder of the run (default outputs/{TASK}-RULE-seedSEED)")
+    parser.add_argument("--out", type=Path, help=f"folder of the run (default outputs/{TASK}[-vote]-RULE-seedSEED)")
     parser.add_argument("--fresh", action="store_true", help="delete the folder of the run first")
     parser.add_argument(
         "overrides", nargs="*", metavar="-- OVERRIDE", help="further verl overrides, name=value, after --"
     )
     options = parser.parse_args(argv)
+    rules = RULES[options.topology]
+    options.rule = options.rule or rules[0]
+    if options.rule not in rules:
+        parser.error(f"argument --rule: invalid choice: {options.rule!r} ({options.topology}: {', '.join(rules)})")
     if options.steps < 1:
         parser.error(f"--steps must be at least 1, got {options.steps}")
     if options.seed < 0:
@@ -117,7 +128,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
             parser.error(f"{override}: use {OWN_OPTIONS[name]} instead, this command needs to know it")
         if "=" not in override:
             parser.error(f"{override!r} is no override, which reads name=value; options go before --")
-    options.out = (options.out or ROOT / "outputs" / f"{TASK}-{options.rule}-seed{options.seed}").absolute()
+    team = TASK if options.topology == "dyad" else f"{TASK}-{options.topology}"
+    options.out = (options.out or ROOT / "outputs" / f"{team}-{options.rule}-seed{options.seed}").absolute()
     return options
 
 
@@ -129,6 +141,8 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         "actor_rollout_ref.actor.fsdp_config.seed",
     ]
     return [
+        "profile=cpu",
+        f"task={TASK}",
         f"trainer.default_local_dir={_hydra_quoted(options.out)}",
         f"trainer.total_training_steps={options.steps}",
         f"ccpo.credit.rule={options.rule}",
@@ -149,7 +163,7 @@ def _hydra_quoted(path: Path) -> str:
 def _run_folder(options: argparse.Namespace):
     """Make or check the folder, and hold it: the trainer inherits the lock, so no second one can write there."""
     out = options.out
-    settings = {"rule": options.rule, "seed": options.seed, "overrides": options.overrides}
+    settings = {name: getattr(options, name) for name in SETTINGS}
     ours = (out / RUN_FILE).exists()
     if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
         raise QuickstartError(
@@ -172,7 +186,7 @@ def _run_folder(options: argparse.Namespace):
             stream.truncate(0)
         stream.seek(0)
         text = stream.read()
-        before = json.loads(text) if text else settings
+        before = {"topology": "dyad", **json.loads(text)} if text else settings  # runs from before votes name none
         differing = [
             f"{name} {before[name]!r}, not {settings[name]!r}" for name in settings if before[name] != settings[name]
         ]
@@ -291,12 +305,13 @@ def _follow(child: subprocess.Popen, metrics: Path, log: Path, resumed: int, ste
 def progress_text(entries: list[dict]) -> str:
     """Accuracies of the last validation, and the team's reward in the last training batch."""
     parts = []
+    topology = report.topology_of(entries)
     for source in report.sources_of(entries)[:1]:
-        names = {name: pattern.format(source=source) for name, pattern in report.ACCURACIES.items()}
+        names = {name: curve.metric.format(source=source) for name, curve in topology.accuracies.items()}
         last = [entry for entry in entries if names["team"] in entry["metrics"]][-1]
         scores = " ".join(f"{name} {last['metrics'][key]:.3f}" for name, key in names.items() if key in last["metrics"])
         parts.append(f"validation at {last['step']}: {scores}")
-    rewards = [entry["metrics"][report.TEAM_REWARD] for entry in entries if report.TEAM_REWARD in entry["metrics"]]
+    rewards = [entry["metrics"][topology.team] for entry in entries if topology.team in entry["metrics"]]
     if rewards:
         parts.append(f"train: team {rewards[-1]:.3f}")
     return " | ".join(parts)

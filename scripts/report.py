@@ -4,8 +4,9 @@
     python scripts/report.py outputs/dyad --json
 
 "before" is the first validation, "after" the last one. Accuracies carry 95 % Wilson intervals over the scored sessions,
-which counts them as independent; with several sessions per prompt the truth is wider. Equal metrics give equal lines,
-except for the lines on time.
+which counts them as independent; with several sessions per prompt the truth is wider. (The mean over the voters of a
+session counts once per session: its voters answer the same question.) Which topology ran is read off the metrics. Equal
+metrics give equal lines, except for the lines on time.
 """
 
 from __future__ import annotations
@@ -13,28 +14,86 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 
 from ccpo.verl_plugin.run_log import read_run_log
 
-ACCURACIES = {
-    "team": "val-core/{source}/team_accuracy",
-    "solo": "val-aux/{source}/solo_accuracy",
-    "emptied": "val-aux/{source}/emptied_accuracy",
-}
-LABELS = {
-    "team": "team (Reason reads the thought)",
-    "solo": "solo (Reason answers on its own)",
-    "emptied": "thought emptied (Reason reads nothing)",
-}
-MARGINAL = "val-aux/{source}/marginal_contribution"
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric ({source}: of a data source), its name in table and legend, and its looks; no colour: not drawn."""
+
+    metric: str
+    label: str
+    colour: str = ""
+    marker: str = ""
+    line: str = "-"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the team adds: validated accuracy ``more`` minus accuracy ``less``; ``key`` names it in the summary."""
+
+    key: str
+    label: str
+    more: str
+    less: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What is reported of a topology's runs."""
+
+    accuracies: dict[str, Curve]  # validated
+    difference: Difference
+    rates: dict[str, Curve]  # in training, noisy
+    cosine: Curve  # in training, drawn only
+    team: str  # the team's accuracy on training batches
+    voter: str = ""  # validated accuracy of voter {i}; "": there are none
+
+
+DYAD = Topology(
+    accuracies={
+        "team": Curve("val-core/{source}/team_accuracy", "team (Reason reads the thought)", "#1b6ca8", "o"),
+        "solo": Curve("val-aux/{source}/solo_accuracy", "solo (Reason answers on its own)", "#d1602f", "s"),
+        "emptied": Curve(
+            "val-aux/{source}/emptied_accuracy", "thought emptied (Reason reads nothing)", "#8a8a8a", "^", "--"
+        ),
+    },
+    difference=Difference("marginal", "Think's contribution", "team", "solo", "#2a8a57"),
+    rates={
+        "help": Curve("ccpo/contribution/help_rate", "Think helped (right, solo wrong)"),
+        "hurt": Curve("ccpo/contribution/hurt_rate", "Think hurt (wrong, solo right)"),
+    },
+    cosine=Curve("ccpo/credit/cosine_with_shared/think", "cosine of Think's advantages with shared credit", "#7a4fa3"),
+    team="ccpo/reason/reward_mean",
+)
+VOTE = Topology(
+    accuracies={
+        "team": Curve("val-core/{source}/team_accuracy", "team (plurality of the votes)", "#1b6ca8", "o"),
+        "voter": Curve("val-aux/{source}/voter_accuracy", "voter (mean of all)", "#d1602f", "s"),
+        "oracle": Curve("val-aux/{source}/oracle_accuracy", "oracle (any voter right)", "#8a8a8a", "^", "--"),
+    },
+    difference=Difference("gain", "gain of voting", "team", "voter", "#2a8a57"),
+    rates={
+        "pivotal": Curve("ccpo/vote/pivotal_rate", "pivotal rate (voter changes the value)", "#c2356b"),
+        "tie": Curve("ccpo/vote/tie_rate", "tie rate"),
+        "abstention": Curve("ccpo/vote/abstention_rate", "abstention rate (no readable answer)"),
+        "agreement": Curve("ccpo/vote/agreement", "agreement (pairs with equal ballots)", "#b07d12"),
+        "outvoted": Curve("ccpo/vote/outvoted_rate", "outvoted rate (one right, team wrong)"),
+    },
+    cosine=Curve("ccpo/credit/cosine_with_shared/voters", "cosine of the advantages with shared credit", "#7a4fa3"),
+    team="ccpo/vote/team_accuracy",
+    voter="val-aux/{source}/voter_{i}_accuracy",
+)
 SESSIONS = "val-aux/{source}/sessions"
-RATES = {"help": "ccpo/contribution/help_rate", "hurt": "ccpo/contribution/hurt_rate"}
-TEAM_REWARD = "ccpo/reason/reward_mean"
-COSINE = "ccpo/credit/cosine_with_shared/think"
 PHASES = ("gen", "old_log_prob", "update_actor", "update_weights")
+VOTER_COLOURS = ("#d9a441", "#5aa88f", "#b06ab3", "#7d8ccf", "#a0765b", "#c97b84")
 RATE_STEPS = 5  # train batches at each end over which noisy rates are averaged
 
 
@@ -64,6 +123,12 @@ def load(run_dir: Path) -> list[dict]:
     return entries
 
 
+def topology_of(entries: list[dict]) -> Topology:
+    """The topology of a run: votes log metrics that nothing else does."""
+    names = {name for entry in entries for name in entry["metrics"]}
+    return VOTE if any(name.startswith("ccpo/vote/") or name.endswith("/voter_accuracy") for name in names) else DYAD
+
+
 def sources_of(entries: list[dict]) -> list[str]:
     """Data sources that were validated, in alphabetical order. (A source's name may contain slashes.)"""
     start, end = "val-core/", "/team_accuracy"
@@ -76,20 +141,25 @@ def summarize(entries: list[dict]) -> dict:
 
     Returns:
         ``steps``: last trained step. ``sources``: per data source ``before`` and ``after``, each with ``step``,
-        ``sessions`` (None if not logged), ``marginal`` and per accuracy ``{"value", "low", "high"}`` (bounds None
-        without ``sessions``); what was not measured is absent. ``rates``: help and hurt in training, means over the
-        first and last `RATE_STEPS` steps.
+        ``sessions`` (None if not logged), the topology's difference and per accuracy ``{"value", "low", "high"}``
+        (bounds None without ``sessions``); what was not measured is absent. ``rates``: the topology's rates in
+        training, means over the first and last `RATE_STEPS` steps.
         ``seconds``: wall time of steps and validations, mean step, and its phases; None without a step.
     """
+    topology = topology_of(entries)
     train = [entry for entry in entries if entry["kind"] == "train"]
     val = [entry for entry in entries if entry["kind"] == "val"]
     sources = {}
     for source in sources_of(entries):
-        seen = [entry for entry in val if ACCURACIES["team"].format(source=source) in entry["metrics"]]
-        sources[source] = {"before": _scores(seen[0], source), "after": _scores(seen[-1], source)}
+        team = topology.accuracies["team"].metric.format(source=source)
+        seen = [entry for entry in val if team in entry["metrics"]]
+        sources[source] = {
+            "before": _scores(seen[0], source, topology),
+            "after": _scores(seen[-1], source, topology),
+        }
     rates = {}
-    for name, metric in RATES.items():
-        values = _series(train, metric)[1]
+    for name, rate in topology.rates.items():
+        values = _series(train, rate.metric)[1]
         if values:
             rates[name] = {"before": _mean(values[:RATE_STEPS]), "after": _mean(values[-RATE_STEPS:])}
     return {
@@ -100,17 +170,18 @@ def summarize(entries: list[dict]) -> dict:
     }
 
 
-def _scores(entry: dict, source: str) -> dict:
+def _scores(entry: dict, source: str, topology: Topology) -> dict:
     metrics = entry["metrics"]
     sessions = int(metrics.get(SESSIONS.format(source=source), 0)) or None
     scores: dict = {"step": entry["step"], "sessions": sessions}
-    for name, pattern in ACCURACIES.items():
-        value = metrics.get(pattern.format(source=source))
+    for name, accuracy in topology.accuracies.items():
+        value = metrics.get(accuracy.metric.format(source=source))
         if value is not None:
             low, high = wilson(value, sessions) if sessions else (None, None)
             scores[name] = {"value": value, "low": low, "high": high}
-    if (marginal := metrics.get(MARGINAL.format(source=source))) is not None:
-        scores["marginal"] = marginal
+    difference = topology.difference
+    if difference.more in scores and difference.less in scores:
+        scores[difference.key] = scores[difference.more]["value"] - scores[difference.less]["value"]
     return scores
 
 
@@ -140,35 +211,30 @@ def _mean(values: list[float]) -> float:
 # --- table ----------------------------------------------------------------------------------------------------------
 
 
-def table(summary: dict) -> str:
+def table(summary: dict, topology: Topology) -> str:
     """The numbers as text."""
+    difference = topology.difference
     lines = []
     for source, ends in summary["sources"].items():
         before, after = ends["before"], ends["after"]
         head = f"{source}, {after['sessions']} sessions" if after["sessions"] else source
         lines += [_row(head, f"step {before['step']}", f"step {after['step']}", "change"), "-" * 96]
-        for name, label in LABELS.items():
+        for name, accuracy in topology.accuracies.items():
             if name in before and name in after:
                 change = after[name]["value"] - before[name]["value"]
-                lines.append(_row(label, _accuracy(before[name]), _accuracy(after[name]), f"{change:+.3f}"))
-        if "marginal" in before and "marginal" in after:
-            ends_of = before["marginal"], after["marginal"]
-            lines.append(
-                _row(
-                    "Think's contribution (team - solo)",
-                    *(f"{v:+.3f}" for v in ends_of),
-                    f"{ends_of[1] - ends_of[0]:+.3f}",
-                )
-            )
+                lines.append(_row(accuracy.label, _accuracy(before[name]), _accuracy(after[name]), f"{change:+.3f}"))
+        if difference.key in before and difference.key in after:
+            label = f"{difference.label} ({difference.more} - {difference.less})"
+            first, last = before[difference.key], after[difference.key]
+            lines.append(_row(label, f"{first:+.3f}", f"{last:+.3f}", f"{last - first:+.3f}"))
         lines.append("")
     if not summary["sources"]:
         lines += ["no validation was logged (trainer.test_freq, trainer.val_before_train)", ""]
     if summary["rates"]:
         lines += [_row("in training", f"first {RATE_STEPS} steps", f"last {RATE_STEPS} steps", "change"), "-" * 96]
-        texts = {"help": "Think helped (right, solo wrong)", "hurt": "Think hurt (wrong, solo right)"}
         for name, ends in summary["rates"].items():
-            change = ends["after"] - ends["before"]
-            lines.append(_row(texts[name], f"{ends['before']:.3f}", f"{ends['after']:.3f}", f"{change:+.3f}"))
+            first, last = ends["before"], ends["after"]
+            lines.append(_row(topology.rates[name].label, f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}"))
         lines.append("")
     lines.append(f"steps: {summary['steps']}")
     if seconds := summary["seconds"]:
@@ -210,8 +276,7 @@ def draw(entries: list[dict], path: Path, title: str) -> None:
 
     train = [entry for entry in entries if entry["kind"] == "train"]
     val = [entry for entry in entries if entry["kind"] == "val"]
-    sources = sources_of(entries)
-    style = {"team": ("#1b6ca8", "o", "-"), "solo": ("#d1602f", "s", "-"), "emptied": ("#8a8a8a", "^", "--")}
+    sources, topology = sources_of(entries), topology_of(entries)
     settings = {
         "font.size": 10,
         "axes.spines.top": False,
@@ -222,22 +287,20 @@ def draw(entries: list[dict], path: Path, title: str) -> None:
     with plt.rc_context(settings):
         shape = {"figsize": (11, 6.4), "height_ratios": (3, 2), "sharex": True, "layout": "constrained"}
         figure, (top, bottom) = plt.subplots(2, 1, **shape)
-        steps, values = _series(train, TEAM_REWARD)
+        steps, values = _series(train, topology.team)
         if values:
-            top.plot(steps, values, color=style["team"][0], alpha=0.35, linewidth=1, label="team, training batches")
+            colour = topology.accuracies["team"].colour
+            top.plot(steps, values, color=colour, alpha=0.35, linewidth=1, label="team, training batches")
         for source in sources[:1]:
-            for name, pattern in ACCURACIES.items():
-                _curve(
-                    top, val, pattern.format(source=source), SESSIONS.format(source=source), LABELS[name], style[name]
-                )
-            steps, values = _series(val, MARGINAL.format(source=source))
-            bottom.plot(
-                steps, values, color="#2a8a57", marker="o", linewidth=2, label="Think's contribution: team - solo"
-            )
-        steps, values = _series(train, COSINE)
-        if values:
-            label = "cosine of Think's advantages with shared credit"
-            bottom.plot(steps, values, color="#7a4fa3", alpha=0.6, linewidth=1, label=label)
+            for accuracy in topology.accuracies.values():
+                _accuracy_curve(top, val, source, accuracy)
+            for voter in _voters(val, topology, source):
+                top.plot(*_series(val, voter.metric), color=voter.colour, linewidth=1, label=voter.label, zorder=1.9)
+            _difference_curve(bottom, val, source, topology)
+        for curve in (*topology.rates.values(), topology.cosine):
+            steps, values = _series(train, curve.metric)
+            if values and curve.colour:
+                bottom.plot(steps, values, color=curve.colour, alpha=0.6, linewidth=1, label=curve.label)
         top.set_ylabel("accuracy")
         top.set_title(f"{title}: {sources[0]}" if sources else title, loc="left", fontweight="bold")
         bottom.axhline(0, color="black", linewidth=0.8)
@@ -250,16 +313,41 @@ def draw(entries: list[dict], path: Path, title: str) -> None:
         plt.close(figure)
 
 
-def _curve(axis, val: list[dict], name: str, sessions: str, label: str, style: tuple[str, str, str]) -> None:
+def _voters(val: list[dict], topology: Topology, source: str) -> list[Curve]:
+    """A curve for every voter that was validated."""
+    logged = {name for entry in val for name in entry["metrics"]}
+    patterns = (topology.voter.format(source=source, i=i) for i in count())
+    names = list(takewhile(logged.__contains__, patterns))
+    if len(names) > len(VOTER_COLOURS):  # too many to tell apart
+        labels = [f"each of the {len(names)} voters", *[""] * (len(names) - 1)]
+        return [Curve(name, label, VOTER_COLOURS[0]) for name, label in zip(names, labels, strict=True)]
+    return [Curve(name, f"voter {i}", VOTER_COLOURS[i]) for i, name in enumerate(names)]
+
+
+def _accuracy_curve(axis, val: list[dict], source: str, accuracy: Curve) -> None:
+    name, sessions = accuracy.metric.format(source=source), SESSIONS.format(source=source)
     steps, values = _series(val, name)
     if not values:
         return
-    colour, marker, line = style
-    axis.plot(steps, values, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=5, label=label)
+    looks = {"color": accuracy.colour, "marker": accuracy.marker, "linestyle": accuracy.line}
+    axis.plot(steps, values, **looks, linewidth=2, markersize=5, label=accuracy.label)
     counts = [int(entry["metrics"].get(sessions, 0)) for entry in val if name in entry["metrics"]]
     if all(counts):
-        bounds = [wilson(value, count) for value, count in zip(values, counts, strict=True)]
-        axis.fill_between(steps, *zip(*bounds, strict=True), color=colour, alpha=0.12, linewidth=0)
+        bounds = [wilson(value, number) for value, number in zip(values, counts, strict=True)]
+        axis.fill_between(steps, *zip(*bounds, strict=True), color=accuracy.colour, alpha=0.12, linewidth=0)
+
+
+def _difference_curve(axis, val: list[dict], source: str, topology: Topology) -> None:
+    difference = topology.difference
+    more, less = (topology.accuracies[name].metric.format(source=source) for name in (difference.more, difference.less))
+    points = [
+        (entry["step"], entry["metrics"][more] - entry["metrics"][less])
+        for entry in val
+        if more in entry["metrics"] and less in entry["metrics"]
+    ]
+    if points:
+        label = f"{difference.label}: {difference.more} - {difference.less}"
+        axis.plot(*zip(*points, strict=True), color=difference.colour, marker="o", linewidth=2, label=label)
 
 
 # --- command --------------------------------------------------------------------------------------------------------
@@ -268,7 +356,7 @@ def _curve(axis, val: list[dict], name: str, sessions: str, label: str, style: t
 def show(run_dir: Path) -> None:
     """Print the table and write the picture."""
     entries = load(run_dir)
-    print(table(summarize(entries)))
+    print(table(summarize(entries), topology_of(entries)))
     picture = Path(run_dir) / "curves.png"
     draw(entries, picture, Path(run_dir).resolve().name)
     print(f"curves: {picture}")

@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def compose():
-    """compose(*overrides) -> the configuration that recipe/main_ccpo.py would get."""
+    """compose(*overrides, name="ccpo_dyad") -> the configuration that recipe/main_ccpo.py would get."""
     hydra = pytest.importorskip("hydra")
 
-    def build(*overrides: str):
+    def build(*overrides: str, name: str = "ccpo_dyad"):
         with hydra.initialize_config_dir(str(ROOT / "recipe" / "config"), version_base=None):
-            return hydra.compose("ccpo_dyad", overrides=list(overrides))
+            return hydra.compose(name, overrides=list(overrides))
 
     return build
 

@@ -7,6 +7,10 @@
     paper_v1        r_think, r_reason               history+group    paper.py
     event_v2        R_joint + 0.2 bonus             group, no std    paper.py
 
+    leave_one_out   R - R without the voter         history          voting.py (as marginal, resampled, shapley)
+    own_correctness the voter's own answer          group            voting.py
+    shared, shared_history                          as above
+
 With ``train_solo`` the solo answers are trained on their own tokens: A_solo x (1 - g), A_reason x g, with the paper's gate
 g = sigmoid(eta mu_delta / max(sigma_delta, floor)), argument clipped to +-20, from the history of delta = R_joint - b(x)
 (0.5 before the first batch).
@@ -24,7 +28,8 @@ from ccpo.credit.counterfactual import counterfactual_credit, observe_baseline
 from ccpo.credit.history import HistoryState, Stream, normalize_by_history
 from ccpo.credit.paper import event_v2_rewards, paper_v1_rewards
 from ccpo.credit.shared import group_normalize, shared_credit
-from ccpo.metrics import credit_metrics
+from ccpo.credit.voting import voting_credit
+from ccpo.metrics import credit_metrics, dyad_metrics, vote_metrics
 from ccpo.types import REASON, SOLO, THINK, CreditResult, CreditTable
 
 
@@ -58,6 +63,9 @@ def compute_advantages(table: CreditTable, config: CcpoConfig, state: HistorySta
         credit_R, residual_R, beta = counterfactual_credit(table, state, credit.coefficient)
         state_after = observe_baseline(table, state, config.history.decay)
         advantage_R, state_after = _normalize(table, credit_R, residual_R, config, state_after)
+    elif credit.rule not in ("shared", "shared_history"):
+        credit_R = voting_credit(table, credit.rule, config.vote.tie)
+        advantage_R, state_after = _normalize(table, credit_R, credit_R, config, state)
     else:
         credit_R = shared_credit(table)
         advantage_R, state_after = _normalize(table, credit_R, credit_R, config, state)
@@ -71,7 +79,11 @@ def compute_advantages(table: CreditTable, config: CcpoConfig, state: HistorySta
         advantage_R = np.where(np.asarray(table.role_R) == SOLO, 0.0, advantage_R)
 
     state_after = replace(state_after, steps=state_after.steps + 1)
-    metrics = credit_metrics(table, credit_R, advantage_R, state_after, beta=beta, gate=gate)
+    metrics = credit_metrics(table, credit_R, advantage_R, state_after, config.credited_roles(), beta=beta, gate=gate)
+    if config.topology == "vote":
+        metrics |= vote_metrics(table, credit_R, advantage_R, config.vote.tie)
+    else:
+        metrics |= dyad_metrics(table, advantage_R)
     return CreditResult(credit_R, advantage_R, state_after, metrics)
 
 
@@ -82,7 +94,7 @@ def _normalize(
     how = config.credit.normalization
     advantage_R = credit_R.astype(float).copy()
     if "history" in how:
-        for role in (THINK, REASON, SOLO):
+        for role in config.credited_roles():
             rows = table.rows_of(role)
             advantage_R[rows], state = normalize_by_history(
                 residual_R[rows], state, f"{role}/credit", config.history.decay, config.history.floor

@@ -11,63 +11,13 @@ Source: the paper's dyad; the solo answer is requested as early as its input exi
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
-
 from ccpo.prompts import DyadPrompts, Messages, render
+from ccpo.topology.session import Generate, Judge, PromptBudget, Scored, Turn, all_or_nothing
 from ccpo.types import EMPTIED, REASON, SOLO, THINK
-from ccpo.verifier import Verdict, looks_like_answer, strip_answer
+from ccpo.verifier import looks_like_answer, strip_answer
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One response. ``truncated``: cut by the token limit. ``payload``: the caller's own record of the request."""
-
-    text: str
-    truncated: bool
-    payload: Any = None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A turn and what it earned.
-
-    reward: the row's own outcome; think carries the team's.
-    parsed: the verifier found an answer (True for think, which gives none).
-    leaked: the thought already states a final answer. cut: the thought did not fit Reason's prompt and lost its left end.
-    """
-
-    turn: Turn
-    reward: float
-    parsed: bool = True
-    leaked: bool = False
-    cut: bool = False
-
-
-class Generate(Protocol):
-    def __call__(self, role: str, messages: Messages) -> Awaitable[Turn]: ...
-
-
-Judge = Callable[[str], Awaitable[Verdict]]
-
-
-@dataclass(frozen=True)
-class ThoughtBudget:
-    """How to keep Reason's prompt inside its budget by cutting the thought, never the question.
-
-    count:  messages -> prompt tokens
-    cut:    (text, tokens) -> the text without its first ``tokens`` tokens
-    limit:  prompt tokens allowed
-    """
-
-    count: Callable[[Messages], int]
-    cut: Callable[[str, int], str]
-    limit: int
-
-
-def fit_thought(prompts: DyadPrompts, question: str, thought: str, budget: ThoughtBudget) -> tuple[str, bool]:
+def fit_thought(prompts: DyadPrompts, question: str, thought: str, budget: PromptBudget) -> tuple[str, bool]:
     """Cut the thought from the left until Reason's prompt fits.
 
     Returns (thought, whether it was cut). Raises ValueError when the prompt does not fit even with an empty thought.
@@ -90,7 +40,7 @@ async def run_dyad(
     prompts: DyadPrompts,
     generate: Generate,
     judge: Judge,
-    budget: ThoughtBudget,
+    budget: PromptBudget,
     solo: bool,
     emptied: bool = False,
     strip_leak: bool = False,
@@ -102,7 +52,7 @@ async def run_dyad(
         prompts: template set.
         generate: decodes one response for a role; an exception ends the session and cancels its other requests.
         judge: verifies a text against the ground truth.
-        budget: see `ThoughtBudget`.
+        budget: see `PromptBudget`.
         solo: also decode a solo answer.
         emptied: also decode Reason's answer to an empty thought (validation).
         strip_leak: remove a leaked final answer from the thought before Reason reads it.
@@ -130,10 +80,5 @@ async def run_dyad(
         alone[SOLO] = answer(SOLO, render(prompts.solo, question=question))
     if emptied:
         alone[EMPTIED] = answer(EMPTIED, render(prompts.reason, question=question, thought=""))
-    tasks = [asyncio.ensure_future(part) for part in (team(), *alone.values())]
-    try:
-        (think, reason), *answers = await asyncio.gather(*tasks)  # the first failure, at once
-    finally:
-        for task in tasks:
-            task.cancel()
+    (think, reason), *answers = await all_or_nothing(team(), *alone.values())
     return {THINK: think, **dict(zip(alone, answers, strict=True)), REASON: reason}

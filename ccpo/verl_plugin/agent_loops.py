@@ -1,4 +1,4 @@
-"""A dyad session on verl's rollout servers: `ccpo.topology.dyad` with real tokens."""
+"""Sessions on verl's rollout servers: `ccpo.topology` with real tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import logging
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +17,11 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 
 from ccpo.config import CcpoConfig
 from ccpo.prompts import DYAD, Messages
-from ccpo.topology.dyad import ThoughtBudget, Turn, run_dyad
-from ccpo.types import EMPTIED, REASON
-from ccpo.verifier import Verdict, verify
+from ccpo.topology.dyad import run_dyad
+from ccpo.topology.session import PromptBudget, Scored, Turn
+from ccpo.topology.vote import run_vote, voters_of
+from ccpo.types import EMPTIED, REASON, voter_index
+from ccpo.verifier import Verdict, label, same_answer, verify
 from ccpo.verl_plugin.trajectory import RoleOutput
 
 logger = logging.getLogger(__name__)
@@ -38,8 +43,22 @@ def request_seed(seed: int, *parts: Any) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-class DyadAgentLoop(AgentLoopBase):
-    """``ccpo_dyad``: thought and solo answer decode at the same time, then the joint answer."""
+@dataclass(frozen=True)
+class Seat:
+    """One session's place: what the dataset row and verl say about it, and the callables that its topology needs."""
+
+    question: str
+    truth: str
+    answer_type: str
+    session: int
+    validating: bool
+    generate: Callable[..., Any]
+    judge: Callable[[str], Any]
+    budget: PromptBudget
+
+
+class TeamAgentLoop(AgentLoopBase, ABC):
+    """One session of a team; a topology says who speaks (`_play`) and how each role decodes (`_decoding`)."""
 
     async def run(self, sampling_params: dict[str, Any], **row) -> list[RoleOutput]:
         """One session.
@@ -49,8 +68,8 @@ class DyadAgentLoop(AgentLoopBase):
             row: the dataset row's columns and verl's ``uid``, ``session_id``, ``global_steps``.
 
         Returns:
-            Rows of think, solo, emptied and reason, as far as they were asked for; the team answer last. Empty when the session
-            failed: it is dropped and counted, its siblings stay.
+            Its rows; for the dyad think, solo, emptied and reason, as far as they were asked for. Empty when the session failed: it is
+            dropped and counted, its siblings stay.
         """
         try:
             return await asyncio.wait_for(self._session(sampling_params, row), ccpo_config(self.config).session_timeout)
@@ -63,40 +82,41 @@ class DyadAgentLoop(AgentLoopBase):
         validating = info["split"] != "train"  # run() is not told; preflight checks that each file holds one split
         session = int(row["session_id"])
         prompt_id = (str(row["data_source"]), int(info["index"]))
-        truth = row["reward_model"]["ground_truth"]
+        truth, answer_type = row["reward_model"]["ground_truth"], info["answer_type"]
+        options = tuple(info.get("options") or ())
 
-        async def generate(role: str, messages: Messages) -> Turn:
+        async def generate(role: str, messages: Messages, round: int = 0) -> Turn:
             params = self._sampling_params(role, sampling_params, validating)
             if config.seed is not None:
-                params["seed"] = request_seed(config.seed, prompt_id, session, role, int(row["global_steps"]), info["split"])
+                turn = (role, round) if round else role
+                params["seed"] = request_seed(config.seed, prompt_id, session, turn, int(row["global_steps"]), info["split"])
             return await self._turn(messages, params)
 
         async def judge(text: str) -> Verdict:
-            return await self.loop.run_in_executor(None, verify, text, truth, info["answer_type"])
+            return await self.loop.run_in_executor(None, verify, text, truth, answer_type, options)
 
-        scored = await run_dyad(
-            row["raw_prompt"][-1]["content"],
-            prompts=DYAD[config.prompts],
-            generate=generate,
-            judge=judge,
-            budget=ThoughtBudget(self._count, self._cut, self.rollout_config.prompt_length),
-            # Session j decodes the prompt's solo answer j: shared by the group without any talk between sessions.
-            solo=validating or session < config.solo_count(self.rollout_config.n),
-            emptied=validating,
-            strip_leak=config.strip_leak,
-        )
-        return [RoleOutput.build(role, result, prompt_id=prompt_id) for role, result in scored.items()]
+        budget = PromptBudget(self._count, self._cut, self.rollout_config.prompt_length)
+        question = row["raw_prompt"][-1]["content"]
+        spoken = await self._play(config, Seat(question, truth, answer_type, session, validating, generate, judge, budget))
+        return [RoleOutput.build(role, scored, prompt_id=prompt_id) for role, scored in spoken]
+
+    @abstractmethod
+    async def _play(self, config: CcpoConfig, seat: Seat) -> list[tuple[str, Scored]]:
+        """(role, what it said and earned) of one session."""
+
+    @abstractmethod
+    def _decoding(self, config: CcpoConfig, role: str) -> tuple[float | None, int | None, tuple[str, ...]]:
+        """(temperature, longest response, stop strings) of a role; None: what the rollout section says."""
 
     def _sampling_params(self, role: str, base: dict[str, Any], validating: bool) -> dict[str, Any]:
-        roles = ccpo_config(self.config).roles
-        settings = getattr(roles, REASON if role == EMPTIED else role)
+        temperature, max_tokens, stop = self._decoding(ccpo_config(self.config), role)
         params = dict(base)
         longest = self.rollout_config.response_length
-        params["max_tokens"] = min(settings.max_tokens or longest, longest)
-        if settings.stop:
-            params["stop"] = list(settings.stop)
-        if settings.temperature is not None and not validating:
-            params["temperature"] = settings.temperature
+        params["max_tokens"] = min(max_tokens or longest, longest)
+        if stop:
+            params["stop"] = list(stop)
+        if temperature is not None and not validating:
+            params["temperature"] = temperature
         return params
 
     async def _turn(self, messages: Messages, params: dict[str, Any]) -> Turn:
@@ -118,3 +138,51 @@ class DyadAgentLoop(AgentLoopBase):
         """Without its first ``tokens`` tokens."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         return self.tokenizer.decode(ids[tokens:], skip_special_tokens=True)
+
+
+class DyadAgentLoop(TeamAgentLoop):
+    """``ccpo_dyad``: thought and solo answer decode at the same time, then the joint answer."""
+
+    async def _play(self, config: CcpoConfig, seat: Seat) -> list[tuple[str, Scored]]:
+        scored = await run_dyad(
+            seat.question,
+            prompts=DYAD[config.prompts],
+            generate=seat.generate,
+            judge=seat.judge,
+            budget=seat.budget,
+            # Session j decodes the prompt's solo answer j: shared by the group without any talk between sessions.
+            solo=seat.validating or seat.session < config.solo_count(self.rollout_config.n),
+            emptied=seat.validating,
+            strip_leak=config.strip_leak,
+        )
+        return list(scored.items())
+
+    def _decoding(self, config: CcpoConfig, role: str) -> tuple[float | None, int | None, tuple[str, ...]]:
+        settings = getattr(config.roles, REASON if role == EMPTIED else role)
+        return settings.temperature, settings.max_tokens, settings.stop
+
+
+class VoteAgentLoop(TeamAgentLoop):
+    """``ccpo_vote``: all voters of a round decode at the same time."""
+
+    async def _play(self, config: CcpoConfig, seat: Seat) -> list[tuple[str, Scored]]:
+        async def same(a: str, b: str) -> bool:
+            return await self.loop.run_in_executor(None, same_answer, a, b, seat.answer_type)
+
+        return await run_vote(
+            seat.question,
+            voters=voters_of(config.vote, config.prompts),
+            truth=seat.truth,
+            generate=seat.generate,
+            judge=seat.judge,
+            label=lambda answer: label(answer, seat.answer_type),
+            same=same,
+            budget=seat.budget,
+            tie=config.vote.tie,
+            rounds=config.vote.rounds,
+            share_reasoning=config.vote.share_reasoning,
+        )
+
+    def _decoding(self, config: CcpoConfig, role: str) -> tuple[float | None, int | None, tuple[str, ...]]:
+        vote = config.vote
+        return vote.temperatures[voter_index(role)] if vote.temperatures else None, vote.max_tokens, vote.stop

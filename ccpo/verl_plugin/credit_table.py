@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
@@ -51,4 +52,12 @@ def read_rows(batch: KVBatchMeta) -> list[Row]:
 
 def to_table(rows: list[Row]) -> CreditTable:
     """The CreditTable of these rows, same order."""
-    return CreditTable.from_rows([(row.uid, row.session, row.role, row.facts["reward"]) for row in rows])
+    return CreditTable.from_rows(
+        [(row.uid, row.session, row.role, row.facts["reward"], row.facts["ballot"], row.facts["truth"]) for row in rows]
+    )
+
+
+def spread(rows: list[Row], final: list[Row], advantage_R: np.ndarray) -> dict[str, float]:
+    """Row key -> advantage, from those of the ``final`` rows: a role's earlier turns of a session share its last one's."""
+    of_role = {(row.uid, row.session, row.role): float(a) for row, a in zip(final, advantage_R, strict=True)}
+    return {row.key: of_role[row.uid, row.session, row.role] for row in rows}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ccpo.config import CcpoConfig
-from ccpo.types import REASON, SOLO, THINK
 
 
 @dataclass(frozen=True)
@@ -15,5 +14,5 @@ class Policy:
 
 
 def policies_of(config: CcpoConfig) -> tuple[Policy, ...]:
-    """The job's policies. ``shared``: one that plays every role of the dyad."""
-    return (Policy("shared", (THINK, REASON, SOLO)),)
+    """The job's policies. ``shared``: one that plays every role."""
+    return (Policy("shared", config.credited_roles()),)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ccpo.config import CcpoConfig, ConfigError
-from ccpo.prompts import DYAD, Messages, render
+from ccpo.prompts import DYAD, Messages, render, with_persona
+from ccpo.topology.vote import voters_of
 from ccpo.verifier import ANSWER_TYPES
 from ccpo.verl_plugin.estimator import TRAINER_MODE
 
 LEAST_THOUGHT = 8
 """Tokens that must be left for a thought in Reason's prompt; less than a phrase is no thought."""
+LEAST_ANSWER = 8
+"""Tokens for one other voter's bare answer."""
 
 
 def check(config: DictConfig) -> list[str]:
@@ -39,7 +41,7 @@ def check(config: DictConfig) -> list[str]:
         notes += settings.warnings()
     except ConfigError as error:
         problems += error.problems
-    problems += _verl_problems(config)
+    problems += _verl_problems(config, f"ccpo_{settings.topology if settings else config.ccpo.topology}")
     problems += _hardware_problems(config)
     questions, data_problems = _dataset(config)
     problems += data_problems
@@ -54,8 +56,8 @@ def check(config: DictConfig) -> list[str]:
     return notes
 
 
-def _verl_problems(config: DictConfig) -> list[str]:
-    """Combinations with verl's own settings that cannot work."""
+def _verl_problems(config: DictConfig, agent_loop: str) -> list[str]:
+    """Combinations with verl's own settings that cannot work. ``agent_loop``: the topology's."""
     found = []
     algorithm, rollout, actor = config.algorithm, config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     if config.trainer.v1.trainer_mode != TRAINER_MODE:
@@ -71,8 +73,10 @@ def _verl_problems(config: DictConfig) -> list[str]:
         found.append("algorithm.use_kl_in_reward is true: credit is made of outcome rewards and would ignore it; set actor_rollout_ref.actor.use_kl_loss=true instead")
     if config.reward.reward_model.enable:
         found.append("reward.reward_model.enable is true: sessions are scored by the verifier; set it to false")
-    if rollout.agent.default_agent_loop != "ccpo_dyad":
-        found.append(f"actor_rollout_ref.rollout.agent.default_agent_loop is {rollout.agent.default_agent_loop!r}: set ccpo_dyad")
+    if rollout.agent.default_agent_loop != agent_loop:
+        found.append(
+            f"actor_rollout_ref.rollout.agent.default_agent_loop is {rollout.agent.default_agent_loop!r}: ccpo.topology needs {agent_loop}"
+        )
     if actor.ppo_mini_batch_size > config.data.train_batch_size:
         found.append(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} is more than data.train_batch_size="
@@ -181,18 +185,20 @@ def _budget_problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any, q
     """The longest question must leave room for a thought; the engine must hold prompt and response."""
     found = []
     limit = config.data.max_prompt_length
-    prompts = DYAD[settings.prompts]
     longest = sorted(set(questions), key=len)[-8:]  # by characters; tokens of the longest few are counted exactly
 
     def count(messages: Messages) -> int:
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
         return len(ids["input_ids"] if hasattr(ids, "keys") else ids)
 
-    need = _need(prompts, longest, count)
-    if need + LEAST_THOUGHT > limit:
+    need = max(count(messages) for question in longest for messages in _shortest_prompts(settings, question))
+    spoken, room = ("a thought", LEAST_THOUGHT) if settings.topology == "dyad" else ("the others' answers", 0)
+    if settings.topology == "vote" and settings.vote.rounds > 1:
+        room = LEAST_ANSWER * (settings.vote.n_voters - 1)
+    if need + room > limit:
         found.append(
-            f"data.max_prompt_length={limit} cannot hold the longest question and a thought: the question with its template takes {need} "
-            f"tokens; set at least {need + LEAST_THOUGHT}, or drop the long rows from the dataset"
+            f"data.max_prompt_length={limit} cannot hold the longest question{f' and {spoken}' if room else ''}: the question with its "
+            f"template takes {need} tokens; set at least {need + room}, or drop the long rows from the dataset"
         )
     context = config.actor_rollout_ref.rollout.max_model_len
     if context is not None and context < limit + config.data.max_response_length:
@@ -203,22 +209,32 @@ def _budget_problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any, q
     return found
 
 
-def _need(prompts: Any, questions: list[str], count: Callable[[Messages], int]) -> int:
-    return max(
-        max(
-            count(render(prompts.reason, question=question, thought="")),
-            count(render(prompts.think, question=question)),
-            count(render(prompts.solo, question=question)),
-        )
-        for question in questions
-    )
+def _shortest_prompts(settings: CcpoConfig, question: str) -> list[Messages]:
+    """Every prompt that the question goes into, without what other agents say."""
+    if settings.topology == "dyad":
+        prompts = DYAD[settings.prompts]
+        return [
+            render(prompts.reason, question=question, thought=""),
+            render(prompts.think, question=question),
+            render(prompts.solo, question=question),
+        ]
+    found = []
+    for voter in dict.fromkeys(voters_of(settings.vote, settings.prompts)):
+        found.append(with_persona(render(voter.prompts.vote, question=question), voter.persona))
+        if settings.vote.rounds > 1:
+            found.append(with_persona(render(voter.prompts.again, question=question, others=""), voter.persona))
+    return found
 
 
 def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     base = config.actor_rollout_ref.rollout.temperature
+    if settings.topology == "vote":
+        set_to = {f"ccpo.vote.temperatures[{index}]": value for index, value in enumerate(settings.vote.temperatures)}
+    else:
+        set_to = {f"ccpo.roles.{role}.temperature": getattr(settings.roles, role).temperature for role in ("think", "reason", "solo")}
     return [
-        f"ccpo.roles.{role}.temperature={value} differs from actor_rollout_ref.rollout.temperature={base}, at which verl computes "
-        "log-probabilities: the gradient is then biased towards the rollout's temperature"
-        for role in ("think", "reason", "solo")
-        if (value := getattr(settings.roles, role).temperature) is not None and value != base
+        f"{name}={value} differs from actor_rollout_ref.rollout.temperature={base}, at which verl computes log-probabilities: the "
+        "gradient is then biased towards the rollout's temperature"
+        for name, value in set_to.items()
+        if value is not None and value != base
     ]

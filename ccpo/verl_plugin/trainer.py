@@ -18,18 +18,17 @@ from verl.utils import tensordict_utils as tu
 from ccpo.config import CcpoConfig
 from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
-from ccpo.metrics import session_rates
-from ccpo.types import EMPTIED, REASON, SOLO
+from ccpo.metrics import session_rates, validation_scores
 from ccpo.verl_plugin import checkpoint
-from ccpo.verl_plugin.credit_table import Row, read_rows, to_table
+from ccpo.verl_plugin.credit_table import Row, read_rows, spread, to_table
 from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
 from ccpo.verl_plugin.policies import Policy, policies_of
 from ccpo.verl_plugin.run_log import RunLog
 
 logger = logging.getLogger(__name__)
 
-ACCURACY = {REASON: "team_accuracy", SOLO: "solo_accuracy", EMPTIED: "emptied_accuracy"}
-"""Validation name of each answering role's mean reward."""
+MAX_ROLLOUT_KL = 2.0
+"""Nats per token between the rollout server and the actor. Rounding gives about .002; random weights give 9."""
 
 
 @register_trainer(TRAINER_MODE)
@@ -85,13 +84,23 @@ class CcpoTrainer(PPOTrainerSync):
         return {f"ccpo/{name}": value for name, value in rates.items()}
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        result = compute_advantages(to_table(self._rows), self.ccpo, self.history)
-        advantage_of = {row.key: float(a) for row, a in zip(self._rows, result.advantage_R, strict=True)}
-        with step_context(batch.keys, advantage_of):
+        final = [row for row in self._rows if row.facts["final"]]
+        result = compute_advantages(to_table(final), self.ccpo, self.history)
+        with step_context(batch.keys, spread(self._rows, final, result.advantage_R)):
             batch = super()._compute_advantage(batch, metrics)
+        self._check_rollout_weights(metrics)
         self.history = result.state
         metrics.update({f"ccpo/{name}": value for name, value in result.metrics.items()})
         return batch
+
+    def _check_rollout_weights(self, metrics: dict) -> None:
+        kl = metrics.get("rollout_corr/kl", 0.0)
+        if kl > MAX_ROLLOUT_KL:
+            raise RuntimeError(
+                f"the rollout server's distribution is {kl:.1f} nats per token away from the actor's (rollout_corr/kl): it samples from other "
+                "weights, so its rows would teach nonsense. The last checkpoint is whole; check the weight update of "
+                f"actor_rollout_ref.rollout.name={self.config.actor_rollout_ref.rollout.name}, and role temperatures far from the rollout's"
+            )
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
@@ -99,30 +108,24 @@ class CcpoTrainer(PPOTrainerSync):
 
     # ------------------------------------------------------------------------------------------------ validation
     def _validate(self) -> dict[str, float]:
-        """Accuracy per data source and role. (The base class keeps each session's last row only.)"""
-        rewards: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        facts, prompts = [], 0
+        """Accuracies per data source. (The base class keeps each session's last row only.)"""
+        facts: list[dict] = []
+        prompts = 0
         for columns in self.val_dataloader:
             prompts += len(columns["raw_prompt"])
             done = self._generate_validation(columns)
             rows = read_rows(done)
-            for row in rows:
-                rewards[row.facts["prompt"][0]][row.role].append(row.facts["reward"])
-                facts.append({**row.facts, "session": (row.uid, row.session)})
+            facts += [{**row.facts, "session": (row.uid, row.session)} for row in rows]
             self._record_generations(rows, done.partition_id)
             tq.kv_clear(keys=done.keys, partition_id=done.partition_id)
-        metrics = {
-            f"val-aux/{name}": value
-            for name, value in session_rates(facts, prompts * self.config.actor_rollout_ref.rollout.val_kwargs.n).items()
-        }
-        for source, by_role in rewards.items():
-            for role, name in ACCURACY.items():
-                if role in by_role:
-                    metrics[f"{'val-core' if role == REASON else 'val-aux'}/{source}/{name}"] = float(np.mean(by_role[role]))
-            metrics[f"val-aux/{source}/sessions"] = float(len(by_role[REASON]))
-            if REASON in by_role and SOLO in by_role:
-                difference = np.mean(by_role[REASON]) - np.mean(by_role[SOLO])
-                metrics[f"val-aux/{source}/marginal_contribution"] = float(difference)
+        expected = prompts * self.config.actor_rollout_ref.rollout.val_kwargs.n
+        metrics = {f"val-aux/{name}": value for name, value in session_rates(facts, expected).items()}
+        by_source: dict[str, list[dict]] = defaultdict(list)
+        for fact in facts:
+            by_source[fact["prompt"][0]].append(fact)
+        for source, part in by_source.items():
+            for name, value in validation_scores(part, self.ccpo.vote.tie).items():
+                metrics[f"{'val-core' if name == 'team_accuracy' else 'val-aux'}/{source}/{name}"] = value
         self.run_log.write(self.global_steps, "val", metrics)
         return metrics
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import PrivateAttr
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
-from ccpo.topology.dyad import Scored
+from ccpo.topology.session import Scored
 
 COLUMN = "ccpo"
 """TransferQueue column with the row's facts: a dict, see `RoleOutput.build`."""
@@ -54,6 +54,9 @@ class RoleOutput(AgentLoopOutput):
             "truncated": scored.turn.truncated,
             "leaked": scored.leaked,
             "cut": scored.cut,
+            "final": scored.final,
+            "ballot": scored.ballot,
+            "truth": scored.truth,
         }
         return out
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ccpo.config import NORMALIZATIONS, RULES, CcpoConfig, ConfigError, CreditConfig, HistoryConfig
+from ccpo.config import NORMALIZATIONS, DYAD_RULES, CcpoConfig, ConfigError, CreditConfig, HistoryConfig
 from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
 from ccpo.types import CreditTable
@@ -26,7 +26,7 @@ TOLERANCE = 1e-9  # a group of equal values is rounding noise (1e-16) over the z
 def _allowed(n: int = 4) -> list[CcpoConfig]:
     """Every combination of rule, normalization, coefficient, shaping and train_solo that the configuration accepts."""
     found = []
-    for rule in RULES:
+    for rule in DYAD_RULES:
         for normalize in NORMALIZATIONS:
             for coefficient in (None, 0.4, 1.0):
                 for shaping, alpha in (("none", 1.0), ("tanh", 0.7)):
@@ -95,7 +95,7 @@ def _assert_same(ours: dict, theirs: dict, where: str) -> None:
 
 
 def test_every_rule_is_covered():
-    assert {config.credit.rule for config in ALLOWED} == set(RULES)
+    assert {config.credit.rule for config in ALLOWED} == set(DYAD_RULES)
     assert {config.credit.normalization for config in ALLOWED} == set(NORMALIZATIONS)
 
 
@@ -119,7 +119,7 @@ def _shapes() -> list[tuple]:
     found = []
     for n in range(1, 9):
         for k_solo in range(n + 1):
-            for rule in RULES:
+            for rule in DYAD_RULES:
                 for train_solo in (False, True):
                     config = CcpoConfig(credit=CreditConfig(rule, k_solo=k_solo, train_solo=train_solo))
                     if not config.problems(n):

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "recipe" / "config"
 PROFILES = sorted(path.stem for path in (CONFIG / "profile").glob("*.yaml"))
 TASKS = sorted(path.stem for path in (CONFIG / "task").glob("*.yaml"))
+TOPOLOGIES = ["ccpo_dyad", "ccpo_vote"]
 SCRIPTS = sorted([*ROOT.glob("recipe/*.sh"), *ROOT.glob("scripts/*.sh"), *ROOT.glob("scripts/*.py")])
 OPEN = re.compile(r"ray_kwargs\.ray_init\.|.*\.(override_config|mixed_precision)\.")
 """Sections that verl hands on as they are: it lists none of their keys."""
@@ -55,15 +56,17 @@ def known_to_verl():
 
 
 def test_every_file_is_a_profile_a_task_or_named_here():
-    assert (PROFILES, TASKS) == (["cpu", "gpu"], ["gsm8k", "last_digit", "math"])
-    assert {path.name for path in CONFIG.glob("*.yaml")} == {"ccpo_dyad.yaml", "agent_loops.yaml"}
+    assert (PROFILES, TASKS) == (["cpu", "gpu"], ["gsm8k", "last_digit", "logiqa", "math"])
+    assert {path.name for path in CONFIG.glob("*.yaml")} == {"team.yaml", "agent_loops.yaml", *(f"{name}.yaml" for name in TOPOLOGIES)}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("task", TASKS)
-def test_every_profile_runs_every_task(compose, profile, task):
-    config = compose(f"profile={profile}", f"task={task}")
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_every_profile_runs_every_task_with_every_topology(compose, profile, task, topology):
+    config = compose(f"profile={profile}", f"task={task}", name=topology)
     ccpo(config)
+    assert config.actor_rollout_ref.rollout.agent.default_agent_loop == topology
     assert config.trainer.v1.trainer_mode == "ccpo_sync"
     assert config.algorithm.adv_estimator == "ccpo"
     assert all(name.startswith("reward.reward_model.") for name in OmegaConf.missing_keys(config)), (
@@ -71,14 +74,15 @@ def test_every_profile_runs_every_task(compose, profile, task):
     )
 
 
-def test_the_agent_loop_exists(default):
+@pytest.mark.parametrize(("name", "loop"), [("ccpo_dyad", "DyadAgentLoop"), ("ccpo_vote", "VoteAgentLoop")])
+def test_the_agent_loop_exists(compose, name, loop):
     loops = {entry["name"]: entry["_target_"] for entry in yaml.safe_load((CONFIG / "agent_loops.yaml").read_text())}
-    target = hydra.utils.get_class(loops[default.actor_rollout_ref.rollout.agent.default_agent_loop])
-    assert target.__name__ == "DyadAgentLoop"
+    target = hydra.utils.get_class(loops[compose(name=name).actor_rollout_ref.rollout.agent.default_agent_loop])
+    assert target.__name__ == loop
 
 
 @pytest.mark.parametrize(
-    "file", ["ccpo_dyad", *(f"profile/{name}" for name in PROFILES), *(f"task/{name}" for name in TASKS)]
+    "file", ["team", *(f"profile/{name}" for name in PROFILES), *(f"task/{name}" for name in TASKS)]
 )
 def test_every_setting_is_one_verl_knows(file, known_to_verl):
     """Hydra refuses unknown keys on the command line, not in a file: a misspelt one would do nothing."""
@@ -90,11 +94,15 @@ def test_every_setting_is_one_verl_knows(file, known_to_verl):
 
 
 def test_the_ccpo_node_states_the_defaults():
-    written = leaves(yaml.safe_load((CONFIG / "ccpo_dyad.yaml").read_text())["ccpo"])
+    written = leaves(yaml.safe_load((CONFIG / "team.yaml").read_text())["ccpo"])
     defaults = leaves(dataclasses.asdict(CcpoConfig()))
     assert set(written) == set(defaults), "every setting is listed, and no other"
     differing = {name for name in written if written[name] != ([] if defaults[name] == () else defaults[name])}
-    assert differing == {"prompts"} and written["prompts"] == "???"
+    open_names = {"topology", "prompts", "credit.rule"}
+    assert differing == open_names and {written[name] for name in open_names} == {"???"}
+    for topology in TOPOLOGIES:
+        stated = leaves(yaml.safe_load((CONFIG / f"{topology}.yaml").read_text())["ccpo"])
+        assert set(stated) == {"topology", "credit.rule"}
     for task in TASKS:  # gsm8k has math's
         text = (CONFIG / "task" / f"{task}.yaml").read_text()
         assert "prompts:" in text or "- math" in text
@@ -115,7 +123,12 @@ def test_what_a_recipe_runs_composes(script, compose):
         ["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     command = shlex.split(done.stdout)
-    config = compose(*command[command.index("recipe/main_ccpo.py") + 1 :])
+    words = command[command.index("recipe/main_ccpo.py") + 1 :]
+    name = "ccpo_dyad"
+    if words[0] == "--config-name":
+        name, words = words[1], words[2:]
+    config = compose(*words, name=name)
+    assert name == script.stem.removeprefix("run_")
     assert config.data.seed == config.actor_rollout_ref.rollout.seed == 7
     assert config.data.train_files == "my data/train.parquet" and config.trainer.default_local_dir == "out"
     assert config.actor_rollout_ref.model.path == "org/model"
@@ -128,7 +141,7 @@ def test_override_names_in_scripts_exist(script, default):
     names = re.findall(rf"[\"'\s]((?:{sections})(?:\.\w+)+)(?==|[\"'])", script.read_text())
     for name in names:
         assert OmegaConf.select(default, name, default=KeyError) is not KeyError, name
-    if script.name in ("quickstart.py", "run_ccpo_dyad.sh"):
+    if script.name in ("quickstart.py", "run_ccpo_dyad.sh", "run_ccpo_vote.sh"):
         assert len(names) >= 5
 
 

@@ -15,6 +15,9 @@ from ccpo.types import REASON, SOLO, THINK  # noqa: E402
 from ccpo.verl_plugin import credit_table  # noqa: E402
 
 
+NO_VOTE = {"final": True, "ballot": None, "truth": None}
+
+
 @pytest.fixture
 def stored(monkeypatch):
     """key -> facts: what TransferQueue holds. Its answer keeps the order of the keys, as the real one does."""
@@ -38,6 +41,7 @@ def step(uids: list[str]) -> dict[str, dict]:
                 rows[f"{uid}_{session}_{index}"] = {
                     "role": role,
                     "reward": prompt + session / 10 + index / 100,
+                    **NO_VOTE,
                     "prompt": ("data", prompt),
                 }
     return rows
@@ -64,7 +68,7 @@ def test_order_depends_neither_on_arrival_nor_on_uids(stored):
 
 def test_one_prompt_drawn_twice_stays_two_groups(stored):
     rows = {
-        f"{uid}_0_0": {"role": REASON, "reward": reward, "prompt": ("data", 3)}
+        f"{uid}_0_0": {"role": REASON, "reward": reward, "prompt": ("data", 3), **NO_VOTE}
         for uid, reward in (("u", 0.0), ("v", 1.0))
     }
     stored.update(rows)
@@ -79,7 +83,7 @@ def test_padding_is_skipped(stored):
 
 
 def test_sessions_and_indices_are_ordered_as_numbers(stored):
-    rows = {f"u_{session}_0": {"role": REASON, "reward": 0.0, "prompt": ("data", 0)} for session in (10, 9, 2)}
+    rows = {f"u_{session}_0": {"role": REASON, "reward": 0.0, "prompt": ("data", 0), **NO_VOTE} for session in (10, 9, 2)}
     stored.update(rows)
     assert [row.session for row in read(rows)] == [2, 9, 10]
 

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from ccpo.prompts import DyadPrompts
-from ccpo.topology.dyad import ThoughtBudget, Turn, run_dyad
+from ccpo.topology.dyad import run_dyad
+from ccpo.topology.session import PromptBudget, Turn
 from ccpo.types import EMPTIED, REASON, SOLO, THINK
 from ccpo.verifier import Verdict
 
@@ -34,7 +35,7 @@ class Session:
         self.question = options.pop("question", "two plus two?")
         self.options = {"solo": True} | options
         cut = lambda text, count: " ".join(text.split()[count:])  # noqa: E731
-        self.budget = ThoughtBudget(words, cut, limit)
+        self.budget = PromptBudget(words, cut, limit)
 
     async def generate(self, role, messages):
         self.prompts[role] = messages[-1]["content"]
@@ -172,7 +173,7 @@ def test_a_thought_that_cannot_be_shortened_is_dropped_whole():
 
     async def main():
         session = Session({THINK: "a b"}, limit=5)
-        session.budget = ThoughtBudget(words, lambda text, count: text, 5)
+        session.budget = PromptBudget(words, lambda text, count: text, 5)
         return session, await session.start()
 
     session, result = asyncio.run(main())

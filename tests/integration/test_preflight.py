@@ -182,7 +182,7 @@ def test_the_engine_must_hold_prompt_and_response(config):
         ("algorithm.use_kl_in_reward", True, "set actor_rollout_ref.actor.use_kl_loss=true instead"),
         ("algorithm.filter_groups.enable", True, "filter_groups.enable is true: dropping all-equal groups would bias"),
         ("reward.reward_model.enable", True, "reward.reward_model.enable is true: sessions are scored by the verifier"),
-        ("actor_rollout_ref.rollout.agent.default_agent_loop", "single_turn_agent", "set ccpo_dyad"),
+        ("actor_rollout_ref.rollout.agent.default_agent_loop", "single_turn_agent", "ccpo.topology needs ccpo_dyad"),
     ],
 )
 def test_verl_settings_that_cannot_work(config, name, value, expected):

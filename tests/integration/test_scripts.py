@@ -35,15 +35,18 @@ if mode == "crash":
 def write(step, kind, metrics):
     with (out / "metrics.jsonl").open("a") as stream:
         stream.write(json.dumps({"step": step, "kind": kind, "metrics": metrics}) + "\\n")
+votes = "ccpo_vote" in sys.argv
+other, team = ("voter", "ccpo/vote/team_accuracy") if votes else ("solo", "ccpo/reason/reward_mean")
 def validate(step):
-    write(step, "val", {"val-core/toy/team_accuracy": 0.5 + step / 100, "val-aux/toy/solo_accuracy": 0.4})
+    scores = {"val-core/toy/team_accuracy": 0.5 + step / 100, f"val-aux/toy/{other}_accuracy": 0.4}
+    write(step, "val", scores | ({"val-aux/toy/oracle_accuracy": 0.9} if votes else {}))
 steps = sorted(int(p.parent.name.split("_")[-1]) for p in out.glob("global_step_*/ccpo_state.json"))
 first = steps[-1] if steps else 0
 validate(first)
 try:
     for step in range(first + 1, int(options["trainer.total_training_steps"]) + 1):
         time.sleep(delay)
-        write(step, "train", {"ccpo/reason/reward_mean": 0.5, "timing_s/step": delay})
+        write(step, "train", {team: 0.5, "timing_s/step": delay})
         if step % 5 == 0:
             (out / f"global_step_{step}").mkdir(exist_ok=True)
             (out / f"global_step_{step}" / "ccpo_state.json").write_text("{}")
@@ -109,6 +112,7 @@ def test_quickstart_trains_shows_progress_and_reports(quickstart):
     assert "step 10/10  validation at 10: team 0.600 solo 0.400 | train: team 0.500" in text
     assert "steps: 10" in text and (quickstart.out / "curves.png").exists()
     given = json.loads((quickstart.out / "arguments.json").read_text())
+    assert given[:4] == ["--config-name", "ccpo_dyad", "profile=cpu", "task=last_digit"]
     assert {
         "data.seed=3",
         "ccpo.seed=3",
@@ -117,6 +121,41 @@ def test_quickstart_trains_shows_progress_and_reports(quickstart):
         "delay=0.02",
     } <= set(given)
     assert not alive(quickstart.out)
+
+
+def test_quickstart_trains_voters(quickstart):
+    status, text = finish(quickstart("--topology", "vote", "--steps", "5"))
+    assert status == 0, text
+    assert "step 5/5  validation at 5: team 0.550 voter 0.400 oracle 0.900 | train: team 0.500" in text
+    assert "gain of voting (team - voter)" in text and "solo" not in text
+    given = json.loads((quickstart.out / "arguments.json").read_text())
+    assert given[:4] == ["--config-name", "ccpo_vote", "profile=cpu", "task=last_digit"]
+    assert "ccpo.credit.rule=leave_one_out" in given
+    status, text = finish(quickstart("--rule", "shared", "--steps", "5"))
+    assert status == 1 and "topology 'vote', not 'dyad'" in text
+
+
+def test_a_run_from_before_votes_is_a_dyads(quickstart):
+    quickstart.out.mkdir()
+    old = {"rule": "counterfactual", "seed": 0, "overrides": []}
+    (quickstart.out / "quickstart.json").write_text(json.dumps(old) + "\n")
+    status, text = finish(quickstart("--steps", "5", "--topology", "vote"))
+    assert status == 1 and "topology 'dyad', not 'vote'" in text
+    assert finish(quickstart("--steps", "5"))[0] == 0
+
+
+def test_default_folders_and_rules(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import quickstart
+
+    cases = {
+        (): "last_digit-counterfactual-seed0",
+        ("--topology", "vote"): "last_digit-vote-leave_one_out-seed0",
+        ("--topology", "vote", "--rule", "shared", "--seed", "2"): "last_digit-vote-shared-seed2",
+    }
+    assert {arguments: quickstart._options(list(arguments)).out for arguments in cases} == {
+        arguments: ROOT / "outputs" / name for arguments, name in cases.items()
+    }
 
 
 def test_a_finished_run_is_only_reported_and_can_be_extended_or_begun_anew(quickstart):
@@ -193,6 +232,10 @@ def test_a_folder_that_is_no_run_is_left_alone(quickstart, arguments):
     "arguments, words",
     [
         (("--rule", "best"), "invalid choice"),
+        (("--rule", "resampled"), "dyad: counterfactual"),
+        (("--topology", "vote", "--rule", "counterfactual"), "vote: leave_one_out"),
+        (("--topology", "debate"), "invalid choice"),
+        (("--", "ccpo.topology=vote"), "--topology"),
         (("--steps", "0"), "at least 1"),
         (("--", "trainer.total_training_steps=3"), "--steps"),
         (("--", "oops"), "name=value"),

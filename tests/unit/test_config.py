@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from ccpo.config import PUBLISHED, RULES, CcpoConfig, ConfigError, CreditConfig
+from ccpo.config import DYAD_RULES, PUBLISHED, VOTE_RULES, CcpoConfig, ConfigError, CreditConfig
 
 
 def _problems(node: object, n: int = 4) -> list[str]:
@@ -96,7 +96,7 @@ def test_solo_answers_that_are_trained_are_counted():
     assert CcpoConfig().solo_count(1) == 1
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DYAD_RULES)
 def test_only_the_published_rules_warn(rule: str):
     assert bool(CcpoConfig.from_dict(_credit(rule=rule), n=4).warnings()) is (rule in PUBLISHED)
 
@@ -296,3 +296,58 @@ def test_the_message_lists_and_counts_the_problems_and_survives_ray():
     assert isinstance(caught.value, ValueError)
     restored = pickle.loads(pickle.dumps(caught.value))
     assert (type(restored), str(restored)) == (ConfigError, text)
+
+
+# ------------------------------------------------------------------------------------------------------------------- votes
+
+
+def vote(n=4, rule="leave_one_out", normalize=None, **settings) -> CcpoConfig:
+    credit = {"rule": rule, "normalize": normalize}
+    return CcpoConfig.from_dict({"topology": "vote", "credit": credit, "vote": settings}, n)
+
+
+@pytest.mark.parametrize("rule", VOTE_RULES)
+def test_every_vote_rule_is_accepted_with_its_own_normalization(rule):
+    config = vote(rule=rule)
+    assert config.trained_roles() == config.credited_roles() == ("voter_0", "voter_1", "voter_2")
+    assert config.rows_per_prompt(4) == 12 and config.solo_count(4) == 0
+
+
+def test_every_round_of_every_voter_is_trained():
+    assert vote(n_voters=5, rounds=3).rows_per_prompt(2) == 2 * 5 * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"n_voters": 1}, "n_voters is 1: one voter is no vote"),
+        ({"n_voters": 65}, "set 2..64"),
+        ({"tie": "expect"}, "did you mean 'expected'?"),
+        ({"rounds": 0}, "rounds is 0: set at least 1"),
+        ({"share_reasoning": True}, "share_reasoning needs a second round"),
+        ({"personas": ["bold"]}, "personas has 1 entries for 3 voters"),
+        ({"temperatures": [1.0, 0.0, 1.0]}, "temperatures has 0.0: greedy samples"),
+        ({"temperatures": ["hot"] * 3}, "set a list of numbers"),
+        ({"templates": ["math", "toy", "chess"]}, "templates is 'chess'"),
+        ({"max_tokens": 0}, "max_tokens is 0: set at least 1"),
+        ({"rule": "resampled", "n": 1}, "resampled compares a voter's ballots over the sessions of one prompt, and n = 1"),
+        ({"rule": "resampled", "rounds": 2}, "needs voters that answer independently"),
+        ({"rule": "shapley", "n_voters": 11}, "shapley is exact up to 10 voters, got 11"),
+        ({"rule": "own_correctness", "n": 1}, "every advantage would be 0"),
+        ({"rule": "shared", "normalize": "history"}, "set ccpo.credit.rule=shared_history"),
+        ({"rule": "counterfactual"}, "allowed: leave_one_out"),
+    ],
+)
+def test_impossible_votes_are_refused(settings, expected):
+    with pytest.raises(ConfigError) as error:
+        vote(**settings)
+    assert expected in str(error.value)
+
+
+def test_settings_of_the_other_topology_are_refused():
+    with pytest.raises(ConfigError, match="ccpo.credit.k_solo belongs to the dyad's rules"):
+        CcpoConfig.from_dict({"topology": "vote", "credit": {"rule": "resampled", "k_solo": 1}}, 4)
+    with pytest.raises(ConfigError, match="ccpo.vote.n_voters is set, and the topology is dyad"):
+        CcpoConfig.from_dict({"vote": {"n_voters": 5}}, 4)
+    with pytest.raises(ConfigError, match="leave_one_out"):
+        CcpoConfig.from_dict({"credit": {"rule": "leave_one_out"}}, 4)

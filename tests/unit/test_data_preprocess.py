@@ -89,6 +89,7 @@ def test_gsm8k_and_limit(source, tmp_path):
         "index": 1,
         "answer_type": "number",
         "question": "How many train 2?",
+        "options": [],
     }
     assert len(rows(tmp_path / "out" / "test.parquet")) == 2
 
@@ -193,6 +194,11 @@ def test_writing_is_repeatable_and_leaves_nothing_on_an_error(tmp_path):
         ({"answer_type": "letter"}, "answer_type"),
         ({"split": "dev"}, "split"),
         ({"index": -1}, "index"),
+        ({"options": ["x", "y"]}, "belong to answer_type 'option'"),
+        ({"options": ["x", "y"], "answer_type": "option", "truth": "C"}, "not the letter of one of the 2 options"),
+        ({"options": ["x", "y"], "answer_type": "option", "truth": "AB"}, "not the letter"),
+        ({"options": ["x", " "], "answer_type": "option", "truth": "A"}, "non-empty strings"),
+        ({"options": list("uvwxyz"), "answer_type": "option", "truth": "A"}, "only the letters"),
     ],
 )
 def test_rows_are_checked(change, message):

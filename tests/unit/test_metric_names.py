@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ccpo.config import RULES, CcpoConfig
+from ccpo.config import DYAD_RULES, CcpoConfig
 from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
-from ccpo.metrics import reducible, session_rates
+from ccpo.metrics import reducible, session_rates, validation_scores
 from ccpo.types import EMPTIED, REASON, SOLO, THINK, CreditTable
 
 TRAINER = Path(__file__).parents[2] / "ccpo" / "verl_plugin" / "trainer.py"
@@ -21,11 +21,15 @@ ROWS = [
     for role in (THINK, REASON, SOLO)
 ]
 
+VOTES = CreditTable.from_rows(
+    [("prompt", session, f"voter_{i}", 0.5, ballot, "a") for session in (0, 1) for i, ballot in enumerate("aab" if session else "abb")]
+)
+
 
 def step_metrics() -> set[str]:
     """Of two steps of every rule, with and without trained solo answers."""
     names: set[str] = set()
-    for rule in RULES:
+    for rule in DYAD_RULES:
         for train_solo in (False, True):
             if train_solo and rule in ("paper_v1", "event_v2"):
                 continue
@@ -35,24 +39,30 @@ def step_metrics() -> set[str]:
                 result = compute_advantages(CreditTable.from_rows(ROWS), config, state)
                 state = result.state
                 names |= set(result.metrics)
-    return names
+    vote = CcpoConfig.from_dict({"topology": "vote", "credit": {"rule": "leave_one_out"}}, n=2)
+    return names | set(compute_advantages(VOTES, vote, HistoryState()).metrics)
 
 
 def session_metrics() -> set[str]:
     flags = dict.fromkeys(("parsed", "truncated", "leaked", "cut"), False)
-    return set(session_rates([{"role": role, "session": 0, **flags} for role in (THINK, SOLO, EMPTIED, REASON)], 1))
+    return set(session_rates([{"role": role, "session": 0, **flags} for role in (THINK, SOLO, EMPTIED, REASON, "voter_0")], 1))
+
+
+def validation_metrics() -> set[str]:
+    fact = {"session": 0, "reward": 1.0, "final": True, "ballot": "a", "truth": "a"}
+    teams = ((THINK, SOLO, EMPTIED, REASON), ("voter_0", "voter_1"))
+    return {f"/{name}" for team in teams for name in validation_scores([{**fact, "role": role} for role in team], "expected")}
 
 
 def trainer_names() -> set[str]:
-    """Fixed parts of every ``a/{b}/c`` in the trainer, and its names of accuracies."""
+    """Fixed parts of every ``a/{b}/c`` in the trainer."""
     tree = ast.parse(TRAINER.read_text())
     texts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
-    texts += [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "ACCURACY"]
     parts = {part.value for text in texts for part in ast.walk(text) if isinstance(part, ast.Constant)}
     return {part for part in parts if isinstance(part, str) and " " not in part}
 
 
-NAMES = sorted({f"ccpo/{name}" for name in step_metrics() | session_metrics()} | trainer_names())
+NAMES = sorted({f"ccpo/{name}" for name in step_metrics() | session_metrics()} | validation_metrics() | trainer_names())
 
 
 def test_the_names_were_found():
@@ -66,7 +76,10 @@ def test_the_names_were_found():
         "ccpo/contribution/help_rate",
         "ccpo/sessions/dropped_rate",
         "ccpo/emptied/parse_failure_rate",
-        "team_accuracy",
+        "/team_accuracy",
+        "/voter_0_accuracy",
+        "ccpo/vote/pivotal_rate",
+        "ccpo/vote/credit_wrong",
         "/marginal_contribution",
     ):
         assert name in NAMES

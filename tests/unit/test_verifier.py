@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ccpo import verifier
-from ccpo.verifier import UNPARSED, Verdict, looks_like_answer, strip_answer, timeouts, verify
+from ccpo.verifier import UNPARSED, Verdict, label, looks_like_answer, same_answer, strip_answer, timeouts, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 WRONG = "wrong"
@@ -116,6 +116,156 @@ def test_answers_are_normalized_for_ballots():
     assert verify("\\boxed{\\dfrac{1}{2} }", "7").answer == verify("\\boxed{$\\frac{1}{2}$}", "7").answer
     assert verify("it is 72.0 dollars", "7", "number").answer == "72"
     assert verify("answer is (b)", "A", "option") == Verdict("B", 0.0, True)
+
+
+OPTION_FORMS = [
+    *("B", "(B)", "[B]", "B.", "B)", "B:", "**B**", "**(B)**", "B. some text", "(B) some text", "**B. some text**"),
+    *("answer is b", "The answer is (b).", "Answer: B", "**Answer: B**", "Answer:\nB", "The correct answer is B."),
+    *("The answer is B, since it fits", "The answer is: \n\n**B. some text**", "final answer: \\textbf{B}"),
+    *("\\boxed{B}", "\\boxed{b}", "$\\boxed{\\text{B}}$", "\\boxed{\\mathrm{(B)}}"),
+    *("\\boxed{B. some text}", "\\boxed{(B) x}"),
+    *("\\boxed{\\text{B. some text}}", "\\boxed{Option B}", "\\[ \\boxed{ B } \\]"),
+    *("Option B", "option (b)", "The correct option is B", "I choose B", "I choose B.", "I choose: B"),
+    *("So I'd pick **B** because it fits.", "I will go with option (B)", "I'll select B, not C"),
+    *("B is correct", "**B** is correct.", "(B) is the best option", "Not A: B is the right answer"),
+]
+
+
+@pytest.mark.parametrize("text", OPTION_FORMS)
+def test_every_form_of_a_letter(text):
+    assert verify(text, "B", "option") == Verdict("B", 1.0, True)
+    assert verify(text, "C", "option", ["p", "q", "r", "s"]) == Verdict("B", 0.0, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["I choose a different way", "I choose to wait", "a is correct", "I would not choose B", "So, B or C"]
+)
+def test_no_form_of_a_letter(text):
+    assert verify(text, "B", "option") == UNPARSED
+
+
+CITIES = ["Paris, the capital.", "Rome", "Paris, the capital of France", "E", "B"]
+
+
+@pytest.mark.parametrize(
+    "text, letter",
+    [
+        ("\\boxed{Rome}", "B"),
+        ("\\boxed{\\text{paris,  THE capital}}", "A"),
+        ("\\boxed{Paris,the capital of France!}", "C"),
+        ("\\boxed{Paris}", None),
+        ("Rome, or\n\\boxed{Paris}", None),
+        ("\\boxed{Rome} or rather \\boxed{Rome", None),
+        ("The answer is **Rome**.\nI am sure.", "B"),
+        ("Answer:\n\n\"Rome\"", "B"),
+        ("The answer is not Rome.", None),
+        ("Paris was my first thought.\n\n  rome.\n", "B"),
+        ("Rome\nis a city", None),
+        ("\\boxed{C} although Rome", "C"),
+        ("\\boxed{B}", "B"),  # letters go first, also when an option's text is a letter
+        ("\\boxed{}", None),
+        ("", None),
+    ],
+)
+def test_the_text_of_an_option_is_a_choice(text, letter):
+    assert verify(text, "B", "option", CITIES) == (UNPARSED if letter is None else Verdict(letter, letter == "B", True))
+    if letter == "A":
+        assert verify(text, "B", "option") == UNPARSED
+
+
+def test_equal_options_cannot_be_told_apart_by_text():
+    assert verify("\\boxed{rome}", "A", "option", ["Rome", "rome.", "Oslo"]) == UNPARSED
+    assert verify("\\boxed{Oslo}", "A", "option", ["Rome", "rome.", "Oslo"]).answer == "C"
+
+
+def test_a_letter_beyond_the_options_is_no_choice():
+    assert verify("\\boxed{E}", "D", "option") == Verdict("E", 0.0, True)
+    assert verify("\\boxed{E}", "D", "option", ["p", "q", "r", "s"]) == UNPARSED
+    assert verify("\\boxed{E}", "D", "option", ["F", "G", "H", "E"]) == Verdict("D", 1.0, True)
+
+
+@pytest.mark.parametrize(
+    "truth, options, message", [("D", ["p", "q", "r"], "not one letter A-C"), ("A", ["x"] * 6, "6 options")]
+)
+def test_options_that_do_not_fit_raise(truth, options, message):
+    with pytest.raises(ValueError, match=message):
+        verify("\\boxed{A}", truth, "option", options)
+
+
+def test_long_texts_are_compared_quickly():
+    long = "word " * 10_000
+    start = time.monotonic()
+    assert verify(f"The answer is {long}", "D", "option", ["x", "y", "z", long]) == Verdict("D", 1.0, True)
+    blanks = " " * 90_000
+    for text in ("answer is " * 10_000, "I choose " * 10_000, f"answer:{blanks}x", "\\" * 90_000, f"I{blanks}choose"):
+        assert verify(text, "A", "option", ["x", "y", "z", "w"]).answer in (None, "A")
+    assert time.monotonic() - start < 2.0
+
+
+@pytest.mark.parametrize(
+    "spellings, expected",
+    [
+        (["7", "007", "7.0", "7.", "+7", "\\frac{14}{2}"], "7"),
+        (["1/2", "2/4", "0.5", ".50", "\\frac{1}{2}", "\\frac12", "\\dfrac{1}{2}", "-\\frac{-1}{2}"], "1/2"),
+        (["-0", "0", "0.0"], "0"),
+        (["1,000", "1000"], "1000"),
+        (["1/0"], "1/0"),
+        (["\\frac123"], "\\frac123"),  # 3/2 in LaTeX, not 12/3
+        (["3 1/2"], "3 1/2"),
+        (["9" * 400 + ".5"], "1" + "9" * 399 + "9/2"),
+        (["x+1"], "x+1"),
+        ([""], ""),
+    ],
+)
+def test_labels(spellings, expected):
+    assert {label(spelling, "boxed") for spelling in spellings} == {expected}
+    assert label(expected, "boxed") == expected
+    for spelling in spellings[:3]:
+        verdict = verify(f"\\boxed{{{spelling}}}", "\\pi")
+        assert verdict == UNPARSED or label(verdict.answer, "boxed") == expected
+
+
+def test_labels_of_other_types_are_the_answers():
+    assert label("1/2", "number") == "1/2" and label("B", "option") == "B"
+    with pytest.raises(ValueError, match="answer_type"):
+        label("1", "letter")
+    with pytest.raises(ValueError, match="answer_type"):
+        same_answer("1", "1", "letter")
+
+
+@pytest.mark.parametrize(
+    "a, b, same",
+    [
+        ("0.5", "\\frac{1}{2}", True),
+        ("0.333333", "\\frac{1}{3}", False),
+        ("x+1", "1+x", True),
+        ("x+1", "x+2", False),
+        ("2\\sqrt2", "\\sqrt8", True),
+        ("5cm", "5", True),
+        ("odd", "even", False),
+        ("x\\ne5", "5", False),
+        ("1001_2", "1001_3", False),
+        ("9^{9^{9^{9}}}", "3", False),
+        ("", "3", False),
+        ("", "", True),
+    ],
+)
+def test_same_answer(a, b, same):
+    assert same_answer(a, b, "boxed") is same
+    assert same_answer(b, a, "boxed") is same
+
+
+def test_answers_of_other_types_need_no_algebra():
+    assert same_answer("B", "B", "option") and not same_answer("B", "C", "option")
+    assert same_answer("1/2", "1/2", "number") and not same_answer("1/2", "2", "number")
+
+
+def test_answers_that_take_too_long_are_different():
+    before = timeouts()
+    start = time.monotonic()
+    assert same_answer("\\sum_{i=1}^{10^9} \\sin(i)^{999}", "\\pi", "boxed") is False
+    assert timeouts() == before + 1
+    assert time.monotonic() - start < 2.0
 
 
 @pytest.mark.parametrize(

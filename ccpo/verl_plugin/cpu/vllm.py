@@ -28,4 +28,18 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
 
         receiver = BucketedWeightReceiver(zmq_handle=self._get_zmq_handle(), device=self.device, use_shm=use_shm)
         receiver.receive_weights(on_bucket_received=keep)
-        self.model_runner.reload_weights(weights_iterator=iter(received))
+        reload_model(self.model_runner, received)
+
+
+def reload_model(model_runner: Any, weights: list[tuple[str, torch.Tensor]]) -> None:
+    """Give vLLM's model new weights, in the checkpoint's layout.
+
+    vLLM 0.28 forgets one layer: an output layer that is tied to the embedding is not in the checkpoint, so its packed copy of the
+    old weights stays. It would go on sampling from the old (at first: random) output weights.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    model_runner.reload_weights(weights_iterator=iter(weights))
+    for layer in model_runner.get_model().modules():
+        if isinstance(layer, ParallelLMHead):
+            layer.quant_method.process_weights_after_loading(layer)

@@ -1,0 +1,105 @@
+"""The team's value of a vote: plurality of the ballots, and what a tie is worth.
+
+A ballot is a hashable label (answers that mean the same have one label); None is an abstention, which is no ballot and never part
+of a tie. ``truth`` is the correct label. With T the labels that share the highest count,
+
+    value = 1[truth in T] / |T|        tie "expected": a uniform draw among the tied; the default
+            1[T = {truth}]             tie "fail": a tie scores 0
+            1[truth in T]              tie "optimistic"
+            1[first of T = truth]      tie "first": the tied answer that the voter with the lowest index gave
+
+and 0 if everyone abstains. Taking one of three voters away leaves two ballots, so every split pair is a tie: the tie rule is part of
+the credit rule. Source: our construction (the paper does not say what a tie is worth).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+TIES = ("expected", "fail", "optimistic", "first")
+
+
+def check_tie(tie: str) -> None:
+    """Raise ValueError for an unknown tie rule."""
+    if tie not in TIES:
+        raise ValueError(f"tie is {tie!r}: it decides what a split vote is worth; set one of {', '.join(TIES)}")
+
+
+def vote_value(ballots: Sequence[Hashable | None], truth: Hashable, tie: str = "expected") -> float:
+    """Value in [0, 1] of one vote.
+
+    Args:
+        ballots: one label per voter, None for an abstention; any number of voters.
+        truth: the correct label, not None.
+        tie: one of TIES.
+
+    Raises:
+        ValueError: unknown tie rule.
+
+    Source: equations at the top of this module.
+    """
+    check_tie(tie)
+    counts = Counter(ballot for ballot in ballots if ballot is not None)
+    right = counts.pop(truth, 0)
+    value = count_value(right, counts.values(), tie)
+    if tie == "first" and value == 1.0 and right in counts.values():  # optimistic says: truth is among the tied
+        return float(next(b for b in ballots if b == truth or counts.get(b) == right) == truth)
+    return value
+
+
+def count_value(right: int, others: Sequence[int], tie: str) -> float:
+    """Value of a vote with ``right`` correct ballots and ``others``: the count of each wrong label.
+
+    For tie "first", which counts alone do not decide, this is the optimistic value.
+    """
+    tied = 1
+    for count in others:
+        if count > right:
+            return 0.0
+        tied += count == right
+    if right == 0:
+        return 0.0
+    if tie == "expected":
+        return 1.0 / tied
+    return 1.0 if tied == 1 or tie != "fail" else 0.0
+
+
+def winners(ballots: Sequence[Hashable | None]) -> list[Hashable]:
+    """The labels that share the highest count, in the order of their first ballot; empty if everyone abstains."""
+    counts = Counter(ballot for ballot in ballots if ballot is not None)
+    return [label for label, count in counts.items() if count == max(counts.values())]
+
+
+def values_of_counts(counts_TK: np.ndarray, truth: int | None, tie: str) -> np.ndarray:
+    """(T,) values of T votes, each given as the count of every label; ``truth``: column of the truth, None if nobody gave it.
+
+    Not for tie "first".
+    """
+    if truth is None:
+        return np.zeros(len(counts_TK))
+    top_T = counts_TK.max(axis=1)
+    right_T = (counts_TK[:, truth] == top_T) & (top_T > 0)
+    if tie == "optimistic":
+        return right_T.astype(float)
+    tied_T = (counts_TK == top_T[:, None]).sum(axis=1)
+    return right_T / tied_T if tie == "expected" else (right_T & (tied_T == 1)).astype(float)
+
+
+def values_of_codes(codes_TV: np.ndarray, labels: int, truth: int | None, tie: str) -> np.ndarray:
+    """(T,) values of T votes of V voters; ballots are codes 0..labels-1, -1 for an abstention."""
+    counts_TK = counts_of_codes(codes_TV, labels)
+    if tie != "first" or truth is None:
+        return values_of_counts(counts_TK, truth, tie)
+    top_T = counts_TK.max(axis=1)
+    cast_TV = codes_TV >= 0
+    own_TV = np.where(cast_TV, np.take_along_axis(counts_TK, np.maximum(codes_TV, 0), axis=1), -1)
+    first_T = (own_TV == top_T[:, None]).argmax(axis=1)
+    return ((codes_TV[np.arange(len(codes_TV)), first_T] == truth) & (top_T > 0)).astype(float)
+
+
+def counts_of_codes(codes_TV: np.ndarray, labels: int) -> np.ndarray:
+    """(T, labels) ballots per label."""
+    return (codes_TV[:, :, None] == np.arange(max(1, labels))).sum(axis=1)
