@@ -26,6 +26,23 @@ from ccpo.verl_plugin.trajectory import RoleOutput
 
 logger = logging.getLogger(__name__)
 
+
+class _Once(logging.Filter):
+    """Lets every message of a logger through once."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record.getMessage() not in self.seen
+        self.seen.add(record.getMessage())
+        return new
+
+
+# verl builds an agent loop per session, and each warns that the model has no token builder of its own: thousands of lines a step.
+logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").addFilter(_Once())
+
 _PARSED: dict[int, tuple[DictConfig, CcpoConfig]] = {}
 
 

@@ -158,7 +158,7 @@ def test_own_correctness_is_one_for_the_truth_and_zero_for_a_wrong_answer_or_an_
 def test_hand_worked_marginal_and_resampled():
     """Two voters, three sessions, expected ties: CC, CW, WC. Each voter gave C, C, W in some order."""
     sessions = [_ballots("CC"), _ballots("CW"), _ballots("WC")]
-    # marginal, voter 0: session 0: 1 - mean(R(C, C), R(W, C)) = 1 - 3/4; session 1: 1/2 - mean(1/2, 0); session 2: 1/2 - 1
+    # marginal, voter 0: session 0: 1 - (1 + 1/2)/2; session 1: 1/2 - (1/2 + 0)/2; session 2: 1/2 - (1 + 1)/2.
     # Voter 1 is the same with sessions 1 and 2 exchanged.
     assert _close_table(marginal(sessions, "C"), [(F(1, 4), F(1, 4)), (F(1, 4), F(-1, 2)), (F(-1, 2), F(1, 4))])
     # resampled: Q(C) = 2/3 * 1 + 1/3 * 1/2 = 5/6, Q(W) = 2/3 * 1/2 = 1/3
@@ -178,7 +178,7 @@ def test_a_single_session_has_nothing_to_compare_with(rule, word):
     assert _close_table(rule([_ballots(word)], "C"), [[0] * len(word)])
 
 
-# --------------------------------------------------------------------------------------------- the second implementation
+# ------------------------------------------------------------------------------------------- the second implementation
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
@@ -218,14 +218,14 @@ def test_five_voters_and_six_labels_equal_the_reference(tie):
 
 @pytest.mark.parametrize("tie", ["expected", "first"])
 def test_resampled_of_too_many_combinations_is_drawn_close_to_the_exact_value_and_repeatable(tie):
-    """Three voters with 38 different ballots each: 54,872 combinations. 2,000 draws have a standard error of 0.011."""
+    """Three voters, 38 different ballots each: 54,872 combinations. 2,000 draws have a standard error of 0.011."""
     draw = random.Random(5)
     cast = ["C"] * 23 + [None] * 2 + [f"W{i}" for i in range(36)]
     sessions = list(zip(*(draw.sample(cast, k=len(cast)) for _ in range(3)), strict=True))
     got = resampled(sessions, "C", tie)
     want = reference.resampled_of_voter(1, sessions, "C", tie)  # of one voter: the reference is slow
-    assert max(abs(row[1] - exact) for row, exact in zip(got, want, strict=True)) < 0.04
-    assert max(want) > 0.25  # the tolerance is small beside the credit
+    assert max(abs(row[1] - exact) for row, exact in zip(got, want, strict=True)) < 0.02
+    assert max(want) > 0.15  # the tolerance is small beside the credit
     assert resampled(sessions, "C", tie) == got
 
 
@@ -311,13 +311,11 @@ def _voters(labels: tuple, count: int) -> list[dict]:
     return voters
 
 
-CASES = {  # name: (labels, voters, sessions, tie rules)
-    "two voters, two sessions": (LABELS, 2, 2, ALL_TIES),
-    "two voters, three sessions": (("C", "W", None), 2, 3, ALL_TIES),
-    "three voters, two sessions": (("C", "W", None), 3, 2, ALL_TIES),
-    "three voters, four labels": (LABELS, 3, 2, ("expected",)),
+CASES = {  # name: (labels, voters, sessions)
+    "two voters, two sessions": (LABELS, 2, 2),
+    "two voters, three sessions": (("C", "W", None), 2, 3),
+    "three voters, two sessions": (("C", "W", "X"), 3, 2),
 }
-RUNS = [(name, tie) for name, case in CASES.items() for tie in case[3]]
 
 RULES_OF_A_SESSION = {"leave_one_out": leave_one_out, "shared": lambda b, t, tie: [vote_value(b, t, tie)] * len(b)}
 RULES_OF_A_PROMPT = {"marginal": marginal, "resampled": resampled}
@@ -345,12 +343,13 @@ def test_leave_one_out_is_unbiased_for_the_team_reward(rule, tie):
     assert _gap(got, want) <= TOLERANCE
 
 
-@pytest.mark.parametrize(("case", "tie"), RUNS)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("tie", ALL_TIES)
 @pytest.mark.parametrize("rule", ["marginal", "resampled"])
 def test_marginal_and_resampled_are_unbiased_for_the_team_reward(rule, case, tie):
     """What is subtracted comes from the voter's other sessions, which its ballot does not touch; resampled also needs
     voters that are independent given the prompt, as they are here."""
-    labels, count, n_sessions, _ = CASES[case]
+    labels, count, n_sessions = CASES[case]
     voters = _voters(labels, count)
     want = reference.team_gradient(voters, "C", tie)
     exact_rule, package_rule = getattr(reference, rule), RULES_OF_A_PROMPT[rule]
@@ -365,8 +364,8 @@ def _session_gradient(rule, voters: list[dict]) -> list[dict]:
 
 
 def test_own_correctness_is_not_the_team_gradient():
-    """Its direction for a voter alone differs (it does not care what a wrong voter says, the team does), and so does the
-    weight it gives to one voter against another."""
+    """Its direction for a voter alone differs (it does not care what a wrong voter says, the team does), and so
+    does the weight it gives to one voter against another."""
     voters = _voters(LABELS, 3)
     team = reference.team_gradient(voters, "C", "expected")
     own = _session_gradient(lambda ballots: own_correctness(ballots, "C"), voters)
@@ -396,12 +395,13 @@ def test_shapley_is_not_the_team_gradient():
 
 
 def test_resampled_needs_independent_voters():
-    """Three voters that all read the same fair hint, easy or hard: resampling mixes easy co-voters into hard sessions and
-    gets another gradient. marginal keeps the session's co-voters and stays unbiased."""
+    """Three voters that all read the same fair hint, easy or hard: resampling mixes easy co-voters into hard
+    sessions and gets another gradient. marginal keeps the session's co-voters and stays unbiased."""
     right = {"easy": (F(9, 10), F(4, 5), F(3, 4)), "hard": (F(2, 5), F(1, 5), F(1, 10))}
     policies = {hint: [{"C": p, "W": 1 - p} for p in of_hint] for hint, of_hint in right.items()}
     want = {hint: reference.team_gradient(voters, "C", "expected") for hint, voters in policies.items()}
-    for rule, unbiased in ((reference.marginal, True), (reference.resampled, False), (marginal, True), (resampled, False)):
+    rules = {reference.marginal: True, marginal: True, reference.resampled: False, resampled: False}
+    for rule, unbiased in rules.items():
         got = {hint: [dict.fromkeys("CW", 0) for _ in voters] for hint, voters in policies.items()}
         draws = [(hint, b, float(p)) for hint, voters in policies.items() for b, p in reference.outcomes(voters)]
         for (hint, ballots, p), (_, other, q) in itertools.product(draws, repeat=2):
@@ -424,8 +424,8 @@ CORRELATION = {  # accuracy in tenths: shared, leave-one-out (expected), leave-o
 
 @pytest.mark.parametrize("tenths", CORRELATION)
 def test_correlation_of_credit_with_own_correctness(tenths):
-    """Three voters of equal accuracy whose wrong answers are all the same answer. The marginal column is its limit of many
-    sessions: here the other sessions of the prompt hold each ballot exactly as often as the voter gives it."""
+    """Three voters of equal accuracy whose wrong answers are all the same answer. The marginal column is its limit of
+    many sessions: here the other sessions of the prompt hold each ballot exactly as often as the voter gives it."""
     voter = {"C": F(tenths, 10), "W": F(10 - tenths, 10)}
     others = [(ballot,) * 3 for ballot in "C" * tenths + "W" * (10 - tenths)]
     columns: list[list] = [[], [], [], []]

@@ -44,7 +44,9 @@ class Server:
 
     async def generate(self, request_id, *, prompt_ids, sampling_params):
         prompt = self.tokenizer.decode(prompt_ids)
-        if "Think." in prompt:
+        if "Vote" in prompt:
+            role = "vote"
+        elif "Think." in prompt:
             role = THINK
         elif "Thought: " not in prompt:
             role = SOLO
@@ -320,3 +322,59 @@ def test_a_long_thought_is_cut_to_reasons_budget(rollout):
         if facts["role"] == REASON
     ] == [31] * 4
     assert all(facts["cut"] for facts in done.column("ccpo") if facts["role"] == THINK)
+
+
+# ------------------------------------------------------------------------------------------------------------------ votes
+
+VOTE = {
+    "ccpo.topology": "vote",
+    "ccpo.credit.rule": "leave_one_out",
+    "actor_rollout_ref.rollout.agent.default_agent_loop": "ccpo_vote",
+    "ccpo.vote.max_tokens": 16,
+}
+
+
+def test_a_session_is_one_row_per_voter_with_ballot_and_value(rollout):
+    answers = {0: RIGHT % truth(0), 1: "3+4=7, " + RIGHT % truth(0), 2: WRONG}
+    count = iter(range(100))
+    done, _ = rollout(lambda role: answers[next(count) % 3], settings=VOTE)
+    assert done.sessions() == {session: ["voter_0", "voter_1", "voter_2"] for session in range(4)}
+    assert all(columns == done.columns[0] for columns in done.columns)
+    for facts, scores in zip(done.column("ccpo"), done.column("rm_scores"), strict=True):
+        assert facts["truth"] == truth(0) and facts["final"]
+        assert facts["reward"] == pytest.approx(float(scores.sum()))
+    cast = [facts["ballot"] for facts in done.column("ccpo")]
+    assert set(cast) <= {truth(0), "none"} and len(cast) == 12
+
+
+def test_voters_have_their_own_seeds_temperatures_and_personas(rollout):
+    settings = {**VOTE, "ccpo.vote.temperatures": [0.5, 1.0, 1.5], "ccpo.vote.personas": ["", "Vote boldly.", "Vote slowly."]}
+    _, server = rollout(settings=settings)
+    assert len(set(server.sent("seed", "vote"))) == 12
+    by_persona = {
+        persona: {params["temperature"] for _, prompt, params in server.requests if persona in prompt.partition("user")[0]}
+        for persona in ("Vote. Vote boldly.", "Vote. Vote slowly.")
+    }
+    assert by_persona == {"Vote. Vote boldly.": {1.0}, "Vote. Vote slowly.": {1.5}}
+    _, server = rollout(settings=settings, split="test")
+    assert server.sent("temperature", "vote") == [0.7] * 3, "validation keeps its own"
+
+
+def test_a_second_round_reads_the_first_and_has_its_own_seed(rollout):
+    settings = {**VOTE, "ccpo.vote.rounds": 2, "ccpo.vote.n_voters": 2}
+    done, server = rollout(lambda role: RIGHT % "3", settings=settings)
+    assert done.sessions() == {session: ["voter_0", "voter_1"] * 2 for session in range(4)}
+    assert sorted(facts["final"] for facts in done.column("ccpo")) == [False] * 8 + [True] * 8
+    assert sum("Votes: Voter 2: 3" in prompt for _, prompt, _ in server.requests) == 4
+    assert len(set(server.sent("seed", "vote"))) == 16
+
+
+def test_a_session_with_a_failed_voter_is_dropped_whole(rollout):
+    failures = iter([RuntimeError("server lost")])
+    done, _ = rollout(lambda role: next(failures, WRONG), settings=VOTE)
+    assert len(done.sessions()) == 3 and all(len(roles) == 3 for roles in done.sessions().values())
+
+
+def test_verls_warning_about_the_token_builder_comes_once(rollout, caplog):
+    rollout(settings=VOTE)
+    assert sum("Continuous Token builder" in record.getMessage() for record in caplog.records) <= 1

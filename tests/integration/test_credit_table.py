@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("transfer_queue")
 
+import numpy as np  # noqa: E402
 from tensordict import NonTensorStack, TensorDict  # noqa: E402
 from transfer_queue import KVBatchMeta  # noqa: E402
 
@@ -107,3 +108,13 @@ def test_a_step_whose_sessions_were_all_dropped_has_no_rows(monkeypatch):
 
     monkeypatch.setattr(credit_table.tq, "kv_batch_get", kv_batch_get)
     assert read([]) == []
+
+
+def test_earlier_turns_of_a_role_share_its_last_turns_advantage(stored):
+    facts = {"prompt": ("data", 0), "reward": 1.0, "ballot": "a", "truth": "a"}
+    for index, (role, final) in enumerate([("voter_0", False), ("voter_1", False), ("voter_0", True), ("voter_1", True)]):
+        stored[f"u_0_{index}"] = {**facts, "role": role, "final": final}
+    rows = read(dict(stored))
+    final = [row for row in rows if row.facts["final"]]
+    spread = credit_table.spread(rows, final, np.array([2.0, -1.0]))
+    assert spread == {"u_0_0": 2.0, "u_0_1": -1.0, "u_0_2": 2.0, "u_0_3": -1.0}
