@@ -73,33 +73,38 @@ def winners(ballots: Sequence[Hashable | None]) -> list[Hashable]:
     return [label for label, count in counts.items() if count == max(counts.values())]
 
 
-def values_of_counts(counts_TK: np.ndarray, truth: int | None, tie: str) -> np.ndarray:
-    """(T,) values of T votes, each given as the count of every label; ``truth``: column of the truth, None if nobody gave it.
+def values_of_counts(counts_K: np.ndarray, truth: int | None, tie: str) -> np.ndarray:
+    """Values of many votes at once.
 
-    Not for tie "first".
+    Args:
+        counts_K: (K, ...) ballots of each of K labels; the other axes are votes.
+        truth: row of the truth, None if nobody gave it.
+        tie: one of TIES but "first".
+
+    Returns:
+        (...) values.
     """
     if truth is None:
-        return np.zeros(len(counts_TK))
-    top_T = counts_TK.max(axis=1)
-    right_T = (counts_TK[:, truth] == top_T) & (top_T > 0)
+        return np.zeros(counts_K.shape[1:])
+    top = counts_K.max(axis=0)
+    right = (counts_K[truth] == top) & (top > 0)
     if tie == "optimistic":
-        return right_T.astype(float)
-    tied_T = (counts_TK == top_T[:, None]).sum(axis=1)
-    return right_T / tied_T if tie == "expected" else (right_T & (tied_T == 1)).astype(float)
+        return right.astype(float)
+    tied = (counts_K == top).sum(axis=0, dtype=np.int16)
+    return right / tied if tie == "expected" else (right & (tied == 1)).astype(float)
 
 
 def values_of_codes(codes_TV: np.ndarray, labels: int, truth: int | None, tie: str) -> np.ndarray:
     """(T,) values of T votes of V voters; ballots are codes 0..labels-1, -1 for an abstention."""
-    counts_TK = counts_of_codes(codes_TV, labels)
+    counts_KT = counts_of_codes(codes_TV, labels)
     if tie != "first" or truth is None:
-        return values_of_counts(counts_TK, truth, tie)
-    top_T = counts_TK.max(axis=1)
-    cast_TV = codes_TV >= 0
-    own_TV = np.where(cast_TV, np.take_along_axis(counts_TK, np.maximum(codes_TV, 0), axis=1), -1)
+        return values_of_counts(counts_KT, truth, tie)
+    top_T = counts_KT.max(axis=0)
+    own_TV = np.where(codes_TV >= 0, np.take_along_axis(counts_KT.T, np.maximum(codes_TV, 0), axis=1), -1)
     first_T = (own_TV == top_T[:, None]).argmax(axis=1)
     return ((codes_TV[np.arange(len(codes_TV)), first_T] == truth) & (top_T > 0)).astype(float)
 
 
 def counts_of_codes(codes_TV: np.ndarray, labels: int) -> np.ndarray:
-    """(T, labels) ballots per label."""
-    return (codes_TV[:, :, None] == np.arange(max(1, labels))).sum(axis=1)
+    """(labels, T) ballots of each label."""
+    return (codes_TV == np.arange(max(1, labels))[:, None, None]).sum(axis=2, dtype=np.int16)

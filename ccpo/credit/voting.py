@@ -238,8 +238,16 @@ _Choices = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # per voter: distinc
 def _exact_values(choices: _Choices, sessions: int, labels: int, truth: int | None, tie: str) -> list[np.ndarray]:
     """Q_i of each distinct ballot of voter i: the table of all combinations' values, averaged over the co-voters."""
     shape = tuple(len(found) for found, _, _ in choices)
-    codes_TV = np.stack([found[axis.ravel()] for (found, _, _), axis in zip(choices, np.indices(shape), strict=True)], axis=1)
-    values = values_of_codes(codes_TV, labels, truth, tie).reshape(shape)
+    axes = [found[axis] for (found, _, _), axis in zip(choices, np.indices(shape, sparse=True), strict=True)]
+    if tie == "first":
+        codes_TV = np.stack([axis.ravel() for axis in np.broadcast_arrays(*axes)], axis=1)
+        values = values_of_codes(codes_TV, labels, truth, tie).reshape(shape)
+    else:
+        of_label = np.arange(max(1, labels)).reshape(-1, *(1,) * len(shape))
+        counts = np.zeros((len(of_label), *shape), dtype=np.int16)
+        for axis in axes:
+            counts += axis == of_label
+        values = values_of_counts(counts, truth, tie)
     shares = [counts / sessions for _, _, counts in choices]
     out = []
     for voter in range(len(choices)):
@@ -255,10 +263,10 @@ def _drawn_values(codes_SV: np.ndarray, choices: _Choices, labels: int, truth: i
     sessions, voters = codes_SV.shape
     drawn_TV = np.random.default_rng(0).integers(sessions, size=(DRAWS, voters))
     codes_TV = codes_SV[drawn_TV, np.arange(voters)]
-    counts_TK = counts_of_codes(codes_TV, labels)
+    counts_KT = counts_of_codes(codes_TV, labels)
     out = []
     for voter, (found, _, _) in enumerate(choices):
-        without_TK = counts_TK - counts_of_codes(codes_TV[:, voter : voter + 1], labels)
+        without_KT = counts_KT - counts_of_codes(codes_TV[:, voter : voter + 1], labels)
         values = []
         for code in found:
             if tie == "first":
@@ -266,8 +274,8 @@ def _drawn_values(codes_SV: np.ndarray, choices: _Choices, labels: int, truth: i
                 swapped_TV[:, voter] = code
                 values.append(values_of_codes(swapped_TV, labels, truth, tie).mean())
             else:
-                with_TK = without_TK + counts_of_codes(np.array([[code]]), labels)
-                values.append(values_of_counts(with_TK, truth, tie).mean())
+                with_KT = without_KT + counts_of_codes(np.array([[code]]), labels)
+                values.append(values_of_counts(with_KT, truth, tie).mean())
         out.append(np.array(values))
     return out
 

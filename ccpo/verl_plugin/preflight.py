@@ -51,6 +51,7 @@ def check(config: DictConfig) -> list[str]:
         problems += _budget_problems(config, settings, tokenizer, questions)
     if settings:
         notes += _temperature_notes(config, settings)
+        notes += _copies_notes(config, settings)
     if problems:
         raise ConfigError(problems)
     return notes
@@ -237,4 +238,16 @@ def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
         "gradient is then biased towards the rollout's temperature"
         for name, value in set_to.items()
         if value is not None and value != base
+    ]
+
+
+def _copies_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
+    validation = config.actor_rollout_ref.rollout.val_kwargs
+    if settings.topology != "vote" or len(set(voters_of(settings.vote, settings.prompts))) > 1:
+        return []
+    if validation.do_sample and validation.temperature > 0:
+        return []
+    return [
+        "validation is greedy and all voters have one prompt: they give one answer, and the vote shows nothing; set "
+        "actor_rollout_ref.rollout.val_kwargs.do_sample=true and val_kwargs.temperature=1.0, or ccpo.vote.personas"
     ]

@@ -274,3 +274,48 @@ def test_the_command_stops_before_ray_with_one_message(tmp_path):
     assert "did you mean 'counterfactual'?" in message and "none.parquet does not exist" in message
     assert "Traceback" not in done.stderr + done.stdout
     assert not ray_folder.exists() and "ray init kwargs" not in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------------- votes
+
+
+@pytest.fixture
+def vote(config):
+    config.ccpo.topology = "vote"
+    config.ccpo.credit.rule = "leave_one_out"
+    config.actor_rollout_ref.rollout.val_kwargs.do_sample = True
+    config.actor_rollout_ref.rollout.val_kwargs.temperature = 1.0
+    return config
+
+
+def test_a_good_vote_passes(vote):
+    assert preflight.check(vote) == []
+
+
+def test_the_agent_loop_must_be_the_topologys(vote):
+    vote.actor_rollout_ref.rollout.agent.default_agent_loop = "ccpo_dyad"
+    assert "ccpo.topology needs ccpo_vote" in problem(vote)
+
+
+def test_voters_that_validate_greedily_with_one_prompt_are_copies(vote):
+    vote.actor_rollout_ref.rollout.val_kwargs.do_sample = False
+    (note,) = preflight.check(vote)
+    assert "they give one answer, and the vote shows nothing" in note
+    vote.ccpo.vote.personas = ["", "Vote boldly.", "Vote slowly."]
+    assert preflight.check(vote) == []
+
+
+def test_a_voters_own_temperature_is_noted(vote):
+    vote.ccpo.vote.temperatures = [1.0, 1.0, 1.4]
+    (note,) = preflight.check(vote)
+    assert "ccpo.vote.temperatures[2]=1.4 differs from actor_rollout_ref.rollout.temperature=1.0" in note
+
+
+def test_a_second_round_needs_room_for_the_others_answers(vote):
+    vote.data.max_prompt_length = 22
+    first = problem(vote)
+    assert "cannot hold the longest question: " in first
+    vote.data.max_prompt_length = 36
+    assert preflight.check(vote) == []
+    vote.ccpo.vote.rounds = 2
+    assert "cannot hold the longest question and the others' answers" in problem(vote)
