@@ -86,21 +86,24 @@ def vote_metrics(table: CreditTable, credit_R: np.ndarray, advantage_R: np.ndarr
     ``agreement``: share of pairs of voters that cast the same ballot; ``entropy`` of the ballots cast, in nats; ``pivotal_rate``: share
     of voters without whom the value would differ; ``tie_rate``; ``abstention_rate``; ``outvoted_rate``: somebody was right and the
     value is 0; ``credit_right``, ``credit_wrong``: mean credit of right and of wrong ballots (absent without any);
-    ``credit/cosine_with_shared/voters``: see `dyad_metrics`.
+    ``<role>/accuracy``: share of right ballots of one voter; ``credit/cosine_with_shared/voters``: see `dyad_metrics`.
     """
     stats: dict[str, list[float]] = defaultdict(list)
     credit: dict[bool, list[float]] = {True: [], False: []}
+    right: dict[str, list[bool]] = defaultdict(list)
     for rows_SV, sessions, truth in sessions_of(table):
         for rows, ballots in zip(rows_SV, sessions, strict=True):
             for name, value in _session_stats(ballots, truth, tie).items():
                 stats[name].append(value)
             for row, ballot in zip(rows, ballots, strict=True):
+                right[table.role_R[row]].append(ballot is not None and ballot == truth)
                 if ballot is not None:
                     credit[ballot == truth].append(float(credit_R[row]))
     out = {f"vote/{name}": float(np.mean(values)) for name, values in stats.items()}
-    for right, name in ((True, "credit_right"), (False, "credit_wrong")):
-        if credit[right]:
-            out[f"vote/{name}"] = float(np.mean(credit[right]))
+    out |= {f"{role}/accuracy": float(np.mean(values)) for role, values in right.items()}
+    for was_right, name in ((True, "credit_right"), (False, "credit_wrong")):
+        if credit[was_right]:
+            out[f"vote/{name}"] = float(np.mean(credit[was_right]))
     voters = sorted(set(table.role_R))
     if (value := _cosine_with_shared(table, advantage_R, voters)) is not None:
         out["credit/cosine_with_shared/voters"] = value

@@ -32,12 +32,12 @@ def start(data):
     """Start a job in its own session; whatever the test does, nothing of it is left."""
     sessions = []
 
-    def run(out: Path) -> subprocess.Popen:
+    def run(out: Path, topology: str = "dyad", steps: int = STEPS) -> subprocess.Popen:
         command = [
-            *(sys.executable, "recipe/main_ccpo.py", "profile=cpu", "task=last_digit"),
+            *(sys.executable, "recipe/main_ccpo.py", "--config-name", f"ccpo_{topology}", "profile=cpu", "task=last_digit"),
             *(f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
-            *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={STEPS}"),
-            *("trainer.save_freq=2", f"trainer.test_freq={STEPS}"),
+            *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}"),
+            *("trainer.save_freq=2", f"trainer.test_freq={steps}"),
         ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
         log = (out.parent / f"{out.name}.log").open("ab")
@@ -76,11 +76,15 @@ def numbers(out: Path) -> dict:
     }
 
 
-def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_path):
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finish(start(straight), straight)
+TEAM = "val-core/toy/last_digit/team_accuracy"
 
-    job = start(killed)
+
+@pytest.mark.parametrize("topology", ["dyad", pytest.param("vote", marks=pytest.mark.slow)])
+def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_path, topology):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    finish(start(straight, topology), straight)
+
+    job = start(killed, topology)
     deadline = time.monotonic() + LIMIT
     while not (killed / "global_step_2" / "ccpo_state.json").exists():
         assert job.poll() is None and time.monotonic() < deadline, "the job ended before its first checkpoint"
@@ -88,7 +92,7 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
     kill_session(job.pid)
     job.wait(30)
     assert max(step for step, _ in numbers(killed)) < STEPS
-    finish(start(killed), killed)
+    finish(start(killed, topology), killed)
 
     one, two = numbers(straight), numbers(killed)
     # The resumed job first validates where it stands; a kill between a save and the end of its step leaves that step's line
@@ -98,6 +102,16 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
     for key in set(one) & set(two):
         assert two[key] == one[key], key
 
-    team = "val-core/toy/last_digit/team_accuracy"
-    assert one[STEPS, "val"][team] >= one[0, "val"][team] + 0.10  # 6 of the 20 steps of a quickstart
+    assert one[STEPS, "val"][TEAM] >= one[0, "val"][TEAM] + 0.10  # 6 of the 20 steps of a quickstart
     assert (killed / f"global_step_{STEPS}" / "actor").is_dir()
+
+
+def test_voters_learn(start, tmp_path):
+    finish(start(tmp_path / "vote", "vote", steps=4), tmp_path / "vote")
+    logged = numbers(tmp_path / "vote")
+    assert logged[4, "val"][TEAM] >= logged[0, "val"][TEAM] + 0.10
+    assert logged[4, "val"]["val-aux/toy/last_digit/voter_accuracy"] > logged[0, "val"]["val-aux/toy/last_digit/voter_accuracy"]
+    for step in range(1, 5):
+        metrics = logged[step, "train"]
+        assert metrics["ccpo/vote/credit_right"] > 0 > metrics["ccpo/vote/credit_wrong"]
+        assert metrics["ccpo/vote/oracle_accuracy"] >= metrics["ccpo/vote/team_accuracy"]

@@ -37,6 +37,7 @@ def test_numbers_of_four_votes():
     assert found["vote/team_accuracy"] == pytest.approx((1 + 0 + 1 / 3 + 0) / 4)
     assert found["vote/voter_accuracy"] == pytest.approx((2 / 3 + 1 / 3 + 1 / 3 + 0) / 4)
     assert found["vote/oracle_accuracy"] == 3 / 4
+    assert [found[f"voter_{i}/accuracy"] for i in range(3)] == [1 / 2, 1 / 4, 1 / 4]
     assert found["vote/agreement"] == pytest.approx((1 / 3 + 1 / 3 + 0 + 0) / 4)
     two_one = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
     assert found["vote/entropy"] == pytest.approx((2 * two_one + math.log(3) + 0) / 4)
