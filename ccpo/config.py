@@ -240,7 +240,9 @@ def _parse(cls: type, data: Any, path: str, problems: list[str]) -> Any:
         elif is_dataclass(hints[key]):
             values[key] = _parse(hints[key], value, name, problems)
         elif (problem := _type_problem(hints[key], value)) is not None:
-            problems.append(f"{name} is {value!r}: set {problem}")  # the default stands in, so that other checks can go on
+            problems.append(
+                f"{name} is {value!r}: set {problem}"
+            )  # the default stands in, so that other checks can go on
         else:
             listed = hints[key] in (tuple[str, ...], tuple[float, ...])
             values[key] = tuple([value] if isinstance(value, str) else value) if listed else value
@@ -258,7 +260,9 @@ _KINDS = {
 def _type_problem(hint: Any, value: Any) -> str | None:
     """What to set instead when a leaf does not fit its annotation (str, int, float, bool, ``X | None``, tuple of str)."""
     if hint == tuple[str, ...]:
-        fits = isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value))
+        fits = isinstance(value, str) or (
+            isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+        )
         return None if fits else "a list of strings"
     if hint == tuple[float, ...]:
         fits = isinstance(value, (list, tuple)) and all(_type_problem(float, item) is None for item in value)
@@ -277,7 +281,9 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> list[str]:
     if value in allowed:
         return []
     near = difflib.get_close_matches(value, allowed, n=1)
-    return [f"{name} is {value!r}: " + (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(allowed)}"]
+    return [
+        f"{name} is {value!r}: " + (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(allowed)}"
+    ]
 
 
 def _value_problems(config: CcpoConfig, n: int) -> list[str]:
@@ -295,7 +301,9 @@ def _value_problems(config: CcpoConfig, n: int) -> list[str]:
     if not 0 <= history.decay < 1:
         found.append(f"ccpo.history.decay is {history.decay}: 1 would never learn; set it in [0, 1), for example 0.9")
     if history.floor <= 0:
-        found.append(f"ccpo.history.floor is {history.floor}: credit is divided by it; set it above 0, for example 0.05")
+        found.append(
+            f"ccpo.history.floor is {history.floor}: credit is divided by it; set it above 0, for example 0.05"
+        )
     if credit.coefficient is not None and not 0 < credit.coefficient <= 1:
         why = "0 would be shared_history" if credit.coefficient == 0 else "the baseline would add variance"
         found.append(f"ccpo.credit.coefficient is {credit.coefficient}: {why}; set it in (0, 1], or null to fit it")
@@ -315,7 +323,9 @@ def _value_problems(config: CcpoConfig, n: int) -> list[str]:
     for role in (THINK, REASON, SOLO):
         setting = getattr(config.roles, role)
         if setting.temperature is not None and setting.temperature <= 0:
-            found.append(f"ccpo.roles.{role}.temperature is {setting.temperature}: greedy samples cannot be compared; set it above 0")
+            found.append(
+                f"ccpo.roles.{role}.temperature is {setting.temperature}: greedy samples cannot be compared; set it above 0"
+            )
         if setting.max_tokens is not None and setting.max_tokens < 1:
             found.append(f"ccpo.roles.{role}.max_tokens is {setting.max_tokens}: set at least 1, or null")
     return found
@@ -325,19 +335,26 @@ def _dyad_only_problems(config: CcpoConfig) -> list[str]:
     """Settings of a vote that would do nothing. (A task may state every topology's lengths.)"""
     names = (f.name for f in fields(VoteConfig) if f.name not in ("max_tokens", "stop"))
     changed = [name for name in names if getattr(config.vote, name) != getattr(VoteConfig(), name)]
-    return [f"ccpo.vote.{name} is set, and the topology is dyad: set ccpo.topology=vote (config ccpo_vote), or drop it" for name in changed]
+    return [
+        f"ccpo.vote.{name} is set, and the topology is dyad: set ccpo.topology=vote (config ccpo_vote), or drop it"
+        for name in changed
+    ]
 
 
 def _vote_problems(config: CcpoConfig, n: int) -> list[str]:
     """Settings of a vote that cannot work."""
     vote, credit, found = config.vote, config.credit, []
     if not 2 <= vote.n_voters <= 64:
-        found.append(f"ccpo.vote.n_voters is {vote.n_voters}: one voter is no vote, and more than 64 were never tried; set 2..64")
+        found.append(
+            f"ccpo.vote.n_voters is {vote.n_voters}: one voter is no vote, and more than 64 were never tried; set 2..64"
+        )
     found += _one_of("ccpo.vote.tie", vote.tie, TIES)
     if vote.rounds < 1:
         found.append(f"ccpo.vote.rounds is {vote.rounds}: set at least 1")
     if vote.share_reasoning and vote.rounds == 1:
-        found.append("ccpo.vote.share_reasoning needs a second round, in which it is read: set ccpo.vote.rounds >= 2, or drop it")
+        found.append(
+            "ccpo.vote.share_reasoning needs a second round, in which it is read: set ccpo.vote.rounds >= 2, or drop it"
+        )
     for name in ("personas", "templates", "temperatures"):
         if (got := len(getattr(vote, name))) not in (0, vote.n_voters):
             found.append(f"ccpo.vote.{name} has {got} entries for {vote.n_voters} voters: give one per voter, or none")
@@ -391,7 +408,9 @@ def _shared_problems(rule: str, how: str, n: int) -> list[str]:
             "group z-score removes it; set ccpo.credit.normalize=group"
         )
     if rule == "shared_history" and how != "history":
-        found.append(f"rule shared_history is normalized by the history, not '{how}': leave ccpo.credit.normalize=null, or use rule shared")
+        found.append(
+            f"rule shared_history is normalized by the history, not '{how}': leave ccpo.credit.normalize=null, or use rule shared"
+        )
     return found
 
 
@@ -412,9 +431,13 @@ def _rule_problems(credit: CreditConfig, n: int) -> list[str]:
             "(null: 2), or ccpo.credit.rule=shared_history"
         )
     if rule in PUBLISHED and how != NATURAL_NORMALIZATION[rule]:
-        found.append(f"rule {rule} is published with '{NATURAL_NORMALIZATION[rule]}' normalization, not '{how}': leave ccpo.credit.normalize=null")
+        found.append(
+            f"rule {rule} is published with '{NATURAL_NORMALIZATION[rule]}' normalization, not '{how}': leave ccpo.credit.normalize=null"
+        )
     if rule == "paper_v1" and credit.k_solo not in (None, n):
-        found.append(f"rule paper_v1 pairs every session with a solo answer: set ccpo.credit.k_solo={n} (or null), not {credit.k_solo}")
+        found.append(
+            f"rule paper_v1 pairs every session with a solo answer: set ccpo.credit.k_solo={n} (or null), not {credit.k_solo}"
+        )
     if rule == "event_v2" and credit.k_solo == 0:
         found.append("rule event_v2 compares with the prompt's solo answers: set ccpo.credit.k_solo >= 1 (null: n)")
     if rule in PUBLISHED and (credit.train_solo or credit.shaping != "none" or credit.coefficient is not None):
@@ -423,9 +446,13 @@ def _rule_problems(credit: CreditConfig, n: int) -> list[str]:
             "defaults, or set ccpo.credit.rule=counterfactual"
         )
     if rule in ("shared", "shared_history") and (credit.shaping != "none" or credit.coefficient is not None):
-        found.append(f"rule {rule} has no counterfactual to shape: set ccpo.credit.rule=counterfactual, or drop shaping and coefficient")
+        found.append(
+            f"rule {rule} has no counterfactual to shape: set ccpo.credit.rule=counterfactual, or drop shaping and coefficient"
+        )
     if credit.train_solo and credit.k_solo == 0:
         found.append("train_solo with k_solo=0 has nothing to train: set ccpo.credit.k_solo >= 1, or train_solo=false")
     if credit.train_solo and "group" in how and credit.k_solo == 1:
-        found.append(f"train_solo with normalize '{how}' compares a prompt's solo answers: set ccpo.credit.k_solo >= 2 (null: 2)")
+        found.append(
+            f"train_solo with normalize '{how}' compares a prompt's solo answers: set ccpo.credit.k_solo >= 2 (null: 2)"
+        )
     return found

@@ -158,7 +158,10 @@ def _vote_scores(facts: Sequence[Mapping[str, Any]], tie: str) -> dict[str, floa
         sessions[fact["session"]].append(fact)
         right[fact["role"]].append(fact["ballot"] is not None and fact["ballot"] == fact["truth"])
     stats = [_session_stats([f["ballot"] for f in session], session[0]["truth"], tie) for session in sessions.values()]
-    out = {name: float(np.mean([s[name] for s in stats])) for name in ("team_accuracy", "voter_accuracy", "oracle_accuracy")}
+    out = {
+        name: float(np.mean([s[name] for s in stats]))
+        for name in ("team_accuracy", "voter_accuracy", "oracle_accuracy")
+    }
     out |= {f"{role}_accuracy": float(np.mean(values)) for role, values in right.items()}
     return out | {"sessions": float(len(stats))}
 

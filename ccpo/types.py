@@ -62,12 +62,16 @@ class CreditTable:
             column = getattr(self, name)
             got = rows if column is None else len(column)
             if got != rows:
-                raise ValueError(f"CreditTable.{name} has {got} rows, group_R has {rows}: pass one value per trajectory")
+                raise ValueError(
+                    f"CreditTable.{name} has {got} rows, group_R has {rows}: pass one value per trajectory"
+                )
         if not np.isfinite(np.asarray(self.reward_R, dtype=float)).all():
             bad = int(np.flatnonzero(~np.isfinite(np.asarray(self.reward_R, dtype=float)))[0])
             raise ValueError(f"reward of row {bad} is not finite: a verdict must be a number, the step is not counted")
         if unknown := {role for role in set(self.role_R) - set(CREDITED) if not is_voter(role)}:
-            raise ValueError(f"roles {sorted(unknown)} get no credit: pass rows of {', '.join(CREDITED)}, or of {VOTER}0, {VOTER}1, ... only")
+            raise ValueError(
+                f"roles {sorted(unknown)} get no credit: pass rows of {', '.join(CREDITED)}, or of {VOTER}0, {VOTER}1, ... only"
+            )
         keys = Counter(zip(self.group_R, self.session_R, self.role_R, strict=True))
         if len(keys) != rows:
             double = keys.most_common(1)[0][0]

@@ -51,7 +51,9 @@ def compute_advantages(table: CreditTable, config: CcpoConfig, state: HistorySta
     """
     credit = config.credit
     if credit.rule in NEEDS_SOLO and len(table) and not len(table.rows_of(SOLO)):
-        raise ValueError(f"rule {credit.rule} compares with solo answers and this step has none: every session with one was dropped")
+        raise ValueError(
+            f"rule {credit.rule} compares with solo answers and this step has none: every session with one was dropped"
+        )
     beta = None
     if credit.rule == "paper_v1":
         credit_R, state_after = paper_v1_rewards(table, state)
@@ -116,7 +118,9 @@ def _gate(table: CreditTable, config: CcpoConfig, old: HistoryState, state: Hist
     """g from the OLD history of delta = R_joint - b(x), and the state with this batch's deltas."""
     solo = table.group_means(SOLO)
     deltas = [table.reward_R[r] - solo[table.group_R[r]] for r in table.rows_of(REASON) if table.group_R[r] in solo]
-    _, state = normalize_by_history(np.array(deltas, dtype=float), state, "delta", config.history.decay, config.history.floor)
+    _, state = normalize_by_history(
+        np.array(deltas, dtype=float), state, "delta", config.history.decay, config.history.floor
+    )
     stream = old.streams.get("delta", Stream())
     if not stream.weight:
         return 0.5, state

@@ -1,7 +1,7 @@
 """The baselines that every table must contain: the team reward for every role.
 
-    shared:          credit_i = R_joint     (normalized by the group this is GRPO)
-    shared_history:  credit_i = R_joint     (normalized by the history; no counterfactual: separates the two ideas)
+shared:          credit_i = R_joint     (normalized by the group this is GRPO)
+shared_history:  credit_i = R_joint     (normalized by the history; no counterfactual: separates the two ideas)
 """
 
 from __future__ import annotations

@@ -112,7 +112,9 @@ def resampled(sessions: Sequence[Sequence[Ballot]], truth: Hashable, tie: str = 
     _check(sessions, tie)
     if len(sessions) < 2:
         return [[0.0] * len(ballots) for ballots in sessions]
-    labels = {ballot: code for code, ballot in enumerate(dict.fromkeys(b for s in sessions for b in s if b is not None))}
+    labels = {
+        ballot: code for code, ballot in enumerate(dict.fromkeys(b for s in sessions for b in s if b is not None))
+    }
     codes_SV = np.array([[-1 if ballot is None else labels[ballot] for ballot in ballots] for ballots in sessions])
     choices = [np.unique(column, return_inverse=True, return_counts=True) for column in codes_SV.T]
     combinations = 1
@@ -156,10 +158,14 @@ def sessions_of(table: CreditTable) -> list[tuple[list[list[int]], list[list[Bal
         groups.setdefault(table.group_R[row], {}).setdefault(int(table.session_R[row]), []).append(row)
     out = []
     for group, by_session in groups.items():
-        rows_SV = [sorted(rows, key=lambda row: voter_index(table.role_R[row])) for _, rows in sorted(by_session.items())]
+        rows_SV = [
+            sorted(rows, key=lambda row: voter_index(table.role_R[row])) for _, rows in sorted(by_session.items())
+        ]
         seats = {tuple(table.role_R[row] for row in rows) for rows in rows_SV}
         if len(seats) > 1:
-            raise ValueError(f"the sessions of prompt {group!r} have different voters: {sorted(seats)}; drop incomplete sessions")
+            raise ValueError(
+                f"the sessions of prompt {group!r} have different voters: {sorted(seats)}; drop incomplete sessions"
+            )
         ballots_SV = [[table.ballot_R[row] for row in rows] for rows in rows_SV]
         out.append((rows_SV, ballots_SV, table.truth_R[rows_SV[0][0]]))
     return out
@@ -170,7 +176,9 @@ def sessions_of(table: CreditTable) -> list[tuple[list[list[int]], list[list[Bal
 _Sizes = dict[int, float]  # size of a wrong label -> credit of each of its voters
 
 
-def _by_profile(ballots: Sequence[Ballot], truth: Hashable, tie: str, rule: Callable[..., tuple[float, _Sizes]]) -> list[float]:
+def _by_profile(
+    ballots: Sequence[Ballot], truth: Hashable, tie: str, rule: Callable[..., tuple[float, _Sizes]]
+) -> list[float]:
     """A float per voter from ``rule(correct ballots, sorted counts of the wrong labels, tie)``, which remembers what it computed."""
     counts: dict[Ballot, int] = {}
     for ballot in ballots:
@@ -232,7 +240,9 @@ def _shapley_by_subsets(codes: tuple[int | None, ...]) -> tuple[float, ...]:
 
 # --- resampled --------------------------------------------------------------------------------------------------------
 
-_Choices = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # per voter: distinct codes, code of each session, sessions per code
+_Choices = list[
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+]  # per voter: distinct codes, code of each session, sessions per code
 
 
 def _exact_values(choices: _Choices, sessions: int, labels: int, truth: int | None, tie: str) -> list[np.ndarray]:
@@ -258,7 +268,9 @@ def _exact_values(choices: _Choices, sessions: int, labels: int, truth: int | No
     return out
 
 
-def _drawn_values(codes_SV: np.ndarray, choices: _Choices, labels: int, truth: int | None, tie: str) -> list[np.ndarray]:
+def _drawn_values(
+    codes_SV: np.ndarray, choices: _Choices, labels: int, truth: int | None, tie: str
+) -> list[np.ndarray]:
     """As `_exact_values`, over DRAWS combinations of sessions."""
     sessions, voters = codes_SV.shape
     drawn_TV = np.random.default_rng(0).integers(sessions, size=(DRAWS, voters))
@@ -283,4 +295,6 @@ def _drawn_values(codes_SV: np.ndarray, choices: _Choices, labels: int, truth: i
 def _check(sessions: Sequence[Sequence[Ballot]], tie: str) -> None:
     check_tie(tie)
     if len({len(ballots) for ballots in sessions}) > 1:
-        raise ValueError(f"sessions have {sorted({len(b) for b in sessions})} voters: one prompt's sessions have the same voters in the same order")
+        raise ValueError(
+            f"sessions have {sorted({len(b) for b in sessions})} voters: one prompt's sessions have the same voters in the same order"
+        )

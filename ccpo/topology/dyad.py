@@ -12,7 +12,7 @@ Source: the paper's dyad; the solo answer is requested as early as its input exi
 from __future__ import annotations
 
 from ccpo.prompts import DyadPrompts, Messages, render
-from ccpo.topology.session import Generate, Judge, PromptBudget, Scored, Turn, all_or_nothing
+from ccpo.topology.session import Generate, Judge, PromptBudget, Scored, all_or_nothing
 from ccpo.types import EMPTIED, REASON, SOLO, THINK
 from ccpo.verifier import looks_like_answer, strip_answer
 

@@ -34,7 +34,9 @@ class Voter:
 def voters_of(vote: VoteConfig, prompts: str) -> list[Voter]:
     """The team of a configuration; ``prompts``: template set of voters without their own."""
     names = vote.templates or (prompts,) * vote.n_voters
-    return [Voter(VOTE[name], persona) for name, persona in zip(names, vote.personas or ("",) * vote.n_voters, strict=True)]
+    return [
+        Voter(VOTE[name], persona) for name, persona in zip(names, vote.personas or ("",) * vote.n_voters, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,31 @@ async def run_vote(
     """
     spoken: list[list[Spoken]] = []
     for number in range(rounds):
-        asked = [_ask(voter, question, spoken[-1] if spoken else [], seat, budget, share_reasoning) for seat, voter in enumerate(voters)]
-        turns = await all_or_nothing(*(_say(generate, seat, messages, number) for seat, (messages, _) in enumerate(asked)))
+        asked = [
+            _ask(voter, question, spoken[-1] if spoken else [], seat, budget, share_reasoning)
+            for seat, voter in enumerate(voters)
+        ]
+        turns = await all_or_nothing(
+            *(_say(generate, seat, messages, number) for seat, (messages, _) in enumerate(asked))
+        )
         verdicts = await all_or_nothing(*(_judged(judge, turn) for turn in turns))
-        spoken.append([Spoken(turn, verdict, cut) for turn, verdict, (_, cut) in zip(turns, verdicts, asked, strict=True)])
+        spoken.append(
+            [Spoken(turn, verdict, cut) for turn, verdict, (_, cut) in zip(turns, verdicts, asked, strict=True)]
+        )
     ballots = [await group_ballots([s.verdict for s in said], truth, label, same) for said in spoken]
     value = vote_value(ballots[-1], truth, tie)
     return [
         (
             voter_role(seat),
-            Scored(s.turn, value, parsed=s.verdict.parsed, cut=s.cut, final=number == rounds - 1, ballot=ballots[number][seat], truth=truth),
+            Scored(
+                s.turn,
+                value,
+                parsed=s.verdict.parsed,
+                cut=s.cut,
+                final=number == rounds - 1,
+                ballot=ballots[number][seat],
+                truth=truth,
+            ),
         )
         for number, said in enumerate(spoken)
         for seat, s in enumerate(said)

@@ -1,13 +1,13 @@
 """The only package that imports verl. Thin: data in, pure code from `ccpo`, data out. No formulas live here.
 
-    preflight.py     every check that can be made before Ray starts
-    agent_loops.py   one session on verl's rollout servers
-    trajectory.py    a role's response -> a TransferQueue row that keeps its own role and reward
-    credit_table.py  TransferQueue rows -> CreditTable, in an order that does not depend on arrival
-    estimator.py     `algorithm.adv_estimator=ccpo`
-    trainer.py       verl's synchronous trainer with roles, history, policies and atomic checkpoints
-    policies.py      which policy plays which roles
-    checkpoint.py    the commit marker of a checkpoint and the state it holds
-    run_log.py       one JSON line per step
-    cpu/             optional: the same job without a GPU
+preflight.py     every check that can be made before Ray starts
+agent_loops.py   one session on verl's rollout servers
+trajectory.py    a role's response -> a TransferQueue row that keeps its own role and reward
+credit_table.py  TransferQueue rows -> CreditTable, in an order that does not depend on arrival
+estimator.py     `algorithm.adv_estimator=ccpo`
+trainer.py       verl's synchronous trainer with roles, history, policies and atomic checkpoints
+policies.py      which policy plays which roles
+checkpoint.py    the commit marker of a checkpoint and the state it holds
+run_log.py       one JSON line per step
+cpu/             optional: the same job without a GPU
 """

@@ -106,7 +106,9 @@ class TeamAgentLoop(AgentLoopBase, ABC):
             params = self._sampling_params(role, sampling_params, validating)
             if config.seed is not None:
                 turn = (role, round) if round else role
-                params["seed"] = request_seed(config.seed, prompt_id, session, turn, int(row["global_steps"]), info["split"])
+                params["seed"] = request_seed(
+                    config.seed, prompt_id, session, turn, int(row["global_steps"]), info["split"]
+                )
             return await self._turn(messages, params)
 
         async def judge(text: str) -> Verdict:
@@ -114,7 +116,9 @@ class TeamAgentLoop(AgentLoopBase, ABC):
 
         budget = PromptBudget(self._count, self._cut, self.rollout_config.prompt_length)
         question = row["raw_prompt"][-1]["content"]
-        spoken = await self._play(config, Seat(question, truth, answer_type, session, validating, generate, judge, budget))
+        spoken = await self._play(
+            config, Seat(question, truth, answer_type, session, validating, generate, judge, budget)
+        )
         return [RoleOutput.build(role, scored, prompt_id=prompt_id) for role, scored in spoken]
 
     @abstractmethod
@@ -140,12 +144,18 @@ class TeamAgentLoop(AgentLoopBase, ABC):
         """One request. Raises RuntimeError when the server aborted it or sent nothing."""
         start = time.perf_counter()
         prompt_ids = await self.ct_build_initial_tokens(messages)
-        response = await self.server_manager.generate(request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=params)
+        response = await self.server_manager.generate(
+            request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=params
+        )
         if response.stop_reason == "aborted" or not response.token_ids:
-            raise RuntimeError(f"the rollout server returned {len(response.token_ids)} tokens, stop reason {response.stop_reason}")
+            raise RuntimeError(
+                f"the rollout server returned {len(response.token_ids)} tokens, stop reason {response.stop_reason}"
+            )
         text = self.tokenizer.decode(response.token_ids, skip_special_tokens=True)
         at_limit = len(response.token_ids) >= params["max_tokens"]
-        ended = response.token_ids[-1] == self.tokenizer.eos_token_id or any(stop in text for stop in params.get("stop", ()))
+        ended = response.token_ids[-1] == self.tokenizer.eos_token_id or any(
+            stop in text for stop in params.get("stop", ())
+        )
         return Turn(text, at_limit and not ended, (prompt_ids, response, time.perf_counter() - start))
 
     def _count(self, messages: Messages) -> int:

@@ -47,9 +47,16 @@ def begin(root: Path, step: int) -> None:
 
 def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState, keep: int | None) -> None:
     """Mark the checkpoint complete, then drop all but the ``keep`` newest complete ones up to it (None: keep all)."""
-    state = {"format": FORMAT, "global_steps": step, "fingerprint": fingerprint(config, n), "history": history.to_dict()}
+    state = {
+        "format": FORMAT,
+        "global_steps": step,
+        "fingerprint": fingerprint(config, n),
+        "history": history.to_dict(),
+    }
     write_atomic(step_folder(root, step) / MARKER, json.dumps(state, indent=1))
-    done = [other for other in finished_steps(root) if other <= step]  # later ones: of a job before this one started again
+    done = [
+        other for other in finished_steps(root) if other <= step
+    ]  # later ones: of a job before this one started again
     for old in done[: -keep if keep else 0]:
         begin(root, old)
 
@@ -79,7 +86,11 @@ def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
     """
     marker = Path(folder) / MARKER
     if not marker.exists():
-        raise ConfigError([f"{folder} has no {MARKER}: it is no complete ccpo checkpoint; choose another one in trainer.resume_from_path"])
+        raise ConfigError(
+            [
+                f"{folder} has no {MARKER}: it is no complete ccpo checkpoint; choose another one in trainer.resume_from_path"
+            ]
+        )
     state = json.loads(marker.read_text())
     mine = fingerprint(config, n)
     differing = sorted(key for key in mine if state["fingerprint"].get(key) != mine[key])

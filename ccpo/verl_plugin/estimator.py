@@ -63,7 +63,9 @@ def ccpo_advantage(
             "algorithm.adv_estimator=grpo"
         )
     if len(step.keys_B) != len(response_mask):
-        raise RuntimeError(f"the batch has {len(response_mask)} rows, the credit table was laid out for {len(step.keys_B)}")
+        raise RuntimeError(
+            f"the batch has {len(response_mask)} rows, the credit table was laid out for {len(step.keys_B)}"
+        )
     row = torch.tensor([step.advantage_of.get(key, 0.0) for key in step.keys_B], dtype=token_level_rewards.dtype)
     advantages = row.to(response_mask.device).unsqueeze(-1) * response_mask
     return advantages, advantages

@@ -37,7 +37,9 @@ def check(config: DictConfig) -> list[str]:
     notes: list[str] = []
     settings = None
     try:
-        settings = CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n)
+        settings = CcpoConfig.from_dict(
+            OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n
+        )
         notes += settings.warnings()
     except ConfigError as error:
         problems += error.problems
@@ -71,7 +73,9 @@ def _verl_problems(config: DictConfig, agent_loop: str) -> list[str]:
             "(ccpo.credit.rule=shared is GRPO)"
         )
     if algorithm.use_kl_in_reward:
-        found.append("algorithm.use_kl_in_reward is true: credit is made of outcome rewards and would ignore it; set actor_rollout_ref.actor.use_kl_loss=true instead")
+        found.append(
+            "algorithm.use_kl_in_reward is true: credit is made of outcome rewards and would ignore it; set actor_rollout_ref.actor.use_kl_loss=true instead"
+        )
     if config.reward.reward_model.enable:
         found.append("reward.reward_model.enable is true: sessions are scored by the verifier; set it to false")
     if rollout.agent.default_agent_loop != agent_loop:
@@ -84,7 +88,9 @@ def _verl_problems(config: DictConfig, agent_loop: str) -> list[str]:
             f"{config.data.train_batch_size}: a mini-batch is a part of a batch; set it to at most that"
         )
     if algorithm.filter_groups.enable:
-        found.append("algorithm.filter_groups.enable is true: dropping all-equal groups would bias the reward history; set it to false")
+        found.append(
+            "algorithm.filter_groups.enable is true: dropping all-equal groups would bias the reward history; set it to false"
+        )
     return found
 
 
@@ -95,9 +101,13 @@ def _hardware_problems(config: DictConfig) -> list[str]:
     if config.trainer.device == "cuda":
         have = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if have == 0:
-            found.append("no GPU is visible (torch.cuda.is_available() is false): run on a GPU host, or set profile=cpu task=last_digit")
+            found.append(
+                "no GPU is visible (torch.cuda.is_available() is false): run on a GPU host, or set profile=cpu task=last_digit"
+            )
         elif config.trainer.nnodes == 1 and config.trainer.n_gpus_per_node > have:
-            found.append(f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}, but {have} GPU(s) are visible: set N_GPUS={have}")
+            found.append(
+                f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}, but {have} GPU(s) are visible: set N_GPUS={have}"
+            )
     if config.actor_rollout_ref.rollout.name == "vllm" and not any(importlib.util.find_spec(m) for m in ("vllm",)):
         found.append(
             "actor_rollout_ref.rollout.name is vllm, and vLLM is not installed: pip install -r requirements.txt on a GPU host, or set "
@@ -122,12 +132,16 @@ def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
             found.append(f"data.{key} is empty: set it to a parquet file")
         for path in paths:
             if not Path(path).exists():
-                found.append(f"data.{key}: {path} does not exist: make it with a python -m data_preprocess.* command, or set data.{key}")
+                found.append(
+                    f"data.{key}: {path} does not exist: make it with a python -m data_preprocess.* command, or set data.{key}"
+                )
                 continue
             try:
                 rows = parquet.read_table(path).to_pylist()
             except Exception as error:
-                found.append(f"data.{key}: {path} is no readable parquet file ({error}): make it anew with data_preprocess")
+                found.append(
+                    f"data.{key}: {path} is no readable parquet file ({error}): make it anew with data_preprocess"
+                )
                 continue
             if not rows:
                 found.append(f"data.{key}: {path} has no rows")
@@ -137,7 +151,9 @@ def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
                     break  # one line per file: the rest of a malformed file is usually the same
                 questions.append(row["prompt"][-1]["content"])
             if key == "train_files" and rows and len(rows) < config.data.train_batch_size:
-                found.append(f"data.train_files: {len(rows)} rows are fewer than data.train_batch_size={config.data.train_batch_size}: no step would run")
+                found.append(
+                    f"data.train_files: {len(rows)} rows are fewer than data.train_batch_size={config.data.train_batch_size}: no step would run"
+                )
     return questions, found
 
 
@@ -171,7 +187,9 @@ def _tokenizer(config: DictConfig) -> tuple[Any, list[str]]:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return None, [f"actor_rollout_ref.model.path={model.path}: its tokenizer cannot be loaded ({reason}): set MODEL to a folder or a hub id"]
+        return None, [
+            f"actor_rollout_ref.model.path={model.path}: its tokenizer cannot be loaded ({reason}): set MODEL to a folder or a hub id"
+        ]
     if not (tokenizer.chat_template or model.custom_chat_template):
         return None, [
             f"actor_rollout_ref.model.path={model.path} has no chat template: roles are told apart by their messages; use an instruction-tuned "
@@ -232,7 +250,10 @@ def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     if settings.topology == "vote":
         set_to = {f"ccpo.vote.temperatures[{index}]": value for index, value in enumerate(settings.vote.temperatures)}
     else:
-        set_to = {f"ccpo.roles.{role}.temperature": getattr(settings.roles, role).temperature for role in ("think", "reason", "solo")}
+        set_to = {
+            f"ccpo.roles.{role}.temperature": getattr(settings.roles, role).temperature
+            for role in ("think", "reason", "solo")
+        }
     return [
         f"{name}={value} differs from actor_rollout_ref.rollout.temperature={base}, at which verl computes log-probabilities: the "
         "gradient is then biased towards the rollout's temperature"

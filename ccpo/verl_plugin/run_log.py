@@ -29,7 +29,9 @@ class RunLog:
 
     def write(self, step: int, kind: str, metrics: Mapping[str, object]) -> None:
         """Append one line; values that are not finite numbers are left out."""
-        numbers_only = {k: float(v) for k, v in metrics.items() if isinstance(v, numbers.Real) and math.isfinite(float(v))}
+        numbers_only = {
+            k: float(v) for k, v in metrics.items() if isinstance(v, numbers.Real) and math.isfinite(float(v))
+        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as stream:
             stream.write(json.dumps({"step": step, "kind": kind, "metrics": numbers_only}) + "\n")

@@ -147,7 +147,9 @@ class CcpoTrainer(PPOTrainerSync):
         if not rows or not (folder or self.config.trainer.log_val_generations):
             return
         keys = [row.key for row in rows]
-        data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["prompts", "responses", "reward_model"])
+        data = tq.kv_batch_get(
+            keys=keys, partition_id=partition_id, select_fields=["prompts", "responses", "reward_model"]
+        )
         texts = {
             name: [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in data[name].unbind()]
             for name in ("prompts", "responses")
@@ -176,7 +178,11 @@ class CcpoTrainer(PPOTrainerSync):
         super()._load_checkpoint()
         if self.global_steps > 0:
             explicit = self.config.trainer.resume_mode == "resume_path"
-            folder = self.config.trainer.resume_from_path if explicit else checkpoint.step_folder(self.run_dir, self.global_steps)
+            folder = (
+                self.config.trainer.resume_from_path
+                if explicit
+                else checkpoint.step_folder(self.run_dir, self.global_steps)
+            )
             self.history = checkpoint.restore(Path(folder), self.ccpo, self.n)
         checkpoint.rewind(self.run_dir, self.global_steps)
         self.run_log.rewind(self.global_steps)

@@ -22,7 +22,17 @@ LIMIT = 600  # seconds for one job; it takes about 100 on two idle cores
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    command = [sys.executable, "-m", "data_preprocess.toy", "--out", str(folder), "--train-size", "32", "--test-size", "128"]
+    command = [
+        sys.executable,
+        "-m",
+        "data_preprocess.toy",
+        "--out",
+        str(folder),
+        "--train-size",
+        "32",
+        "--test-size",
+        "128",
+    ]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120)
     return folder
 
@@ -34,7 +44,14 @@ def start(data):
 
     def run(out: Path, topology: str = "dyad", steps: int = STEPS) -> subprocess.Popen:
         command = [
-            *(sys.executable, "recipe/main_ccpo.py", "--config-name", f"ccpo_{topology}", "profile=cpu", "task=last_digit"),
+            *(
+                sys.executable,
+                "recipe/main_ccpo.py",
+                "--config-name",
+                f"ccpo_{topology}",
+                "profile=cpu",
+                "task=last_digit",
+            ),
             *(f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
             *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}"),
             *("trainer.save_freq=2", f"trainer.test_freq={steps}"),
@@ -70,7 +87,9 @@ def numbers(out: Path) -> dict:
     """Everything that was logged, except clocks and memory."""
     return {
         (entry["step"], entry["kind"]): {
-            name: value for name, value in entry["metrics"].items() if not name.startswith(("timing", "perf", "actor/perf"))
+            name: value
+            for name, value in entry["metrics"].items()
+            if not name.startswith(("timing", "perf", "actor/perf"))
         }
         for entry in read_run_log(out / "metrics.jsonl")
     }
@@ -110,7 +129,10 @@ def test_voters_learn(start, tmp_path):
     finish(start(tmp_path / "vote", "vote", steps=4), tmp_path / "vote")
     logged = numbers(tmp_path / "vote")
     assert logged[4, "val"][TEAM] >= logged[0, "val"][TEAM] + 0.10
-    assert logged[4, "val"]["val-aux/toy/last_digit/voter_accuracy"] > logged[0, "val"]["val-aux/toy/last_digit/voter_accuracy"]
+    assert (
+        logged[4, "val"]["val-aux/toy/last_digit/voter_accuracy"]
+        > logged[0, "val"]["val-aux/toy/last_digit/voter_accuracy"]
+    )
     for step in range(1, 5):
         metrics = logged[step, "train"]
         assert metrics["ccpo/vote/credit_right"] > 0 > metrics["ccpo/vote/credit_wrong"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ccpo.config import NORMALIZATIONS, DYAD_RULES, CcpoConfig, ConfigError, CreditConfig, HistoryConfig
+from ccpo.config import DYAD_RULES, NORMALIZATIONS, CcpoConfig, ConfigError, CreditConfig, HistoryConfig
 from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
 from ccpo.types import CreditTable

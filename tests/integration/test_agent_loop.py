@@ -348,11 +348,17 @@ def test_a_session_is_one_row_per_voter_with_ballot_and_value(rollout):
 
 
 def test_voters_have_their_own_seeds_temperatures_and_personas(rollout):
-    settings = {**VOTE, "ccpo.vote.temperatures": [0.5, 1.0, 1.5], "ccpo.vote.personas": ["", "Vote boldly.", "Vote slowly."]}
+    settings = {
+        **VOTE,
+        "ccpo.vote.temperatures": [0.5, 1.0, 1.5],
+        "ccpo.vote.personas": ["", "Vote boldly.", "Vote slowly."],
+    }
     _, server = rollout(settings=settings)
     assert len(set(server.sent("seed", "vote"))) == 12
     by_persona = {
-        persona: {params["temperature"] for _, prompt, params in server.requests if persona in prompt.partition("user")[0]}
+        persona: {
+            params["temperature"] for _, prompt, params in server.requests if persona in prompt.partition("user")[0]
+        }
         for persona in ("Vote. Vote boldly.", "Vote. Vote slowly.")
     }
     assert by_persona == {"Vote. Vote boldly.": {1.0}, "Vote. Vote slowly.": {1.5}}

@@ -57,7 +57,11 @@ def known_to_verl():
 
 def test_every_file_is_a_profile_a_task_or_named_here():
     assert (PROFILES, TASKS) == (["cpu", "gpu"], ["gsm8k", "last_digit", "logiqa", "math"])
-    assert {path.name for path in CONFIG.glob("*.yaml")} == {"team.yaml", "agent_loops.yaml", *(f"{name}.yaml" for name in TOPOLOGIES)}
+    assert {path.name for path in CONFIG.glob("*.yaml")} == {
+        "team.yaml",
+        "agent_loops.yaml",
+        *(f"{name}.yaml" for name in TOPOLOGIES),
+    }
 
 
 @pytest.mark.parametrize("profile", PROFILES)

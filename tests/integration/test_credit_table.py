@@ -15,7 +15,6 @@ from transfer_queue import KVBatchMeta  # noqa: E402
 from ccpo.types import REASON, SOLO, THINK  # noqa: E402
 from ccpo.verl_plugin import credit_table  # noqa: E402
 
-
 NO_VOTE = {"final": True, "ballot": None, "truth": None}
 
 
@@ -84,7 +83,9 @@ def test_padding_is_skipped(stored):
 
 
 def test_sessions_and_indices_are_ordered_as_numbers(stored):
-    rows = {f"u_{session}_0": {"role": REASON, "reward": 0.0, "prompt": ("data", 0), **NO_VOTE} for session in (10, 9, 2)}
+    rows = {
+        f"u_{session}_0": {"role": REASON, "reward": 0.0, "prompt": ("data", 0), **NO_VOTE} for session in (10, 9, 2)
+    }
     stored.update(rows)
     assert [row.session for row in read(rows)] == [2, 9, 10]
 
@@ -112,7 +113,9 @@ def test_a_step_whose_sessions_were_all_dropped_has_no_rows(monkeypatch):
 
 def test_earlier_turns_of_a_role_share_its_last_turns_advantage(stored):
     facts = {"prompt": ("data", 0), "reward": 1.0, "ballot": "a", "truth": "a"}
-    for index, (role, final) in enumerate([("voter_0", False), ("voter_1", False), ("voter_0", True), ("voter_1", True)]):
+    for index, (role, final) in enumerate(
+        [("voter_0", False), ("voter_1", False), ("voter_0", True), ("voter_1", True)]
+    ):
         stored[f"u_0_{index}"] = {**facts, "role": role, "final": final}
     rows = read(dict(stored))
     final = [row for row in rows if row.facts["final"]]

@@ -14,7 +14,13 @@ import pytest
 pytest.importorskip("verl")
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", "recipe/README.md", "docs/runs/h100_smollm2_gsm8k.md", "docs/runs/h100_smollm2_logiqa_vote.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "recipe/README.md",
+    "docs/runs/h100_smollm2_gsm8k.md",
+    "docs/runs/h100_smollm2_logiqa_vote.md",
+]
 
 
 def commands(page: str) -> list[str]:
@@ -31,7 +37,12 @@ COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 
 def test_commands_were_found():
     assert len(COMMANDS) >= 10
-    for start in ("bash scripts/quickstart.sh", "bash scripts/test.sh", "bash recipe/run_ccpo_dyad.sh", ".venv/bin/python -m data_preprocess.math"):
+    for start in (
+        "bash scripts/quickstart.sh",
+        "bash scripts/test.sh",
+        "bash recipe/run_ccpo_dyad.sh",
+        ".venv/bin/python -m data_preprocess.math",
+    ):
         assert any(command.startswith(start) for command in COMMANDS), start
 
 
@@ -42,14 +53,18 @@ def test_command(command, compose):
     program, *arguments = [word for word in words if not re.match(r"[A-Z_]+=", word)]
     if program == "bash" and arguments[0].startswith("recipe/"):
         environment = {**os.environ, **settings, "DRY_RUN": "1"}
-        done = subprocess.run(["bash", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            ["bash", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
         given = shlex.split(done.stdout)[2:]
         name = given[given.index("--config-name") + 1] if "--config-name" in given else "ccpo_dyad"
         compose(*(word for word in given if word not in ("--config-name", name)), name=name)
     elif program == "bash":
         subprocess.run(["bash", "-n", arguments[0]], cwd=ROOT, timeout=30, check=True)
         text = (ROOT / arguments[0]).read_text()
-        assert all(word in text for word in arguments[1:2] if not word.startswith("-")), f"{arguments[0]} knows no {arguments[1]}"
+        assert all(word in text for word in arguments[1:2] if not word.startswith("-")), (
+            f"{arguments[0]} knows no {arguments[1]}"
+        )
         if arguments[0] == "scripts/quickstart.sh":
             accepts([str(ROOT / "scripts/quickstart.py")], arguments[1:])
     elif arguments[0] == "-m" and arguments[1].startswith("data_preprocess."):
@@ -60,6 +75,8 @@ def test_command(command, compose):
 
 def accepts(program: list[str], arguments: list[str]) -> None:
     """Its --help lists every option."""
-    done = subprocess.run([sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     for option in (word for word in arguments if word.startswith("--")):
         assert option in done.stdout, f"{program} has no {option}"

@@ -330,7 +330,10 @@ def test_every_round_of_every_voter_is_trained():
         ({"temperatures": ["hot"] * 3}, "set a list of numbers"),
         ({"templates": ["math", "toy", "chess"]}, "templates is 'chess'"),
         ({"max_tokens": 0}, "max_tokens is 0: set at least 1"),
-        ({"rule": "resampled", "n": 1}, "resampled compares a voter's ballots over the sessions of one prompt, and n = 1"),
+        (
+            {"rule": "resampled", "n": 1},
+            "resampled compares a voter's ballots over the sessions of one prompt, and n = 1",
+        ),
         ({"rule": "resampled", "rounds": 2}, "needs voters that answer independently"),
         ({"rule": "shapley", "n_voters": 11}, "shapley is exact up to 10 voters, got 11"),
         ({"rule": "own_correctness", "n": 1}, "every advantage would be 0"),

@@ -22,7 +22,11 @@ ROWS = [
 ]
 
 VOTES = CreditTable.from_rows(
-    [("prompt", session, f"voter_{i}", 0.5, ballot, "a") for session in (0, 1) for i, ballot in enumerate("aab" if session else "abb")]
+    [
+        ("prompt", session, f"voter_{i}", 0.5, ballot, "a")
+        for session in (0, 1)
+        for i, ballot in enumerate("aab" if session else "abb")
+    ]
 )
 
 
@@ -45,13 +49,19 @@ def step_metrics() -> set[str]:
 
 def session_metrics() -> set[str]:
     flags = dict.fromkeys(("parsed", "truncated", "leaked", "cut"), False)
-    return set(session_rates([{"role": role, "session": 0, **flags} for role in (THINK, SOLO, EMPTIED, REASON, "voter_0")], 1))
+    return set(
+        session_rates([{"role": role, "session": 0, **flags} for role in (THINK, SOLO, EMPTIED, REASON, "voter_0")], 1)
+    )
 
 
 def validation_metrics() -> set[str]:
     fact = {"session": 0, "reward": 1.0, "final": True, "ballot": "a", "truth": "a"}
     teams = ((THINK, SOLO, EMPTIED, REASON), ("voter_0", "voter_1"))
-    return {f"/{name}" for team in teams for name in validation_scores([{**fact, "role": role} for role in team], "expected")}
+    return {
+        f"/{name}"
+        for team in teams
+        for name in validation_scores([{**fact, "role": role} for role in team], "expected")
+    }
 
 
 def trainer_names() -> set[str]:

@@ -157,7 +157,7 @@ CITIES = ["Paris, the capital.", "Rome", "Paris, the capital of France", "E", "B
         ("Rome, or\n\\boxed{Paris}", None),
         ("\\boxed{Rome} or rather \\boxed{Rome", None),
         ("The answer is **Rome**.\nI am sure.", "B"),
-        ("Answer:\n\n\"Rome\"", "B"),
+        ('Answer:\n\n"Rome"', "B"),
         ("The answer is not Rome.", None),
         ("Paris was my first thought.\n\n  rome.\n", "B"),
         ("Rome\nis a city", None),

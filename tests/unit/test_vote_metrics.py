@@ -59,7 +59,9 @@ def test_credit_of_right_and_wrong_ballots():
 def test_every_rule_gives_finite_advantages_that_do_not_depend_on_row_order(rule):
     rows = table()
     order = np.random.default_rng(0).permutation(len(rows))
-    mixed = CreditTable(*(getattr(rows, name)[order] for name in ("group_R", "session_R", "role_R", "reward_R", "ballot_R", "truth_R")))
+    mixed = CreditTable(
+        *(getattr(rows, name)[order] for name in ("group_R", "session_R", "role_R", "reward_R", "ballot_R", "truth_R"))
+    )
     first, second = (compute_advantages(t, config(rule), HistoryState()) for t in (rows, mixed))
     assert np.isfinite(first.advantage_R).all() and first.advantage_R.any()
     np.testing.assert_allclose(first.advantage_R[order], second.advantage_R, atol=1e-12)
@@ -100,5 +102,13 @@ def test_validation_scores_of_votes_count_the_last_round_only():
 
 def test_validation_scores_of_a_dyad():
     rows = [("think", 1.0), ("solo", 0.0), ("emptied", 0.0), ("reason", 1.0)]
-    found = validation_scores([{"role": role, "reward": reward, "final": True, "session": 0} for role, reward in rows], "expected")
-    assert found == {"team_accuracy": 1.0, "solo_accuracy": 0.0, "emptied_accuracy": 0.0, "marginal_contribution": 1.0, "sessions": 1.0}
+    found = validation_scores(
+        [{"role": role, "reward": reward, "final": True, "session": 0} for role, reward in rows], "expected"
+    )
+    assert found == {
+        "team_accuracy": 1.0,
+        "solo_accuracy": 0.0,
+        "emptied_accuracy": 0.0,
+        "marginal_contribution": 1.0,
+        "sessions": 1.0,
+    }

