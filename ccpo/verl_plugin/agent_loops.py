@@ -153,7 +153,8 @@ class TeamAgentLoop(AgentLoopBase, ABC):
             )
         text = self.tokenizer.decode(response.token_ids, skip_special_tokens=True)
         at_limit = len(response.token_ids) >= params["max_tokens"]
-        ended = response.token_ids[-1] == self.tokenizer.eos_token_id or any(
+        # Any special token ends a turn: chat models may stop at several (Qwen: end of turn, end of text).
+        ended = response.token_ids[-1] in self.tokenizer.all_special_ids or any(
             stop in text for stop in params.get("stop", ())
         )
         return Turn(text, at_limit and not ended, (prompt_ids, response, time.perf_counter() - start))

@@ -277,6 +277,16 @@ def test_a_truncated_answer_is_marked_and_earns_nothing(rollout):
     assert flags == {THINK: False, SOLO: False, REASON: True}
 
 
+def test_an_answer_that_ends_at_the_limit_with_another_end_token_is_whole(rollout):
+    def at_the_limit(role):
+        ids = [5] * 5 + [0]
+        return TokenOutput(token_ids=ids, log_probs=[-0.5] * 6, stop_reason="completed") if role == REASON else WRONG
+
+    done, server = rollout(at_the_limit)
+    assert server.tokenizer.convert_ids_to_tokens(0) == "<|endoftext|>" != server.tokenizer.eos_token
+    assert not any(facts["truncated"] for facts in done.column("ccpo"))
+
+
 ABORTED = TokenOutput(token_ids=[5], stop_reason="aborted")
 EMPTY = TokenOutput(token_ids=[], stop_reason="completed")
 
