@@ -17,6 +17,10 @@ if "profile=cpu" in sys.argv:
     os.environ.update(ENVIRONMENT)
 
 
+# Hydra stops at the first unknown key and knows no better one. With ++ a misspelt ccpo key reaches our check, which lists every mistake.
+sys.argv[1:] = [f"++{word}" if word.startswith("ccpo.") else word for word in sys.argv[1:]]
+
+
 def start(config) -> None:
     """Run verl's trainer on a checked configuration; blocks until training ends."""
     import ray

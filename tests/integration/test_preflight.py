@@ -262,7 +262,7 @@ def test_the_command_stops_before_ray_with_one_message(tmp_path):
     ray_folder = tmp_path / "ray"
     command = [
         *(sys.executable, str(ROOT / "recipe" / "main_ccpo.py"), "profile=cpu", "task=last_digit"),
-        "ccpo.credit.rule=counterfactul",
+        *("ccpo.credit.rule=counterfactul", "ccpo.sed=1"),
         f"data.train_files={tmp_path}/none.parquet",
         f"actor_rollout_ref.model.path={MODEL}",
         f"trainer.default_local_dir={tmp_path}/out",
@@ -270,7 +270,8 @@ def test_the_command_stops_before_ray_with_one_message(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(ray_folder)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    message = done.stderr[done.stderr.index("error: the configuration has 3 problem(s)") :]
+    message = done.stderr[done.stderr.index("error: the configuration has 4 problem(s)") :]
+    assert "ccpo.sed is not a setting: did you mean ccpo.seed?" in message
     assert "did you mean 'counterfactual'?" in message and "none.parquet does not exist" in message
     assert "Traceback" not in done.stderr + done.stdout
     assert not ray_folder.exists() and "ray init kwargs" not in done.stdout
