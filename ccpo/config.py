@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from ccpo.prompts import DYAD, VOTE
-from ccpo.types import REASON, SOLO, THINK, voter_role
+from ccpo.types import REASON, SOLO, THINK, is_voter, voter_role
 from ccpo.voting import TIES
 
 TOPOLOGIES = ("dyad", "vote")
 DYAD_RULES = ("counterfactual", "shared", "shared_history", "paper_v1", "event_v2")
 VOTE_RULES = ("leave_one_out", "resampled", "marginal", "shapley", "own_correctness", "shared", "shared_history")
+RESERVED = (
+    "actor",
+    "actor_rollout",
+    "actor_rollout_ref",
+    "critic",
+    "ref",
+    "shared",
+)  # verl's names for worker groups, and ours
 MAX_SHAPLEY_VOTERS = 10  # the cost doubles with each
 RECOMBINES = ("marginal", "resampled")
 """Rules that compare a voter's ballot with its ballots in the prompt's other sessions."""
@@ -91,19 +100,42 @@ class HistoryConfig:
 class RoleConfig:
     """How one role decodes. None: what the rollout section says.
 
-    temperature: sampling temperature. max_tokens: longest response. stop: strings that end the response.
+    temperature: sampling temperature. max_tokens: longest response. stop: strings that end the response. (Voters: `VoteConfig`.)
+    model:       model of the role's policy, a folder or a hub id; None: actor_rollout_ref.model.path. Needs ``policies: per_role``.
+    policy:      name of the role's policy; roles with one name share it. None: the role's own name. Needs ``policies: per_role``.
     """
 
     temperature: float | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    model: str | None = None
+    policy: str | None = None
 
 
 @dataclass(frozen=True)
-class RolesConfig:
-    think: RoleConfig = field(default_factory=RoleConfig)
-    reason: RoleConfig = field(default_factory=RoleConfig)
-    solo: RoleConfig = field(default_factory=RoleConfig)
+class ScheduleConfig:
+    """Which policies learn when.
+
+    mode:  "together": every policy at every step. "alternate": one after another, the others rest with unchanged weights.
+    every: steps that one policy learns before the next one does.
+    first: name of the policy that begins; None: the first role's.
+    """
+
+    mode: str = "together"
+    every: int = 10
+    first: str | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One set of weights with its optimizer, rollout servers and checkpoint folder.
+
+    name: unique. roles: those that it plays and that get credit. model: folder or hub id; None: actor_rollout_ref.model.path.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +169,7 @@ class CcpoConfig:
     """The ``ccpo:`` node.
 
     topology:          one of TOPOLOGIES
-    policies:          "shared": one policy plays every role
+    policies:          "shared": one policy plays every role. "per_role": see `RoleConfig.policy`
     prompts:           name of the template set in `ccpo.prompts`
     strip_leak:        remove a final answer that Think leaks before Reason reads the thought
     seed:              None: the rollout engine samples freely; an int: every request gets a seed from (seed, prompt,
@@ -157,7 +189,10 @@ class CcpoConfig:
     session_timeout: float = 1800.0
     credit: CreditConfig = field(default_factory=CreditConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
-    roles: RolesConfig = field(default_factory=RolesConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    roles: Mapping[str, RoleConfig] = field(
+        default_factory=lambda: {role: RoleConfig() for role in (THINK, REASON, SOLO)}
+    )
     vote: VoteConfig = field(default_factory=VoteConfig)
 
     @classmethod
@@ -183,8 +218,9 @@ class CcpoConfig:
         if n < 1:
             return [f"actor_rollout_ref.rollout.n is {n}: set at least 1 session per prompt"]
         if self.topology == "vote":
-            return [*_value_problems(self, n), *_vote_problems(self, n)]
-        return [*_value_problems(self, n), *_dyad_only_problems(self), *_rule_problems(self.credit, n)]
+            return [*_value_problems(self, n), *_policy_problems(self), *_vote_problems(self, n)]
+        found = [*_value_problems(self, n), *_policy_problems(self), *_dyad_only_problems(self)]
+        return found + _rule_problems(self.credit, n)
 
     def solo_count(self, n: int) -> int:
         """Solo answers per prompt. Few are enough for a fitted baseline; the published rules pair or average n of them."""
@@ -208,11 +244,36 @@ class CcpoConfig:
     def trained_roles(self) -> tuple[str, ...]:
         return tuple(role for role in self.credited_roles() if role != SOLO or self.credit.train_solo)
 
-    def rows_per_prompt(self, n: int) -> int:
-        """Trained trajectories per prompt when no session is dropped."""
-        if self.topology == "vote":
-            return n * self.vote.n_voters * self.vote.rounds
-        return 2 * n + (self.solo_count(n) if self.credit.train_solo else 0)
+    def rows_per_prompt(self, n: int, roles: tuple[str, ...] | None = None) -> int:
+        """Trained trajectories per prompt of these roles (None: of all) when no session is dropped."""
+        turns = self.vote.rounds if self.topology == "vote" else 1
+        return sum(
+            self.solo_count(n) if role == SOLO else n * turns
+            for role in self.trained_roles()
+            if roles is None or role in roles
+        )
+
+    def policy_list(self) -> tuple[Policy, ...]:
+        """The job's policies, in the order of their first roles. ``solo`` is Reason without a thought: Reason's policy plays it."""
+        if self.policies == "shared":
+            return (Policy("shared", self.credited_roles()),)
+        members: dict[str, list[str]] = {}
+        for role in self.credited_roles():
+            player = REASON if role == SOLO else role
+            members.setdefault(self.role(player).policy or player, []).append(role)
+        models = {name: [m for role in roles if (m := self.role(role).model)] for name, roles in members.items()}
+        return tuple(Policy(name, tuple(roles), next(iter(models[name]), None)) for name, roles in members.items())
+
+    def role(self, name: str) -> RoleConfig:
+        return self.roles.get(name, RoleConfig())
+
+    def learns(self, policy: str, step: int) -> bool:
+        """Whether a policy is trained at a step (1, 2, ...): a pure function, so a resumed job needs nothing else."""
+        names = [p.name for p in self.policy_list()]
+        if self.schedule.mode == "together":
+            return True
+        start = names.index(self.schedule.first) if self.schedule.first else 0
+        return names[(start + (step - 1) // self.schedule.every) % len(names)] == policy
 
     def warnings(self) -> list[str]:
         """Allowed, but the user should know."""
@@ -239,6 +300,8 @@ def _parse(cls: type, data: Any, path: str, problems: list[str]) -> Any:
             problems.append(f"{name} is not a setting: {hint}")
         elif is_dataclass(hints[key]):
             values[key] = _parse(hints[key], value, name, problems)
+        elif hints[key] == Mapping[str, RoleConfig]:
+            values[key] = _parse_roles(value, name, problems)
         elif (problem := _type_problem(hints[key], value)) is not None:
             problems.append(
                 f"{name} is {value!r}: set {problem}"
@@ -247,6 +310,18 @@ def _parse(cls: type, data: Any, path: str, problems: list[str]) -> Any:
             listed = hints[key] in (tuple[str, ...], tuple[float, ...])
             values[key] = tuple([value] if isinstance(value, str) else value) if listed else value
     return cls(**values)
+
+
+def _parse_roles(data: Any, path: str, problems: list[str]) -> dict[str, RoleConfig]:
+    if not isinstance(data, Mapping):
+        problems.append(f"{path} is {data!r}: it must be a section with roles")
+        return {}
+    known = [role for role in data if role in (THINK, REASON, SOLO) or is_voter(str(role))]
+    for role in data:
+        if role not in known:
+            problems.append(f"{path}.{role} is no role: roles are {THINK}, {REASON}, {SOLO}, voter_0, voter_1, ...")
+    defaults = {role: RoleConfig() for role in (THINK, REASON, SOLO)}
+    return defaults | {role: _parse(RoleConfig, data[role], f"{path}.{role}", problems) for role in known}
 
 
 _KINDS = {
@@ -291,7 +366,8 @@ def _value_problems(config: CcpoConfig, n: int) -> list[str]:
     credit, history = config.credit, config.history
     found = [
         *_one_of("ccpo.topology", config.topology, TOPOLOGIES),
-        *_one_of("ccpo.policies", config.policies, ("shared",)),
+        *_one_of("ccpo.policies", config.policies, ("shared", "per_role")),
+        *_one_of("ccpo.schedule.mode", config.schedule.mode, ("together", "alternate")),
         *_one_of("ccpo.prompts", config.prompts, tuple(VOTE if config.topology == "vote" else DYAD)),
         *_one_of("ccpo.credit.rule", credit.rule, VOTE_RULES if config.topology == "vote" else DYAD_RULES),
         *_one_of("ccpo.credit.shaping", credit.shaping, ("none", "tanh")),
@@ -321,7 +397,7 @@ def _value_problems(config: CcpoConfig, n: int) -> list[str]:
     if not 0 <= config.max_dropped_rate <= 1:
         found.append(f"ccpo.max_dropped_rate is {config.max_dropped_rate}: it is a share; set it in [0, 1]")
     for role in (THINK, REASON, SOLO):
-        setting = getattr(config.roles, role)
+        setting = config.role(role)
         if setting.temperature is not None and setting.temperature <= 0:
             found.append(
                 f"ccpo.roles.{role}.temperature is {setting.temperature}: greedy samples cannot be compared; set it above 0"
@@ -411,6 +487,55 @@ def _shared_problems(rule: str, how: str, n: int) -> list[str]:
         found.append(
             f"rule shared_history is normalized by the history, not '{how}': leave ccpo.credit.normalize=null, or use rule shared"
         )
+    return found
+
+
+def _policy_problems(config: CcpoConfig) -> list[str]:
+    """Maps of roles to policies, and schedules, that cannot work."""
+    found = []
+    for role, setting in config.roles.items():
+        given = [name for name in ("model", "policy") if getattr(setting, name) is not None]
+        if not given:
+            continue
+        if config.policies == "shared":
+            found.append(
+                f"ccpo.roles.{role}.{given[0]} is set, and one policy plays every role: set ccpo.policies=per_role, or drop it"
+            )
+        elif role == SOLO:
+            found.append(
+                f"ccpo.roles.solo.{given[0]} is set, and solo is Reason without a thought: set it for ccpo.roles.reason"
+            )
+        elif role not in config.credited_roles():
+            found.append(
+                f"ccpo.roles.{role}.{given[0]} is set, and this job has no such role: it has {', '.join(config.credited_roles())}"
+            )
+        if is_voter(role) and (setting.temperature is not None or setting.max_tokens is not None or setting.stop):
+            found.append(
+                f"ccpo.roles.{role}: voters decode as ccpo.vote says; set ccpo.vote.temperatures, max_tokens and stop"
+            )
+    if config.policies not in ("shared", "per_role"):
+        return found
+    policies = config.policy_list()
+    for policy in policies:
+        bad = not re.fullmatch(r"[a-z][a-z0-9_]*", policy.name) or policy.name in RESERVED
+        if bad and config.policies == "per_role":
+            found.append(
+                f"{policy.name!r} cannot name a policy: use lower-case letters, digits and _, and none of {', '.join(RESERVED)}"
+            )
+        models = {m for role in policy.roles if (m := config.role(role).model)}
+        if len(models) > 1:
+            found.append(
+                f"policy {policy.name} has {len(models)} models, {', '.join(sorted(models))}: a policy is one set of weights; set one"
+            )
+    schedule, names = config.schedule, [policy.name for policy in policies]
+    if schedule.every < 1:
+        found.append(f"ccpo.schedule.every is {schedule.every}: set at least 1 step")
+    if schedule.mode == "alternate" and len(policies) < 2:
+        found.append(
+            "ccpo.schedule.mode is alternate, and there is one policy: set ccpo.policies=per_role, or together"
+        )
+    if schedule.first is not None and schedule.first not in names:
+        found.append(f"ccpo.schedule.first is {schedule.first!r}: the policies are {', '.join(names)}")
     return found
 
 

@@ -7,10 +7,10 @@ thoughts, but writes good ones only now and then. Our construction; the prompts 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ccpo.prompts import DYAD, VOTE, Messages, render
+from ccpo.prompts import DYAD, VOTE, Messages, render, with_persona
 from data_preprocess.toy import OPERATORS, Problem, boxed, last_digit, thought_text
 
 NOT_SURE = "Not sure."
@@ -55,6 +55,12 @@ CORRUPT = Mistakes(
     vague_thought=0.35, wrong_thought=0.35, vague_note=0.35, wrong_note=0.35, empty_note=0.08, wrong_answer=0.1,
     vote_abstains=0.06, vote_guesses=0.4, vote_wrong_step=0.4, vote_wrong_answer=0.15,
 )  # fmt: skip
+# Voters of unequal skill, by persona (``data_preprocess.toy_voters``); the middle one is as CORRUPT.
+VOTERS = {
+    "Calm": replace(CORRUPT, vote_guesses=0.1, vote_wrong_step=0.1, vote_wrong_answer=0.05),
+    "Quick": CORRUPT,
+    "Wild": replace(CORRUPT, vote_guesses=0.5, vote_wrong_step=0.8, vote_wrong_answer=0.4),
+}
 CLEAN_MIX = RoleMix(vote=0.25, think=0.25, reason=0.4)
 CORRUPT_MIX = RoleMix(vote=0.25, think=0.3, reason=0.3)
 
@@ -71,8 +77,8 @@ def solo_messages(problem: Problem) -> Messages:
     return render(DYAD["toy"].solo, question=problem.question)
 
 
-def vote_messages(problem: Problem) -> Messages:
-    return render(VOTE["toy"].vote, question=problem.question)
+def vote_messages(problem: Problem, persona: str = "") -> Messages:
+    return with_persona(render(VOTE["toy"].vote, question=problem.question), persona)
 
 
 def draw_lesson(problem: Problem, mix: RoleMix, mistakes: Mistakes, rng: random.Random) -> Lesson:
@@ -81,7 +87,7 @@ def draw_lesson(problem: Problem, mix: RoleMix, mistakes: Mistakes, rng: random.
         ("vote", "think", "reason", "solo"), (mix.vote, mix.think, mix.reason, 1 - mix.vote - mix.think - mix.reason)
     )[0]
     if role == "vote":
-        return Lesson(vote_messages(problem), _vote_reply(problem, mistakes, rng))
+        return Lesson(vote_messages(problem), vote_reply(problem, mistakes, rng))
     if role == "think":
         thought, _ = _thought(problem, mistakes.vague_thought, mistakes.wrong_thought, rng)
         return Lesson(think_messages(problem), thought)
@@ -103,7 +109,8 @@ def draw_facts(count: int, rng: random.Random) -> str:
     return ", ".join(facts)
 
 
-def _vote_reply(problem: Problem, mistakes: Mistakes, rng: random.Random) -> str:
+def vote_reply(problem: Problem, mistakes: Mistakes, rng: random.Random) -> str:
+    """What a voter with these mistakes says."""
     if rng.random() < mistakes.vote_abstains:
         return NOT_SURE
     if problem.level == 1 or rng.random() < mistakes.vote_guesses:

@@ -17,11 +17,12 @@ import random
 import resource
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ccpo.prompts import DYAD, VOTE, Messages
 from ccpo.verifier import verify
-from data_preprocess.toy import draw_problems, thought_text
+from data_preprocess.toy import Problem, draw_problems, thought_text
 from data_preprocess.toy_lessons import (
     CLEAN,
     CLEAN_MIX,
@@ -91,6 +92,12 @@ class Recipe:
     clean_mix: RoleMix = CLEAN_MIX
     corrupt: Mistakes = CORRUPT
     corrupt_mix: RoleMix = CORRUPT_MIX
+
+
+class Gate(Protocol):
+    """Measured numbers, a dataclass, that know whether they are good enough."""
+
+    def failures(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -237,7 +244,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaForCau
 
 def warm_start(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> LlamaForCausalLM:
     """Train a new model with ``recipe``. The same arguments give the same bits on one machine and torch version."""
-    with _one_seeded_thread(seed):
+    with one_seeded_thread(seed):
         model = new_model(tokenizer, recipe)
         encoder, rng = Encoder(tokenizer), random.Random(seed)
         _drill(model, encoder, recipe, rng)
@@ -246,11 +253,11 @@ def warm_start(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) ->
 
 
 def _drill(model: LlamaForCausalLM, encoder: Encoder, recipe: Recipe, rng: random.Random) -> None:
-    optimizer = _optimizer(model, recipe)
+    optimizer = new_optimizer(model, recipe)
     running_loss = None
     for step in range(recipe.drill_steps):
         batch = encoder.facts([draw_facts(recipe.drill_facts, rng) for _ in range(recipe.drill_batch)])
-        loss = _train_step(model, optimizer, batch, recipe, recipe.drill_lr * _warmup(step, recipe))
+        loss = train_step(model, optimizer, batch, recipe, recipe.drill_lr * _warmup(step, recipe))
         running_loss = loss if running_loss is None else 0.9 * running_loss + 0.1 * loss
         if running_loss < recipe.drill_target_loss:
             break
@@ -265,10 +272,10 @@ def _teach_roles(model: LlamaForCausalLM, encoder: Encoder, recipe: Recipe, rng:
         )
         for batch in _role_batches(encoder, steps * recipe.role_batch, recipe.role_batch, mix, mistakes, rng)
     ]
-    optimizer = _optimizer(model, recipe)
+    optimizer = new_optimizer(model, recipe)
     for step, batch in enumerate(batches):
         decay = max(0.05, 1 - step / len(batches))
-        _train_step(model, optimizer, batch, recipe, recipe.role_lr * _warmup(step, recipe) * decay)
+        train_step(model, optimizer, batch, recipe, recipe.role_lr * _warmup(step, recipe) * decay)
 
 
 def _role_batches(
@@ -278,7 +285,7 @@ def _role_batches(
     return encoder.lessons([draw_lesson(problem, mix, mistakes, rng) for problem in problems], batch_size)
 
 
-def _optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
+def new_optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True)
 
 
@@ -286,7 +293,7 @@ def _warmup(step: int, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup_steps)
 
 
-def _train_step(
+def train_step(
     model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe, lr: float
 ) -> float:
     """One step on the mean loss of the learned tokens; returns that loss.
@@ -307,7 +314,7 @@ def _train_step(
 
 
 @contextmanager
-def _one_seeded_thread(seed: int) -> Iterator[None]:
+def one_seeded_thread(seed: int) -> Iterator[None]:
     """One thread, because sums split over threads round differently; the caller's generator and threads come back."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -328,21 +335,32 @@ def measure(
     """Accuracies on ``problem_count`` held-out problems, the same ones for every model."""
     problems = draw_problems("test", problem_count, random.Random(0))
 
-    def accuracy(conversations: list[Messages], tokens: int) -> float:
-        replies = sample(model, tokenizer, conversations, tokens)
-        rewards = [verify(reply, str(problem.answer)).reward for reply, problem in zip(replies, problems, strict=True)]
-        return sum(rewards) / len(rewards)
+    def right(conversations: list[Messages], tokens: int) -> float:
+        return accuracy(model, tokenizer, problems, conversations, tokens)
 
-    with _one_seeded_thread(seed):
+    with one_seeded_thread(seed):
         thoughts = sample(model, tokenizer, list(map(think_messages, problems)), THOUGHT_TOKENS)
         perfect = [thought_text(problem) for problem in problems]
         return GateNumbers(
-            joint=accuracy(list(map(reason_messages, problems, thoughts)), ANSWER_TOKENS),
-            solo=accuracy(list(map(solo_messages, problems)), ANSWER_TOKENS),
-            perfect_thought=accuracy(list(map(reason_messages, problems, perfect)), ANSWER_TOKENS),
-            vote=accuracy(list(map(vote_messages, problems)), VOTE_TOKENS),
+            joint=right(list(map(reason_messages, problems, thoughts)), ANSWER_TOKENS),
+            solo=right(list(map(solo_messages, problems)), ANSWER_TOKENS),
+            perfect_thought=right(list(map(reason_messages, problems, perfect)), ANSWER_TOKENS),
+            vote=right(list(map(vote_messages, problems)), VOTE_TOKENS),
             good_thoughts=sum(map(str.__eq__, thoughts, perfect)) / len(problems),
         )
+
+
+def accuracy(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    problems: Sequence[Problem],
+    conversations: Sequence[Messages],
+    max_new_tokens: int,
+) -> float:
+    """Share of right replies, one `sample` per conversation; each is about its problem."""
+    replies = sample(model, tokenizer, conversations, max_new_tokens)
+    rewards = [verify(reply, str(problem.answer)).reward for reply, problem in zip(replies, problems, strict=True)]
+    return sum(rewards) / len(rewards)
 
 
 def sample(
@@ -372,27 +390,49 @@ def build(out: str | Path, seed: int = DEFAULT_SEED, recipe: Recipe | None = Non
     Seeds ``seed`` to ``seed + 3`` are tried until one passes the gate. Raises ValueError if ``out`` is something else
     than a model folder, RuntimeError if no seed passes.
     """
-    out, recipe = Path(out), recipe or Recipe()
-    fingerprint = _fingerprint(recipe, seed)
+    recipe = recipe or Recipe()
+    return write_first_passing(
+        out,
+        fingerprint=_fingerprint(recipe, seed),
+        recipe=recipe,
+        first_seed=seed,
+        tokenizer=build_tokenizer,
+        train=lambda tokenizer, seed: warm_start(tokenizer, recipe, seed),
+        measure=lambda model, tokenizer: measure(model, tokenizer),
+    )
+
+
+def write_first_passing(
+    out: str | Path,
+    *,
+    fingerprint: str,
+    recipe: object,
+    first_seed: int,
+    tokenizer: Callable[[], PreTrainedTokenizerFast],
+    train: Callable[[PreTrainedTokenizerFast, int], LlamaForCausalLM],
+    measure: Callable[[LlamaForCausalLM, PreTrainedTokenizerFast], Gate],
+) -> dict:
+    """Write the folder of the first model that passes its gate, as `build` does; ``recipe``: a dataclass to note down."""
+    out = Path(out)
     existing = _existing_manifest(out)
     if existing.get("fingerprint") == fingerprint and (out / WEIGHTS).exists():
         print(f"{out} is complete: {existing['gate']}")
         return existing
-    tokenizer = build_tokenizer()
-    model, manifest = _first_passing(tokenizer, recipe, seed)
-    manifest = {"fingerprint": fingerprint, **manifest}
-    _save(out, model, tokenizer, manifest)
+    made = tokenizer()
+    model, found = _first_passing(first_seed, lambda seed: train(made, seed), lambda model: measure(model, made))
+    manifest = {"fingerprint": fingerprint, **found, "recipe": asdict(recipe)}
+    _save(out, model, made, manifest)
     print(f"wrote {out}: {manifest['gate']} in {manifest['seconds']} s")
     return manifest
 
 
 def _first_passing(
-    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, first_seed: int
+    first_seed: int, train: Callable[[int], LlamaForCausalLM], measure: Callable[[LlamaForCausalLM], Gate]
 ) -> tuple[LlamaForCausalLM, dict]:
     started, cpu_started = time.perf_counter(), _cpu_seconds()
     for seed in range(first_seed, first_seed + _SEEDS_TRIED):
-        model = warm_start(tokenizer, recipe, seed)
-        numbers = measure(model, tokenizer)
+        model = train(seed)
+        numbers = measure(model)
         if not (failures := numbers.failures()):
             return model, {
                 "seed_asked": first_seed,
@@ -402,7 +442,6 @@ def _first_passing(
                 "cpu_seconds": round(_cpu_seconds() - cpu_started, 1),
                 "parameters": model.num_parameters(),
                 "torch": torch.__version__,
-                "recipe": asdict(recipe),
             }
         print(f"seed {seed} failed the gate, trying the next one: {'; '.join(failures)}")
     raise RuntimeError(

@@ -55,7 +55,7 @@ async def run_vote(
     judge: Judge,
     label: Callable[[str], str],
     same: Callable[[str, str], Awaitable[bool]],
-    budget: PromptBudget,
+    budgets: Sequence[PromptBudget],
     tie: str = "expected",
     rounds: int = 1,
     share_reasoning: bool = False,
@@ -70,7 +70,7 @@ async def run_vote(
         judge: verifies a text against the ground truth.
         label: canonical spelling of an answer.
         same: whether two answers mean the same.
-        budget: see `PromptBudget`.
+        budgets: one per voter, see `PromptBudget`.
         tie: one of `ccpo.voting.TIES`.
         rounds: how often everyone votes; the last vote counts.
         share_reasoning: from the second round on, show the others' texts instead of their answers.
@@ -82,7 +82,7 @@ async def run_vote(
     spoken: list[list[Spoken]] = []
     for number in range(rounds):
         asked = [
-            _ask(voter, question, spoken[-1] if spoken else [], seat, budget, share_reasoning)
+            _ask(voter, question, spoken[-1] if spoken else [], seat, budgets[seat], share_reasoning)
             for seat, voter in enumerate(voters)
         ]
         turns = await all_or_nothing(

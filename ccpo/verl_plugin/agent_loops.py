@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import logging
 import time
@@ -14,6 +15,8 @@ from uuid import uuid4
 
 from omegaconf import DictConfig, OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from ccpo.config import CcpoConfig
 from ccpo.prompts import DYAD, Messages
@@ -22,6 +25,7 @@ from ccpo.topology.session import PromptBudget, Scored, Turn
 from ccpo.topology.vote import run_vote, voters_of
 from ccpo.types import EMPTIED, REASON, voter_index
 from ccpo.verifier import Verdict, label, same_answer, verify
+from ccpo.verl_plugin.policies import PolicyClient
 from ccpo.verl_plugin.trajectory import RoleOutput
 
 logger = logging.getLogger(__name__)
@@ -54,6 +58,16 @@ def ccpo_config(config: DictConfig) -> CcpoConfig:
     return _PARSED[id(config)][1]
 
 
+_MODELS: dict[str, Any] = {}
+
+
+def _model(policy: str, config: DictConfig) -> Any:
+    """verl's HFModelConfig of a policy, with its tokenizer; made once per process."""
+    if policy not in _MODELS:
+        _MODELS[policy] = omega_conf_to_dataclass(config.actor_rollout_ref.model)
+    return _MODELS[policy]
+
+
 def request_seed(seed: int, *parts: Any) -> int:
     """A 31-bit seed for one request from the job's seed and (prompt, session, role, step): the same in every process and run."""
     digest = hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=4).digest()
@@ -71,7 +85,7 @@ class Seat:
     validating: bool
     generate: Callable[..., Any]
     judge: Callable[[str], Any]
-    budget: PromptBudget
+    budget: Callable[[str], PromptBudget]
 
 
 class TeamAgentLoop(AgentLoopBase, ABC):
@@ -109,12 +123,15 @@ class TeamAgentLoop(AgentLoopBase, ABC):
                 params["seed"] = request_seed(
                     config.seed, prompt_id, session, turn, int(row["global_steps"]), info["split"]
                 )
-            return await self._turn(messages, params)
+            return await self._as(role)._turn(messages, params)
 
         async def judge(text: str) -> Verdict:
             return await self.loop.run_in_executor(None, verify, text, truth, answer_type, options)
 
-        budget = PromptBudget(self._count, self._cut, self.rollout_config.prompt_length)
+        def budget(role: str) -> PromptBudget:
+            player = self._as(role)
+            return PromptBudget(player._count, player._cut, self.rollout_config.prompt_length)
+
         question = row["raw_prompt"][-1]["content"]
         spoken = await self._play(
             config, Seat(question, truth, answer_type, session, validating, generate, judge, budget)
@@ -139,6 +156,24 @@ class TeamAgentLoop(AgentLoopBase, ABC):
         if temperature is not None and not validating:
             params["temperature"] = temperature
         return params
+
+    def _as(self, role: str) -> TeamAgentLoop:
+        """This loop with the server and the tokenizer of the role's policy."""
+        if not isinstance(self.server_manager, PolicyClient):
+            return self
+        name = self.server_manager.policy_of[role]
+        client = self.server_manager.clients[name]
+        model = _model(name, client.config)
+        view = copy.copy(self)
+        view.server_manager, view.tokenizer, view.processor = client, model.tokenizer, model.processor
+        view.continuous_token_builder = create_continuous_token_builder(
+            model.tokenizer,
+            hf_model_type=getattr(model.hf_config, "model_type", None),
+            chat_template_kwargs=self.apply_chat_template_kwargs,
+            mm_processor_kwargs=self.mm_processor_kwargs,
+            processor=model.processor,
+        )
+        return view
 
     async def _turn(self, messages: Messages, params: dict[str, Any]) -> Turn:
         """One request. Raises RuntimeError when the server aborted it or sent nothing."""
@@ -177,7 +212,7 @@ class DyadAgentLoop(TeamAgentLoop):
             prompts=DYAD[config.prompts],
             generate=seat.generate,
             judge=seat.judge,
-            budget=seat.budget,
+            budget=seat.budget(REASON),
             # Session j decodes the prompt's solo answer j: shared by the group without any talk between sessions.
             solo=seat.validating or seat.session < config.solo_count(self.rollout_config.n),
             emptied=seat.validating,
@@ -186,7 +221,7 @@ class DyadAgentLoop(TeamAgentLoop):
         return list(scored.items())
 
     def _decoding(self, config: CcpoConfig, role: str) -> tuple[float | None, int | None, tuple[str, ...]]:
-        settings = getattr(config.roles, REASON if role == EMPTIED else role)
+        settings = config.role(REASON if role == EMPTIED else role)
         return settings.temperature, settings.max_tokens, settings.stop
 
 
@@ -205,7 +240,7 @@ class VoteAgentLoop(TeamAgentLoop):
             judge=seat.judge,
             label=lambda answer: label(answer, seat.answer_type),
             same=same,
-            budget=seat.budget,
+            budgets=[seat.budget(role) for role in config.credited_roles()],
             tie=config.vote.tie,
             rounds=config.vote.rounds,
             share_reasoning=config.vote.share_reasoning,

@@ -109,7 +109,8 @@ def fingerprint(config: CcpoConfig, n: int) -> dict[str, object]:
     """The settings that give the history its meaning."""
     return {
         "ccpo.topology": config.topology,
-        "ccpo.policies": config.policies,
+        "ccpo.policies": {policy.name: list(policy.roles) for policy in config.policy_list()},
+        "ccpo.schedule": [config.schedule.mode, config.schedule.every, config.schedule.first],
         "ccpo.credit.rule": config.credit.rule,
         "ccpo.credit.normalize": config.credit.normalization,
         "ccpo.history.decay": config.history.decay,

@@ -1,18 +1,189 @@
-"""Which policy plays which roles. A policy is one set of weights with its optimizer, servers and checkpoint folder."""
+"""Several resident policies in one verl job: workers, rollout servers, weight sync, routing and checkpoint folders.
+
+verl builds one actor with its servers; every further policy joins the same worker processes (one CUDA context, one process group), gets
+its own range of server ranks and its own weight sync. Facts of verl 0.9.1 this rests on:
+- `PPOTrainer._setup` assigns `resource_pool_to_cls` and then makes one worker class out of each pool's entries: the only place where
+  further actors can join (`CcpoTrainer.resource_pool_to_cls`);
+- a server's Ray name and socket follow from its replica rank, which the worker derives from RANK: `PolicyWorker` shifts it;
+- a replica finds its workers by replica rank: `_Shifted` moves the list by the policy's first rank;
+- `_setup` calls `_load_checkpoint` last, when policy 0 is up and asleep: the others are attached there.
+"""
 
 from __future__ import annotations
 
+import os
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
-from ccpo.config import CcpoConfig
+from omegaconf import DictConfig, open_dict
+from verl.checkpoint_engine import CheckpointEngineManager
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.single_controller.ray import RayClassWithInitArgs
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.engine_workers import ActorRolloutRefWorker
+from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
+
+from ccpo.config import CcpoConfig, Policy
+from ccpo.types import EMPTIED, REASON
 
 
-@dataclass(frozen=True)
-class Policy:
-    name: str
-    roles: tuple[str, ...]
+class PolicyWorker(ActorRolloutRefWorker):
+    """One policy inside the shared worker process; its rollout adapter talks to this policy's servers."""
+
+    def __init__(self, *args: Any, first_replica: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.first_replica = first_replica
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        super().init_model()
+        rollout = self.rollout
+        self.rollout = type(rollout)(
+            config=rollout.config,
+            model_config=rollout.model_config,
+            device_mesh=rollout.device_mesh,
+            replica_rank=rollout.replica_rank + self.first_replica,
+        )
 
 
-def policies_of(config: CcpoConfig) -> tuple[Policy, ...]:
-    """The job's policies. ``shared``: one that plays every role."""
-    return (Policy("shared", config.credited_roles()),)
+@dataclass
+class Seat:
+    """A policy at work. ``config``: the whole configuration with this policy's actor_rollout_ref."""
+
+    policy: Policy
+    config: DictConfig
+    first_replica: int
+    workers: Any = None
+    tokenizer: Any = None
+    processor: Any = None
+    servers: LLMServerManager | None = None
+    sync: CheckpointEngineManager | None = None
+
+
+def seats_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int) -> list[Seat]:
+    """One seat per policy, not attached yet.
+
+    Args:
+        config: the whole configuration; not modified.
+        ccpo: its checked ``ccpo:`` node.
+        total_steps: optimizer steps of the job; a policy's learning-rate schedule counts those in which it learns.
+    """
+    policies, seats, first = ccpo.policy_list(), [], 0
+    for policy in policies:
+        own = deepcopy(config)
+        shared = own.actor_rollout_ref
+        with open_dict(own):
+            if policy.model is not None:
+                shared.model.path = policy.model
+                shared.model.tokenizer_path = None
+            shared.actor.optim.total_training_steps = sum(
+                ccpo.learns(policy.name, s) for s in range(1, total_steps + 1)
+            )
+            if len(policies) > 1 and config.trainer.device == "cuda":
+                # Every engine is awake while answers are decoded; of the trainers only the one that updates is on the GPU.
+                shared.rollout.gpu_memory_utilization = config.actor_rollout_ref.rollout.gpu_memory_utilization / len(
+                    policies
+                )
+                shared.actor.fsdp_config.param_offload = True
+                shared.actor.fsdp_config.optimizer_offload = True
+        seats.append(Seat(policy, own, first))
+        first += config.trainer.n_gpus_per_node * config.trainer.nnodes // _replica_size(shared.rollout)
+    return seats
+
+
+def scale_mini_batches(seats: list[Seat], ccpo: CcpoConfig, n: int) -> None:
+    """verl counts a mini-batch as ppo_mini_batch_size x n ROWS; a session has several. Keep it a number of prompts."""
+    for seat in seats:
+        actor = seat.config.actor_rollout_ref.actor
+        rows = ccpo.rows_per_prompt(n, seat.policy.roles)
+        actor.ppo_mini_batch_size = -(-actor.ppo_mini_batch_size * rows // n)
+
+
+def worker_class(seat: Seat, cls: Any, actor_role: str) -> RayClassWithInitArgs:
+    return RayClassWithInitArgs(
+        cls=cls,
+        config=seat.config.actor_rollout_ref,
+        distillation_config=seat.config.get("distillation"),
+        role=actor_role,
+        first_replica=seat.first_replica,
+    )
+
+
+def attach(seat: Seat, group: Any) -> None:
+    """What verl's `_setup` does for policy 0: model, servers, weight sync, sleep. ``group``: any worker group of the process."""
+    rollout = seat.config.actor_rollout_ref.rollout
+    model = omega_conf_to_dataclass(seat.config.actor_rollout_ref.model)
+    seat.tokenizer, seat.processor = model.tokenizer, model.processor
+    seat.workers = group.spawn([seat.policy.name])[seat.policy.name]
+    seat.workers.init_model()
+    seat.servers = LLMServerManager.create(
+        config=seat.config,
+        worker_group=_Shifted(seat.workers, seat.first_replica * _replica_size(rollout)),
+        start_rank=seat.first_replica,
+    )
+    engine = omega_conf_to_dataclass(rollout.checkpoint_engine)
+    engine.backend = "naive"
+    seat.sync = CheckpointEngineManager(config=engine, actor_wg=seat.workers, replicas=seat.servers.get_replicas())
+    seat.sync.sleep_replicas()
+
+
+def _replica_size(rollout: DictConfig) -> int:
+    return rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
+
+
+class _Shifted:
+    """A worker group as a replica with a later rank sees it: its workers stand behind ``before`` others."""
+
+    def __init__(self, group: Any, before: int) -> None:
+        self.world_size, self.workers = group.world_size, [None] * before + list(group.workers)
+
+
+class Syncs:
+    """Stands in for the checkpoint manager: calls every policy's in turn."""
+
+    def __init__(self, seats: list[Seat]) -> None:
+        self._managers = [seat.sync for seat in seats]
+
+    def update_weights(self, *args: Any, **kwargs: Any) -> None:
+        for manager in self._managers:
+            manager.update_weights(*args, **kwargs)
+
+    def sleep_replicas(self) -> None:
+        for manager in self._managers:
+            manager.sleep_replicas()
+
+
+class Folders:
+    """Stands in for the actor's workers while verl saves or loads: global_step_N/POLICY instead of global_step_N/actor."""
+
+    def __init__(self, seats: list[Seat]) -> None:
+        self._seats = seats
+
+    def save_checkpoint(self, local: str, remote: str | None, step: int, max_ckpt_to_keep: int | None = None) -> None:
+        for seat in self._seats:
+            seat.workers.save_checkpoint(
+                _beside(local, seat), remote and _beside(remote, seat), step, max_ckpt_to_keep=max_ckpt_to_keep
+            )
+
+    def load_checkpoint(self, local_path: str, del_local_after_load: bool = False) -> None:
+        for seat in self._seats:
+            seat.workers.load_checkpoint(
+                local_path=_beside(local_path, seat), del_local_after_load=del_local_after_load
+            )
+
+
+def _beside(path: str, seat: Seat) -> str:
+    return os.path.join(os.path.dirname(path), seat.policy.name)
+
+
+class PolicyClient(LLMServerClient):
+    """What agent loops get for their server: one client per policy, chosen by role."""
+
+    def __init__(self, seats: list[Seat]) -> None:
+        self.clients = {seat.policy.name: seat.servers.get_client() for seat in seats}
+        self.policy_of = {role: seat.policy.name for seat in seats for role in seat.policy.roles}
+        if REASON in self.policy_of:
+            self.policy_of[EMPTIED] = self.policy_of[REASON]
+        first = self.clients[seats[0].policy.name]
+        super().__init__(config=first.config, load_balancer_handle=first._load_balancer)

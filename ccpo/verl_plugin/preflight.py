@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ccpo.config import CcpoConfig, ConfigError
+from ccpo.config import CcpoConfig, ConfigError, Policy
 from ccpo.prompts import DYAD, Messages, render, with_persona
 from ccpo.topology.vote import voters_of
+from ccpo.types import REASON, SOLO, THINK
 from ccpo.verifier import ANSWER_TYPES
 from ccpo.verl_plugin.estimator import TRAINER_MODE
 
@@ -47,13 +48,14 @@ def check(config: DictConfig) -> list[str]:
     problems += _hardware_problems(config)
     questions, data_problems = _dataset(config)
     problems += data_problems
-    tokenizer, model_problems = _tokenizer(config)
+    tokenizer_of, model_problems = _tokenizers(config, settings)
     problems += model_problems
-    if settings and tokenizer and questions:
-        problems += _budget_problems(config, settings, tokenizer, questions)
+    if settings and questions and not model_problems:
+        problems += _budget_problems(config, settings, tokenizer_of, questions)
     if settings:
         notes += _temperature_notes(config, settings)
         notes += _copies_notes(config, settings)
+        notes += _memory_notes(config, settings)
     if problems:
         raise ConfigError(problems)
     return notes
@@ -178,21 +180,34 @@ def _section(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _tokenizer(config: DictConfig) -> tuple[Any, list[str]]:
+def _tokenizers(config: DictConfig, settings: CcpoConfig | None) -> tuple[dict[str, Any], list[str]]:
+    """(role -> tokenizer of its policy's model, problems)."""
+    policies = settings.policy_list() if settings else (Policy("shared", ()),)
+    loaded: dict[str | None, Any] = {}
+    found, tokenizer_of = [], {}
+    for policy in policies:
+        if policy.model not in loaded:
+            loaded[policy.model], problems = _tokenizer(config, policy.model)
+            found += problems
+        tokenizer_of |= dict.fromkeys(policy.roles, loaded[policy.model])
+    return tokenizer_of, found
+
+
+def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
+    """Tokenizer of ``own``, or of the job's model; and what is wrong with it."""
     from transformers import AutoTokenizer
 
     model = config.actor_rollout_ref.model
-    path = os.path.expanduser(str(model.tokenizer_path or model.path))
+    named = f"a role's model={own}" if own else f"actor_rollout_ref.model.path={model.path}"
+    path = os.path.expanduser(str(own or model.tokenizer_path or model.path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return None, [
-            f"actor_rollout_ref.model.path={model.path}: its tokenizer cannot be loaded ({reason}): set MODEL to a folder or a hub id"
-        ]
+        return None, [f"{named}: its tokenizer cannot be loaded ({reason}): set MODEL to a folder or a hub id"]
     if not (tokenizer.chat_template or model.custom_chat_template):
         return None, [
-            f"actor_rollout_ref.model.path={model.path} has no chat template: roles are told apart by their messages; use an instruction-tuned "
+            f"{named} has no chat template: roles are told apart by their messages; use an instruction-tuned "
             "model, or set actor_rollout_ref.model.custom_chat_template"
         ]
     if model.custom_chat_template:
@@ -200,17 +215,19 @@ def _tokenizer(config: DictConfig) -> tuple[Any, list[str]]:
     return tokenizer, []
 
 
-def _budget_problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any, questions: list[str]) -> list[str]:
+def _budget_problems(
+    config: DictConfig, settings: CcpoConfig, tokenizer_of: dict[str, Any], questions: list[str]
+) -> list[str]:
     """The longest question must leave room for a thought; the engine must hold prompt and response."""
     found = []
     limit = config.data.max_prompt_length
     longest = sorted(set(questions), key=len)[-8:]  # by characters; tokens of the longest few are counted exactly
 
-    def count(messages: Messages) -> int:
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
+    def count(role: str, messages: Messages) -> int:
+        ids = tokenizer_of[role].apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
         return len(ids["input_ids"] if hasattr(ids, "keys") else ids)
 
-    need = max(count(messages) for question in longest for messages in _shortest_prompts(settings, question))
+    need = max(count(*asked) for question in longest for asked in _shortest_prompts(settings, question))
     spoken, room = ("a thought", LEAST_THOUGHT) if settings.topology == "dyad" else ("the others' answers", 0)
     if settings.topology == "vote" and settings.vote.rounds > 1:
         room = LEAST_ANSWER * (settings.vote.n_voters - 1)
@@ -228,20 +245,21 @@ def _budget_problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any, q
     return found
 
 
-def _shortest_prompts(settings: CcpoConfig, question: str) -> list[Messages]:
-    """Every prompt that the question goes into, without what other agents say."""
+def _shortest_prompts(settings: CcpoConfig, question: str) -> list[tuple[str, Messages]]:
+    """(role, prompt) of every prompt that the question goes into, without what other agents say."""
     if settings.topology == "dyad":
         prompts = DYAD[settings.prompts]
         return [
-            render(prompts.reason, question=question, thought=""),
-            render(prompts.think, question=question),
-            render(prompts.solo, question=question),
+            (REASON, render(prompts.reason, question=question, thought="")),
+            (THINK, render(prompts.think, question=question)),
+            (SOLO, render(prompts.solo, question=question)),
         ]
     found = []
-    for voter in dict.fromkeys(voters_of(settings.vote, settings.prompts)):
-        found.append(with_persona(render(voter.prompts.vote, question=question), voter.persona))
+    for role, voter in zip(settings.credited_roles(), voters_of(settings.vote, settings.prompts), strict=True):
+        found.append((role, with_persona(render(voter.prompts.vote, question=question), voter.persona)))
         if settings.vote.rounds > 1:
-            found.append(with_persona(render(voter.prompts.again, question=question, others=""), voter.persona))
+            again = render(voter.prompts.again, question=question, others="")
+            found.append((role, with_persona(again, voter.persona)))
     return found
 
 
@@ -251,8 +269,7 @@ def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
         set_to = {f"ccpo.vote.temperatures[{index}]": value for index, value in enumerate(settings.vote.temperatures)}
     else:
         set_to = {
-            f"ccpo.roles.{role}.temperature": getattr(settings.roles, role).temperature
-            for role in ("think", "reason", "solo")
+            f"ccpo.roles.{role}.temperature": settings.role(role).temperature for role in ("think", "reason", "solo")
         }
     return [
         f"{name}={value} differs from actor_rollout_ref.rollout.temperature={base}, at which verl computes log-probabilities: the "
@@ -271,4 +288,16 @@ def _copies_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     return [
         "validation is greedy and all voters have one prompt: they give one answer, and the vote shows nothing; set "
         "actor_rollout_ref.rollout.val_kwargs.do_sample=true and val_kwargs.temperature=1.0, or ccpo.vote.personas"
+    ]
+
+
+def _memory_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
+    policies = settings.policy_list()
+    if len(policies) < 2 or config.trainer.device != "cuda":
+        return []
+    whole = config.actor_rollout_ref.rollout.gpu_memory_utilization
+    return [
+        f"{len(policies)} policies share each GPU: every vLLM engine gets {whole / len(policies):.2f} of its memory "
+        f"(actor_rollout_ref.rollout.gpu_memory_utilization={whole} divided by {len(policies)}, since all are awake while answers are "
+        "decoded), and actors and optimizers wait in host memory until their turn"
     ]

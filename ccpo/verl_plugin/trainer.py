@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 import uuid
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import ray
 import transfer_queue as tq
 from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
@@ -19,10 +21,21 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
 from ccpo.metrics import session_rates, validation_scores
+from ccpo.types import EMPTIED, REASON
 from ccpo.verl_plugin import checkpoint
 from ccpo.verl_plugin.credit_table import Row, read_rows, spread, to_table
 from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
-from ccpo.verl_plugin.policies import Policy, policies_of
+from ccpo.verl_plugin.policies import (
+    Folders,
+    PolicyClient,
+    PolicyWorker,
+    Seat,
+    Syncs,
+    attach,
+    scale_mini_batches,
+    seats_of,
+    worker_class,
+)
 from ccpo.verl_plugin.run_log import RunLog
 
 logger = logging.getLogger(__name__)
@@ -40,36 +53,120 @@ class CcpoTrainer(PPOTrainerSync):
         config.trainer.v1.trainer_mode = "sync"
         self.n = config.actor_rollout_ref.rollout.n
         self.ccpo = CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), self.n)
-        self.policies: tuple[Policy, ...] = policies_of(self.ccpo)
+        self.seats: list[Seat] = []  # filled when the number of steps is known
+        self._parts: list[tuple[Seat, KVBatchMeta]] = []
         self.history = HistoryState()
         self.run_dir = Path(config.trainer.default_local_dir).absolute()
         self.run_log = RunLog(self.run_dir / "metrics.jsonl")
         # verl prunes inside the save, before our marker makes the new checkpoint complete: pruning is `checkpoint.commit`'s.
         self.keep = config.trainer.max_actor_ckpt_to_keep
         config.trainer.max_actor_ckpt_to_keep = None
-        # verl counts a mini-batch as ppo_mini_batch_size x n ROWS; a session has several. Keep it a number of prompts.
-        actor = config.actor_rollout_ref.actor
-        actor.ppo_mini_batch_size = math.ceil(actor.ppo_mini_batch_size * self.ccpo.rows_per_prompt(self.n) / self.n)
+        first = self.ccpo.policy_list()[0]
+        if first.model is not None:  # in place: agent loop workers read this object
+            config.actor_rollout_ref.model.path, config.actor_rollout_ref.model.tokenizer_path = first.model, None
         super().__init__(config)
         self.replay_buffer.poll_interval = self.ccpo.poll_interval
         self._rows: list[Row] = []
         for note in self.ccpo.warnings():
             logger.warning(note)
 
+    # ------------------------------------------------------------------------------------------------ several policies
+    def _init_resource_pool_mgr(self):
+        super()._init_resource_pool_mgr()
+        self.seats = seats_of(self.config, self.ccpo, self.total_training_steps)
+        scale_mini_batches(self.seats, self.ccpo, self.n)
+        self.config.actor_rollout_ref = self.seats[0].config.actor_rollout_ref  # policy 0 is verl's own actor
+        if len(self.seats) > 1:
+            (self._actor_role,) = self.role_worker_mapping
+            self.role_worker_mapping[self._actor_role] = ray.remote(PolicyWorker)
+
+    @property
+    def resource_pool_to_cls(self):
+        return self._resource_pool_to_cls
+
+    @resource_pool_to_cls.setter
+    def resource_pool_to_cls(self, pools):
+        """verl assigns this before it makes one worker class of each pool's entries: further policies join here."""
+        for seat in self.seats[1:]:
+            pool = pools[self.resource_pool_manager.get_resource_pool(self._actor_role)]
+            pool[seat.policy.name] = worker_class(
+                seat, self.role_worker_mapping[self._actor_role], str(self._actor_role)
+            )
+        self._resource_pool_to_cls = pools
+
+    def _attach_policies(self) -> None:
+        first = self.seats[0]
+        first.workers, first.servers, first.sync = (
+            self.actor_rollout_wg,
+            self.llm_server_manager,
+            self.checkpoint_manager,
+        )
+        first.tokenizer, first.processor = self.tokenizer, self.processor
+        for seat in self.seats[1:]:
+            attach(seat, self.actor_rollout_wg)
+        if len(self.seats) > 1:
+            self.checkpoint_manager = Syncs(self.seats)
+
+    def get_llm_client(self):
+        return PolicyClient(self.seats) if len(self.seats) > 1 else super().get_llm_client()
+
+    @contextmanager
+    def _as(self, seat: Seat) -> Iterator[None]:
+        """Inside, every method of the base class sees this policy as the actor."""
+        view = {
+            "config": seat.config,
+            "actor_rollout_wg": seat.workers,
+            "ref_policy_wg": seat.workers,
+            "tokenizer": seat.tokenizer,
+            "processor": seat.processor,
+        }
+        saved = {name: self.__dict__[name] for name in view if name in self.__dict__}
+        self.__dict__.update(view)
+        try:
+            yield
+        finally:
+            for name in view.keys() - saved.keys():
+                del self.__dict__[name]
+            self.__dict__.update(saved)
+
+    def _each(self, method: Callable[[KVBatchMeta, dict], KVBatchMeta], metrics: dict) -> KVBatchMeta:
+        """Run a step of the base class for every policy that learns, on its own rows; metrics are named POLICY/... if several."""
+        parts = []
+        for seat, part in self._parts:
+            own: dict = {}
+            with self._as(seat):
+                parts.append((seat, _fresh(method(part, own))))
+            prefix = f"{seat.policy.name}/" if len(self.seats) > 1 else ""
+            metrics.update({prefix + name: value for name, value in own.items()})
+        self._parts = parts
+        return _joined([part for _, part in parts])
+
     # ------------------------------------------------------------------------------------------------ one step
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs) -> KVBatchMeta:
         """Read every row once, forget those that are not trained, and go on with the rest in canonical order."""
         self._rows = read_rows(batch)
         metrics.update(self._session_metrics(self._rows, self.config.data.train_batch_size * self.n))
-        trained = self.ccpo.trained_roles()
+        learning = [seat for seat in self.seats if self.ccpo.learns(seat.policy.name, self.global_steps)]
+        trained = {role for seat in learning for role in seat.policy.roles} & set(self.ccpo.trained_roles())
         unused = [row.key for row in self._rows if row.role not in trained]
-        if unused:
+        if unused:  # what nobody learns from this step; credit was read above
             tq.kv_clear(keys=unused, partition_id=batch.partition_id)
-        parts = []
-        for policy in self.policies:
-            keys = [row.key for row in self._rows if row.role in trained and row.role in policy.roles]
-            parts.append(super()._balance_batch(batch.select_keys(keys), metrics, **kwargs))
-        return _joined(parts)
+        self._parts = []
+        for seat in learning:
+            keys = [row.key for row in self._rows if row.role in trained and row.role in seat.policy.roles]
+            if keys:
+                self._parts.append((seat, batch.select_keys(keys)))
+        balance = super()._balance_batch
+        return self._each(lambda part, own: balance(part, own, **kwargs), metrics)
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return self._each(super()._compute_old_log_prob, metrics)
+
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return self._each(super()._compute_ref_log_prob, metrics)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return self._each(super()._update_actor, metrics)
 
     def _session_metrics(self, rows: list[Row], expected: int) -> dict[str, float]:
         facts = [{**row.facts, "session": (row.uid, row.session)} for row in rows]
@@ -90,6 +187,7 @@ class CcpoTrainer(PPOTrainerSync):
             batch = super()._compute_advantage(batch, metrics)
         self._check_rollout_weights(metrics)
         self.history = result.state
+        self._parts = [(seat, _fresh(part)) for seat, part in self._parts]  # the new columns belong to their rows
         metrics.update({f"ccpo/{name}": value for name, value in result.metrics.items()})
         return batch
 
@@ -150,8 +248,14 @@ class CcpoTrainer(PPOTrainerSync):
         data = tq.kv_batch_get(
             keys=keys, partition_id=partition_id, select_fields=["prompts", "responses", "reward_model"]
         )
+        tokenizer_of = {role: seat.tokenizer for seat in self.seats for role in seat.policy.roles}
+        if REASON in tokenizer_of:
+            tokenizer_of[EMPTIED] = tokenizer_of[REASON]
         texts = {
-            name: [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in data[name].unbind()]
+            name: [
+                tokenizer_of[row.role].decode(ids, skip_special_tokens=True)
+                for row, ids in zip(rows, data[name].unbind(), strict=True)
+            ]
             for name in ("prompts", "responses")
         }
         scores = [row.facts["reward"] for row in rows]
@@ -166,16 +270,37 @@ class CcpoTrainer(PPOTrainerSync):
                 dump_path=folder,
             )
 
+    def _log_rollout_data(self, batch, timing_raw, rollout_data_dir):
+        """verl's trainer.rollout_data_dir; every policy's rows are decoded with its own tokenizer."""
+        for seat, part in self._parts:
+            with self._as(seat):
+                folder = str(Path(rollout_data_dir) / seat.policy.name) if len(self.seats) > 1 else rollout_data_dir
+                super()._log_rollout_data(part, timing_raw, folder)
+
     # ------------------------------------------------------------------------------------------------ checkpoints
+    @contextmanager
+    def _folders(self) -> Iterator[None]:
+        """Inside, verl saves and loads every policy; a single one keeps verl's own folder name."""
+        workers = self.actor_rollout_wg
+        if len(self.seats) > 1:
+            self.actor_rollout_wg = Folders(self.seats)
+        try:
+            yield
+        finally:
+            self.actor_rollout_wg = workers
+
     def _save_checkpoint(self):
         checkpoint.begin(self.run_dir, self.global_steps)
-        super()._save_checkpoint()
+        with self._folders():
+            super()._save_checkpoint()
         checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history, self.keep)
 
     def _load_checkpoint(self):
+        self._attach_policies()  # verl calls this last in its set-up, when policy 0 is up and asleep
         if self.config.trainer.resume_mode == "auto":
             checkpoint.point_tracker_at_latest(self.run_dir)
-        super()._load_checkpoint()
+        with self._folders():
+            super()._load_checkpoint()
         if self.global_steps > 0:
             explicit = self.config.trainer.resume_mode == "resume_path"
             folder = (
@@ -188,8 +313,15 @@ class CcpoTrainer(PPOTrainerSync):
         self.run_log.rewind(self.global_steps)
 
 
+def _fresh(batch: KVBatchMeta) -> KVBatchMeta:
+    """The same rows without the list of columns, which hides those that are added later."""
+    return KVBatchMeta(
+        keys=list(batch.keys), tags=list(batch.tags), partition_id=batch.partition_id, extra_info=batch.extra_info
+    )
+
+
 def _joined(parts: list[KVBatchMeta]) -> KVBatchMeta:
-    """One batch of several policies' parts. (Metas are rebuilt from keys and tags: the columns they list go stale.)"""
+    """One batch of several policies' parts."""
     return KVBatchMeta(
         keys=[key for part in parts for key in part.keys],
         tags=[tag for part in parts for tag in part.tags],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -42,7 +43,7 @@ def start(data):
     """Start a job in its own session; whatever the test does, nothing of it is left."""
     sessions = []
 
-    def run(out: Path, topology: str = "dyad", steps: int = STEPS) -> subprocess.Popen:
+    def run(out: Path, topology: str = "dyad", *overrides: str, steps: int = STEPS) -> subprocess.Popen:
         command = [
             *(
                 sys.executable,
@@ -54,7 +55,7 @@ def start(data):
             ),
             *(f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
             *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}"),
-            *("trainer.save_freq=2", f"trainer.test_freq={steps}"),
+            *("trainer.save_freq=2", f"trainer.test_freq={steps}", *overrides),
         ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
         log = (out.parent / f"{out.name}.log").open("ab")
@@ -98,12 +99,22 @@ def numbers(out: Path) -> dict:
 TEAM = "val-core/toy/last_digit/team_accuracy"
 
 
-@pytest.mark.parametrize("topology", ["dyad", pytest.param("vote", marks=pytest.mark.slow)])
-def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_path, topology):
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finish(start(straight, topology), straight)
+PER_ROLE = ("ccpo.policies=per_role", "ccpo.schedule.mode=alternate", "ccpo.schedule.every=1")
 
-    job = start(killed, topology)
+
+@pytest.mark.parametrize(
+    "job_of",
+    [
+        pytest.param(("dyad",), id="dyad"),
+        pytest.param(("vote",), id="vote", marks=pytest.mark.slow),
+        pytest.param(("dyad", *PER_ROLE), id="dyad, a policy per role, alternating", marks=pytest.mark.slow),
+    ],
+)
+def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_path, job_of):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    finish(start(straight, *job_of), straight)
+
+    job = start(killed, *job_of)
     deadline = time.monotonic() + LIMIT
     while not (killed / "global_step_2" / "ccpo_state.json").exists():
         assert job.poll() is None and time.monotonic() < deadline, "the job ended before its first checkpoint"
@@ -111,7 +122,7 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
     kill_session(job.pid)
     job.wait(30)
     assert max(step for step, _ in numbers(killed)) < STEPS
-    finish(start(killed, topology), killed)
+    finish(start(killed, *job_of), killed)
 
     one, two = numbers(straight), numbers(killed)
     # The resumed job first validates where it stands; a kill between a save and the end of its step leaves that step's line
@@ -122,7 +133,43 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
         assert two[key] == one[key], key
 
     assert one[STEPS, "val"][TEAM] >= one[0, "val"][TEAM] + 0.10  # 6 of the 20 steps of a quickstart
-    assert (killed / f"global_step_{STEPS}" / "actor").is_dir()
+    folders = {folder.name for folder in (killed / f"global_step_{STEPS}").iterdir() if folder.is_dir()}
+    assert folders == ({"think", "reason"} if PER_ROLE[0] in job_of else {"actor"})
+
+
+def test_two_resident_policies_take_turns(start, tmp_path):
+    """One learns, the other rests with bit-identical weights and optimizer; both answer at every step."""
+    out = tmp_path / "turns"
+    finish(start(out, "dyad", *PER_ROLE, "trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=null", steps=3), out)
+    logged = numbers(out)
+    for step, learns, rests in ((1, "think", "reason"), (2, "reason", "think"), (3, "think", "reason")):
+        metrics = logged[step, "train"]
+        assert f"{learns}/actor/grad_norm" in metrics and f"{rests}/actor/grad_norm" not in metrics
+        assert abs(metrics["rollout_corr/kl"]) < 1e-3, "each policy's rows were sampled from its own weights"
+        if step > 1:
+            assert shards(out, step, rests) == shards(out, step - 1, rests)
+            assert shards(out, step, learns) != shards(out, step - 1, learns)
+
+
+def shards(out: Path, step: int, policy: str) -> dict[str, str]:
+    """Checksums of every tensor of a policy's weights and optimizer."""
+    import torch
+
+    sums: dict[str, str] = {}
+
+    def walk(name: str, value) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{name}/{key}", item)
+        elif torch.is_tensor(value):
+            local = value.to_local() if hasattr(value, "to_local") else value
+            sums[name] = hashlib.sha256(local.contiguous().numpy().tobytes()).hexdigest()
+
+    for kind in ("model", "optim"):
+        for path in sorted((out / f"global_step_{step}" / policy).glob(f"{kind}*.pt")):
+            walk(kind, torch.load(path, weights_only=False))
+    assert any(name.startswith("model") for name in sums)  # an optimizer that never stepped has no tensors
+    return sums
 
 
 def test_voters_learn(start, tmp_path):

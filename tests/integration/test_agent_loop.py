@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import torch  # noqa: E402
 import transfer_queue as tq  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from torch.utils.data import Subset  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
 from verl.trainer.ppo.utils import create_rl_dataset  # noqa: E402
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ  # noqa: E402
 from verl.utils import tensordict_utils as tu  # noqa: E402
@@ -28,6 +30,7 @@ from verl.workers.rollout.replica import TokenOutput  # noqa: E402
 from ccpo.types import EMPTIED, REASON, SOLO, THINK  # noqa: E402
 from ccpo.verl_plugin import agent_loops, credit_table  # noqa: E402
 from ccpo.verl_plugin.agent_loops import request_seed  # noqa: E402
+from ccpo.verl_plugin.policies import PolicyClient  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +116,7 @@ def files(tmp_path_factory):
 def rollout(cpu_config, files, monkeypatch):
     """rollout(reply, split, prompts, step, settings) -> (Rollout, Server): one batch through verl's worker."""
 
-    def run(reply=lambda role: WRONG, split="train", prompts=(0,), step=5, settings=None):
+    def run(reply=lambda role: WRONG, split="train", prompts=(0,), step=5, settings=None, client=None):
         config = copy.deepcopy(cpu_config)
         config.actor_rollout_ref.model.external_lib = (
             None  # patches torch for CPU workers; nothing of it is needed here
@@ -133,6 +136,8 @@ def rollout(cpu_config, files, monkeypatch):
         async def main():
             worker = Worker(config, llm_client=None)
             worker.llm_client = server = Server(worker.tokenizer, reply)
+            if client is not None:
+                worker.llm_client = client(config, reply)
             path = str(files / f"{split}.parquet")
             dataset = create_rl_dataset(path, config.data, worker.tokenizer, None, is_train=split == "train")
             columns = collate_fn([Subset(dataset, prompts)[i] for i in range(len(prompts))])
@@ -394,3 +399,38 @@ def test_a_session_with_a_failed_voter_is_dropped_whole(rollout):
 def test_verls_warning_about_the_token_builder_comes_once(rollout, caplog):
     rollout(settings=VOTE)
     assert sum("Continuous Token builder" in record.getMessage() for record in caplog.records) <= 1
+
+
+# --------------------------------------------------------------------------------------------------------------- policies
+
+
+def test_every_role_speaks_with_the_server_and_the_tokenizer_of_its_policy(rollout, cpu_config, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(cpu_config.actor_rollout_ref.model.path, other)
+    template = (other / "chat_template.jinja").read_text()
+    (other / "chat_template.jinja").write_text(template.replace("<|im_start|>assistant", "<|im_start|>player"))
+    servers = {}
+
+    def client(config, reply):
+        routing = PolicyClient.__new__(PolicyClient)
+        routing.clients, routing.policy_of = servers, {THINK: "think", REASON: "reason", SOLO: "reason"}
+        for policy, path in (("think", config.actor_rollout_ref.model.path), ("reason", other)):
+            own = copy.deepcopy(config)
+            own.actor_rollout_ref.model.path = str(path)
+            servers[policy] = Server(AutoTokenizer.from_pretrained(str(path)), reply)
+            servers[policy].config = own
+        return routing
+
+    agent_loops._MODELS.clear()
+    done, _ = rollout(lambda role: "3+4=7" if role == THINK else WRONG, client=client)
+    assert done.sessions() == {
+        0: [THINK, SOLO, REASON],
+        1: [THINK, SOLO, REASON],
+        2: [THINK, REASON],
+        3: [THINK, REASON],
+    }
+    assert {role for role, _, _ in servers["think"].requests} == {THINK}
+    assert {role for role, _, _ in servers["reason"].requests} == {SOLO, REASON}
+    assert all(prompt.endswith("<|im_start|>assistant\n") for _, prompt, _ in servers["think"].requests)
+    assert all(prompt.endswith("<|im_start|>player\n") for _, prompt, _ in servers["reason"].requests)
+    agent_loops._MODELS.clear()

@@ -102,11 +102,11 @@ def test_padding_does_not_change_the_loss(tokenizer):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
 
     def loss_and_tokens(batch):
-        loss = toy_model._train_step(model, optimizer, batch, SHORT, lr=0.0)
+        loss = toy_model.train_step(model, optimizer, batch, SHORT, lr=0.0)
         tokens = int((batch.labels >= 0).sum())
         return loss * tokens, tokens
 
-    with toy_model._one_seeded_thread(seed=0):
+    with toy_model.one_seeded_thread(seed=0):
         together = loss_and_tokens(encoder.lessons(lessons, batch_size=8)[0])
         alone = [loss_and_tokens(batch) for batch in encoder.lessons(lessons, batch_size=1)]
     assert together[1] == sum(tokens for _, tokens in alone)

@@ -61,7 +61,7 @@ class Team:
             judge=self.judge,
             label=lambda answer: answer.strip(),
             same=self.same,
-            budget=self.budget,
+            budgets=[self.budget] * len(self.voters),
             **self.options,
         )
 

@@ -56,9 +56,9 @@ def test_every_leaf_is_read():
     assert config.credit == CreditConfig("counterfactual", "history", 3, 1.0, "tanh", 2.0, True, 0.5)
     assert (config.seed, config.strip_leak, config.max_dropped_rate, config.prompts) == (7, True, 0.25, "choice")
     assert (config.history.decay, config.history.floor) == (0.5, 0.1)
-    assert config.roles.think.stop == ("</think>", "END")
-    assert config.roles.reason.stop == ("###",)
-    assert (config.roles.think.temperature, config.roles.solo.temperature) == (1.0, None)
+    assert config.role("think").stop == ("</think>", "END")
+    assert config.role("reason").stop == ("###",)
+    assert (config.role("think").temperature, config.role("solo").temperature) == (1.0, None)
     assert (config.poll_interval, config.session_timeout) == (1, 60)
 
 
@@ -150,7 +150,7 @@ def test_shape_and_types(node: object, words: str):
     "node, words",
     [
         ({"topology": "dyed"}, "ccpo.topology is 'dyed': did you mean 'dyad'? allowed: dyad"),
-        ({"policies": "per_role"}, "ccpo.policies is 'per_role': allowed: shared"),
+        ({"policies": "many"}, "ccpo.policies is 'many': allowed: shared, per_role"),
         ({"prompts": "maths"}, "ccpo.prompts is 'maths': did you mean 'math'?"),
         (_credit(rule="counterfactal"), "did you mean 'counterfactual'? allowed: counterfactual, shared"),
         (_credit(shaping="sigmoid"), "ccpo.credit.shaping is 'sigmoid': allowed: none, tanh"),

@@ -1,0 +1,493 @@
+"""Write the policies of a checkpoint as Hugging Face models, each with a model card.
+
+    python scripts/export_model.py outputs/dyad exported                  # newest complete checkpoint of a run
+    python scripts/export_model.py outputs/dyad/global_step_20 exported   # this one
+
+One policy is written to OUT itself, several to OUT/<policy>. The weights are those of the checkpoint, bit for bit, in
+its own number format (verl trains and saves float32 unless told otherwise). OUT appears when it is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from omegaconf import DictConfig, OmegaConf
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
+
+import report  # noqa: E402
+
+from ccpo.config import CcpoConfig  # noqa: E402
+from ccpo.prompts import DYAD, VOTE, Messages, render, with_persona  # noqa: E402
+from ccpo.topology.vote import voters_of  # noqa: E402
+from ccpo.types import REASON, SOLO, THINK, voter_index  # noqa: E402
+from ccpo.verl_plugin.checkpoint import MARKER, fingerprint, finished_steps, step_folder  # noqa: E402
+from ccpo.verl_plugin.run_log import read_run_log  # noqa: E402
+
+TAG = "ccpo"  # in every card: how an earlier export is known
+CARD = "README.md"
+PLACEHOLDERS = {name: f"{{{name}}}" for name in ("question", "thought", "others")}
+EXAMPLE = {"question": "What is the last digit of (3+4)*5?", "thought": "3+4=7", "others": "Voter 2: 5"}
+SHOWN = ("rule", "normalize", "k_solo", "n_voters", "rounds", "tie")  # settings with a row of their own
+OPTIONS = "\nA. 0\nB. 3\nC. 5\nD. 7"  # end the example question of a multiple-choice task
+ROLES = {
+    THINK: "writes the thought that Reason reads",
+    REASON: "reads the question and Think's thought, and gives the team's answer",
+    SOLO: "Reason without a thought: the counterfactual that credit is compared with",
+}
+TOPOLOGIES = {
+    "dyad": "dyad: Think writes a thought, Reason reads it and answers for the team",
+    "vote": "vote: {n} voters answer, the plurality is the team's answer",
+}
+
+
+class ExportError(ValueError):
+    """Something the user can mend; its text says how."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One policy to export: its name, its folder in the checkpoint, the roles it plays, and the model it began as."""
+
+    name: str
+    folder: Path
+    roles: tuple[str, ...]
+    base: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint and the job that wrote it."""
+
+    run: Path
+    step: int
+    job: DictConfig  # the composed configuration
+    ccpo: CcpoConfig
+
+    @property
+    def sources(self) -> list[Source]:
+        folder, policies = step_folder(self.run, self.step), self.ccpo.policy_list()
+        common = str(self.job.actor_rollout_ref.model.path)
+        return [
+            Source(
+                policy.name,
+                folder / ("actor" if len(policies) == 1 else policy.name),  # a single one keeps verl's own folder name
+                policy.roles,
+                policy.model or common,
+            )
+            for policy in policies
+        ]
+
+
+# --- checkpoint -----------------------------------------------------------------------------------------------------
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint ``path``, a folder ``global_step_N`` or a run's, whose newest complete one is taken.
+
+    Raises ExportError when it is not complete, or its configuration is missing or another job's.
+    """
+    path = path.resolve()
+    if not path.is_dir():
+        raise ExportError(f"{path} is no folder: name a run (trainer.default_local_dir) or its global_step_N")
+    if named := re.fullmatch(r"global_step_(\d+)", path.name):
+        run, step = path.parent, int(named[1])
+        if not (path / MARKER).exists():
+            raise ExportError(
+                f"{path} has no {MARKER}: its save was not finished, or the job went back to an earlier step. Complete "
+                f"steps of this run: {finished_steps(run) or 'none'}"
+            )
+    else:
+        run, steps = path, finished_steps(path)
+        if not steps:
+            raise ExportError(
+                f"{path} has no complete checkpoint (a folder global_step_N with {MARKER}): train with trainer.save_freq > 0, "
+                "or name another run"
+            )
+        step = steps[-1]
+    job = _job(run)
+    ccpo = CcpoConfig.from_dict(OmegaConf.to_container(job.ccpo, resolve=True), _n(job))
+    saved = json.loads((step_folder(run, step) / MARKER).read_text())["fingerprint"]
+    now = fingerprint(ccpo, _n(job))
+    for name in sorted(saved.keys() & now.keys()):
+        if saved[name] != now[name]:
+            raise ExportError(
+                f"global_step_{step} was trained with {name}={saved[name]!r}, {_job_file(run)} says {now[name]!r}: another job "
+                "was started in this folder, and the model card would be wrong; put the old configuration back"
+            )
+    return Checkpoint(run, step, job, ccpo)
+
+
+def _job_file(run: Path) -> Path:
+    return run / "hydra" / ".hydra" / "config.yaml"
+
+
+def _job(run: Path) -> DictConfig:
+    if not _job_file(run).exists():
+        raise ExportError(
+            f"{_job_file(run)} is missing: it says which roles the model plays and how it was trained; copy it along with the "
+            "checkpoint, to the same place"
+        )
+    return OmegaConf.load(_job_file(run))
+
+
+def _n(job: DictConfig) -> int:
+    return job.actor_rollout_ref.rollout.n
+
+
+def check_files(source: Source) -> None:
+    """Raises ExportError naming what the policy's folder lacks."""
+    layout = source.folder / "fsdp_config.json"
+    if not layout.exists():
+        raise ExportError(f"{layout} is missing: it says how many shards there are; copy the checkpoint again, whole")
+    world_size = json.loads(layout.read_text())["world_size"]
+    shards = [f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(world_size)]
+    if missing := [name for name in shards if not (source.folder / name).exists()]:
+        raise ExportError(
+            f"{source.folder} lacks {len(missing)} of its {world_size} weight shards ({', '.join(missing[:4])}"
+            f"{', ...' if len(missing) > 4 else ''}): gather the shards of all machines in one folder"
+        )
+    if not (source.folder / "huggingface" / "config.json").exists():
+        raise ExportError(
+            f"{source.folder / 'huggingface'} has no config.json: verl saves the model's configuration and tokenizer there; "
+            "copy the checkpoint again, or put the base model's files there"
+        )
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+def write_model(source: Source, target: Path, trust_remote_code: bool) -> None:
+    """Merge the shards with verl's merger; writes weights, configuration, generation configuration and tokenizer.
+
+    verl fact: its FSDP merger rounds every weight to bfloat16 and declares that type, so both are overridden. Shards are
+    pickles, which run code when they are read: export only checkpoints of people you trust.
+    """
+    import torch
+    from transformers import AutoConfig
+    from verl.model_merger.base_model_merger import ModelMergerConfig
+    from verl.model_merger.fsdp_model_merger import DTensor, FSDPModelMerger, merge_non_dtensor_shards
+
+    class ExactMerger(FSDPModelMerger):
+        def _load_and_merge_state_dicts(self, world_size, total_shards, mesh_shape, mesh_dim_names):
+            names = [source.folder / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(total_shards)]
+            shards = [torch.load(name, map_location="cpu", weights_only=False, mmap=True) for name in names]
+            return {key: self._merged(key, [shard[key] for shard in shards]) for key in shards[0]}
+
+        def _merged(self, key, parts):
+            if not isinstance(parts[0], DTensor):
+                return merge_non_dtensor_shards(key, parts)
+            placement = parts[0].placements[-1]  # the ones before it replicate
+            return self._merge_by_placement([part.to_local() for part in parts], placement)
+
+        def save_hf_model_and_tokenizer(self, state_dict):
+            kinds = [tensor.dtype for tensor in state_dict.values() if tensor.is_floating_point()]
+            super().save_hf_model_and_tokenizer(state_dict)
+            config = AutoConfig.from_pretrained(target, trust_remote_code=trust_remote_code)
+            config.dtype = reduce(torch.promote_types, kinds)
+            config.save_pretrained(target)
+            for weights in target.glob("*.safetensors"):  # which are written for the owner alone
+                shutil.copymode(target / "config.json", weights)
+
+    ExactMerger(
+        ModelMergerConfig(
+            operation="merge",
+            backend="fsdp",
+            local_dir=str(source.folder),
+            hf_model_config_path=str(source.folder / "huggingface"),
+            target_dir=str(target),
+            trust_remote_code=trust_remote_code,
+        )
+    ).merge_and_save()
+
+
+# --- card -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Playbook:
+    """How a role is asked: (when, messages with placeholders, messages of the example), and how long and until what it speaks."""
+
+    prompts: tuple[tuple[str, Messages, Messages], ...]
+    max_tokens: int
+    stop: tuple[str, ...]
+
+
+def playbook(checkpoint: Checkpoint, role: str) -> Playbook:
+    """The prompts and limits of a role in this job."""
+    config, longest = checkpoint.ccpo, checkpoint.job.data.max_response_length
+    if config.topology == "vote":
+        voter = voters_of(config.vote, config.prompts)[voter_index(role)]
+        templates = [("first round", voter.prompts.vote), ("later rounds", voter.prompts.again)][: config.vote.rounds]
+        settings, persona = config.vote, voter.persona
+        choice = voter.prompts is VOTE["choice"]
+    else:
+        templates = [("", getattr(DYAD[config.prompts], role))]
+        settings, persona, choice = config.role(role), "", config.prompts == "choice"
+    example = EXAMPLE | {"question": EXAMPLE["question"] + OPTIONS} if choice else EXAMPLE
+    return Playbook(
+        tuple(
+            (
+                when if len(templates) > 1 else "",
+                *(with_persona(render(t, **f), persona) for f in (PLACEHOLDERS, example)),
+            )
+            for when, t in templates
+        ),
+        min(settings.max_tokens or longest, longest),
+        settings.stop,
+    )
+
+
+def card(checkpoint: Checkpoint, source: Source) -> str:
+    """The model card of a policy. Absolute paths lose their front, because a card is made to be published."""
+    config, job = checkpoint.ccpo, checkpoint.job
+    base = source.base
+    topology = TOPOLOGIES[config.topology].format(n=config.vote.n_voters)
+    alike: list[tuple[Playbook, list[str]]] = []
+    for role in source.roles:
+        book = playbook(checkpoint, role)
+        same = next((roles for seen, roles in alike if seen == book), None)
+        same.append(role) if same else alike.append((book, [role]))
+    others = [f"{other.name} ({', '.join(other.roles)})" for other in checkpoint.sources if other.name != source.name]
+    return "\n".join(
+        [
+            "---",
+            _front_matter(base),
+            "---",
+            "",
+            f"# {Path(base).name}, trained with {TAG} ({config.topology}, step {checkpoint.step})",
+            "",
+            f"Topology: {topology}.",
+            f"This policy, `{source.name}`, plays {_listed(source.roles)}."
+            + (f" The team's other policies: {'; '.join(others)}." if others else ""),
+            "",
+            "## Use",
+            "",
+            "Each role has its own prompt, the one it was trained with. Sampling is that of the run's validation.",
+            "",
+            *_code(_setup(job)),
+            *(line for book, roles in alike for line in _role_section(config, book, roles)),
+            "## Results",
+            "",
+            *_results(checkpoint),
+            "",
+            "## Training",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in _facts(checkpoint, base)),
+            "",
+            "The base model's licence holds for these weights too.",
+            "",
+        ]
+    )
+
+
+def _front_matter(base: str) -> str:
+    """Metadata that the hub reads; it wants a base model of its own, so a local folder is left out."""
+    data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": [TAG, "verl"]}
+    try:
+        validate_repo_id(base)
+        if not any((at / base).exists() for at in (Path.cwd(), ROOT)):
+            data["base_model"] = base
+    except HFValidationError:
+        pass
+    return ModelCardData(**data).to_yaml().strip()
+
+
+def _setup(job: DictConfig) -> str:
+    sampling = job.actor_rollout_ref.rollout.val_kwargs
+    if sampling.do_sample and sampling.temperature > 0:
+        top_k = max(0, sampling.top_k)  # vLLM: -1 is all tokens; transformers: 0
+        how = f"do_sample=True, temperature={sampling.temperature}, top_k={top_k}, top_p={sampling.top_p}"
+    else:
+        how = "do_sample=False"
+    template = OmegaConf.to_container(job.data.get("apply_chat_template_kwargs") or OmegaConf.create())
+    extra = "".join(f", {name}={value!r}" for name, value in template.items())
+    remote = ", trust_remote_code=True" if job.actor_rollout_ref.model.trust_remote_code else ""
+    return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where this file is
+tokenizer = AutoTokenizer.from_pretrained(folder{remote})
+model = AutoModelForCausalLM.from_pretrained(folder{remote})
+
+
+def ask(messages, **limits):
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False{extra})
+    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt", return_token_type_ids=False)
+    sampling = dict({how}, repetition_penalty=1.0)
+    output = model.generate(**inputs, **sampling, **limits, tokenizer=tokenizer)
+    return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)"""
+
+
+def _role_section(config: CcpoConfig, book: Playbook, roles: Sequence[str]) -> list[str]:
+    lines = [f"### {', '.join(roles)}", ""]
+    if what := ROLES.get(roles[0]):
+        trained = set(roles) <= set(config.trained_roles())
+        lines += [f"{what[0].upper()}{what[1:]}." + ("" if trained else " Its answers were not trained on."), ""]
+    for when, template, example in book.prompts:
+        lines += [f"Prompt{f' of the {when}' if when else ''}:", "", "```text"]
+        lines += [f"[{message['role']}] {message['content']}" for message in template]
+        limits = f"max_new_tokens={book.max_tokens}" + (f", stop_strings={list(book.stop)}" if book.stop else "")
+        said = "".join(f"    {json.dumps(message, ensure_ascii=False)},\n" for message in example)
+        lines += ["```", "", *_code(f"messages = [\n{said}]\nprint(ask(messages, {limits}))")]
+    return lines
+
+
+def _results(checkpoint: Checkpoint) -> list[str]:
+    """The last validation up to the checkpoint's step, with the report's names and intervals."""
+    log = checkpoint.run / "metrics.jsonl"
+    entries = [entry for entry in (read_run_log(log) if log.exists() else []) if entry["step"] <= checkpoint.step]
+    lines, topology = [], report.topology_of(entries)
+    for source, ends in report.summarize(entries)["sources"].items():
+        last = ends["after"]
+        when = f"step {last['step']}" + (", before this checkpoint" if last["step"] < checkpoint.step else "")
+        lines += [f"| `{source}` at {when} | accuracy [95 % interval] |", "|---|---|"]
+        scores = {curve.label: last[name] for name, curve in topology.accuracies.items() if name in last}
+        metrics = next(e["metrics"] for e in entries if (e["kind"], e["step"]) == ("val", last["step"]))
+        names = (topology.voter.format(source=source, i=index) for index in count())
+        for index, name in enumerate(takewhile(metrics.__contains__, names)):
+            scores[f"voter {index}"] = report.score(metrics[name], last["sessions"])
+        lines += [f"| {label} | {report.score_text(scored)} |" for label, scored in scores.items()]
+        gain = topology.difference
+        if gain.key in last:
+            lines.append(f"| {gain.label}: {gain.more} - {gain.less} | {last[gain.key]:+.3f} |")
+        sessions = last["sessions"] or "An unknown number of"
+        lines += ["", f"{sessions} validated sessions, sampled as above. One run, one seed: see Training.", ""]
+    return lines[:-1] or ["No validation was logged up to this step."]
+
+
+def _facts(checkpoint: Checkpoint, base: str) -> list[tuple[str, str]]:
+    config, job = checkpoint.ccpo, checkpoint.job
+    credit, history, vote = config.credit, config.history, config.vote
+    rows: list[tuple[str, Any]] = [
+        ("base model", _shown(base)),
+        ("training data", ", ".join(map(_shown, _files(job.data.train_files)))),
+        ("validation data", ", ".join(map(_shown, _files(job.data.val_files)))),
+        ("steps", f"{checkpoint.step} of {job.trainer.total_training_steps or 'all epochs'}"),
+        ("prompts per step, sessions per prompt", f"{job.data.train_batch_size}, {_n(job)}"),
+        ("learning rate", job.actor_rollout_ref.actor.optim.lr),
+        ("prompt set", config.prompts),
+        ("credit rule, normalization", f"{credit.rule}, {credit.normalization}"),
+        ("history decay, floor", f"{history.decay}, {history.floor}"),
+    ]
+    if config.topology == "dyad":
+        rows.append(("solo answers per prompt", config.solo_count(_n(job))))
+    else:
+        rows.append(("voters, rounds, value of a tie", f"{vote.n_voters}, {vote.rounds}, {vote.tie}"))
+    team = (
+        {"vote": vote}
+        if config.topology == "vote"
+        else {f"roles.{role}": config.role(role) for role in ROLES}
+    )
+    for path, section in {"credit": credit, **team}.items():
+        rows += [(f"ccpo.{path}.{name}", value) for name, value in _changed(section).items() if name not in SHOWN]
+    rows.append(("seeds", f"sampling (ccpo.seed) {config.seed}, data order (data.seed) {job.data.seed}"))
+    return [(name, str(value).replace("|", "\\|")) for name, value in rows]
+
+
+def _changed(section: Any) -> dict[str, Any]:
+    """Settings that are not at their defaults."""
+    default, mine = asdict(type(section)()), asdict(section)
+    return {name: value for name, value in mine.items() if value != default[name]}
+
+
+def _files(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _shown(path: str) -> str:
+    return f"`{'/'.join(Path(path).parts[-2:]) if Path(path).is_absolute() else path}`"
+
+
+def _listed(roles: Sequence[str]) -> str:
+    return ", ".join(f"`{role}`" for role in roles)
+
+
+def _code(text: str) -> list[str]:
+    return ["```python", text, "```", ""]
+
+
+# --- command --------------------------------------------------------------------------------------------------------
+
+
+def export(checkpoint: Path, out: Path, force: bool = False) -> list[Path]:
+    """Write the checkpoint's policies; returns their folders.
+
+    Raises ExportError when the checkpoint is not complete, or ``out`` is in the way: with ``force`` an earlier export
+    makes room, nothing else.
+    """
+    opened, out = open_checkpoint(Path(checkpoint)), Path(out).resolve()
+    for source in opened.sources:
+        check_files(source)
+    _check_target(out, force)
+    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    single = len(opened.sources) == 1
+    try:
+        for source in opened.sources:
+            target = new if single else new / source.name
+            target.mkdir(parents=True)
+            write_model(source, target, opened.job.actor_rollout_ref.model.trust_remote_code)
+            (target / CARD).write_text(card(opened, source), encoding="utf-8")
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return [out if single else out / source.name for source in opened.sources]
+
+
+def _check_target(out: Path, force: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ExportError(f"{out} is a file: name a folder to write")
+    if not any(out.iterdir()):
+        return
+    if not force:
+        raise ExportError(f"{out} is not empty: name another folder, or replace an earlier export with --force")
+    models = [out] if (out / CARD).exists() else list(out.iterdir())
+    if not all((model / CARD).exists() and f"\n- {TAG}\n" in (model / CARD).read_text() for model in models):
+        raise ExportError(
+            f"{out} holds something else than an earlier export, so --force does not delete it: name another"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the policies of a checkpoint as Hugging Face models.")
+    parser.add_argument(
+        "checkpoint", type=Path, help="RUN_DIR (its newest complete checkpoint) or RUN_DIR/global_step_N"
+    )
+    parser.add_argument("out", type=Path, help="folder to write; several policies: one folder in it for each")
+    parser.add_argument("--force", action="store_true", help="replace an earlier export")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", module=r"verl\.")  # of engines that are not installed
+    logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)  # shards need no process group here
+    try:
+        folders = export(arguments.checkpoint, arguments.out, arguments.force)
+    except ValueError as error:  # ours, or the configuration's
+        sys.exit(f"error: {error}")
+    for folder in folders:
+        print(f"wrote {folder}")
+
+
+if __name__ == "__main__":
+    main()

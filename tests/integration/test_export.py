@@ -1,0 +1,324 @@
+"""Exported models: the checkpoint's weights bit for bit, a card whose code runs, and nothing of the user's deleted.
+
+The shards are written by verl's own checkpoint manager, from FSDP2 models on one and on two processes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("verl")
+
+import torch  # noqa: E402
+from huggingface_hub import ModelCard  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
+
+from ccpo.config import CcpoConfig, Policy  # noqa: E402
+from ccpo.credit.history import HistoryState  # noqa: E402
+from ccpo.verl_plugin import checkpoint  # noqa: E402
+from ccpo.verl_plugin.run_log import RunLog  # noqa: E402
+from data_preprocess.toy import draw_problems  # noqa: E402
+from data_preprocess.toy_lessons import vote_messages  # noqa: E402
+from data_preprocess.toy_model import VOTE_TOKENS, accuracy, one_seeded_thread  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "data_preprocess" / "last_digit_model"
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import export_model  # noqa: E402
+from export_model import ExportError, export  # noqa: E402
+
+SAVE = """
+import os, sys
+from ccpo.verl_plugin.cpu import ENVIRONMENT
+os.environ.update(ENVIRONMENT)
+import multiprocessing, torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
+
+base, root = sys.argv[1:]
+
+def save(rank, world_size):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{root}/store{world_size}", rank=rank, world_size=world_size
+    )
+    model = AutoModelForCausalLM.from_pretrained(base)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():  # as if trained
+            weight += 1e-4 * torch.randn_like(weight)
+    mesh = init_device_mesh("cpu", (world_size,), mesh_dim_names=("fsdp",))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    manager = FSDPCheckpointManager(
+        model, processing_class=AutoTokenizer.from_pretrained(base), checkpoint_config={"save_contents": ["model"]}
+    )
+    manager.save_checkpoint(f"{root}/world{world_size}")
+    torch.distributed.destroy_process_group()
+
+torch.set_num_threads(1)
+for world_size in (1, 2):
+    ranks = [multiprocessing.get_context("fork").Process(target=save, args=(r, world_size)) for r in range(world_size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    assert not any(process.exitcode for process in ranks)
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """world1 and world2: what verl writes into a policy's folder on one and on two processes."""
+    root = tmp_path_factory.mktemp("shards")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SAVE, str(MODEL), str(root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
+@pytest.fixture(scope="module")
+def make_run(shards, compose):
+    """make_run(folder, world_size, *overrides) -> a run with a complete step 4, an unfinished step 6, and a log."""
+
+    def build(run: Path, world_size: int, *overrides: str, name: str = "ccpo_vote") -> Path:
+        settings = [
+            f"actor_rollout_ref.model.path={MODEL}",
+            f"data.train_files={run}/tables/train.parquet",
+            "ccpo.seed=7",
+        ]
+        job = compose(
+            "profile=cpu", "task=last_digit", "actor_rollout_ref.rollout.n=4", *settings, *overrides, name=name
+        )
+        (run / "hydra" / ".hydra").mkdir(parents=True)
+        OmegaConf.save(job, run / "hydra" / ".hydra" / "config.yaml")
+        config = CcpoConfig.from_dict(OmegaConf.to_container(job.ccpo, resolve=True), 4)
+        for step in (2, 4, 6):
+            shutil.copytree(shards / f"world{world_size}", run / f"global_step_{step}" / "actor")
+        for step in (2, 4):
+            checkpoint.commit(run, step, config, 4, HistoryState(), keep=None)
+        other = "voter" if config.topology == "vote" else "solo"
+        for step, team in ((0, 0.25), (4, 0.625), (6, 0.875)):
+            metrics = {
+                "val-core/toy/team_accuracy": team,
+                f"val-aux/toy/{other}_accuracy": 0.5,
+                "val-aux/toy/sessions": 64,
+            }
+            RunLog(run / "metrics.jsonl").write(step, "val", metrics)
+        return run
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def vote(make_run, tmp_path_factory):
+    """(run, export) of a vote whose checkpoint has one shard."""
+    root = tmp_path_factory.mktemp("vote")
+    run = make_run(root / "run", 1)
+    assert export(run, root / "out") == [root / "out"]
+    return run, root / "out"
+
+
+@pytest.fixture(scope="module")
+def dyad(make_run, tmp_path_factory):
+    """(run, export) of a dyad whose checkpoint has two shards."""
+    root = tmp_path_factory.mktemp("dyad")
+    run = make_run(root / "run", 2, name="ccpo_dyad")
+    export(run / "global_step_4", root / "out")
+    return run, root / "out"
+
+
+@pytest.fixture
+def copied(vote, tmp_path):
+    """A copy of the vote's run, to be damaged."""
+    return Path(shutil.copytree(vote[0], tmp_path / "run"))
+
+
+def saved_weights(run: Path) -> dict[str, torch.Tensor]:
+    """A one-shard checkpoint's tensors, read without verl."""
+    state = torch.load(run / "global_step_4/actor/model_world_size_1_rank_0.pt", weights_only=False)
+    return {name: tensor.to_local() for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("topology", ["vote", "dyad"])
+def test_weights_are_those_of_the_checkpoint(topology, vote, request):
+    """Both checkpoints hold the same model; 337 rows of embeddings do not split evenly over two shards."""
+    out = request.getfixturevalue(topology)[1]
+    expected, loaded = saved_weights(vote[0]), AutoModelForCausalLM.from_pretrained(out).state_dict()
+    assert loaded.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert loaded[name].dtype == tensor.dtype == torch.float32
+        assert torch.equal(loaded[name], tensor), name
+    assert any(not torch.equal(t, t.bfloat16().float()) for t in expected.values())  # verl's merger would round them
+    base = AutoModelForCausalLM.from_pretrained(MODEL).state_dict()
+    assert not torch.equal(base["model.embed_tokens.weight"], loaded["model.embed_tokens.weight"])
+
+
+def test_the_export_has_the_tokenizer_and_generation_config_of_the_base_model(vote):
+    out = vote[1]
+    messages = [{"role": "user", "content": "Hello"}]
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (MODEL, out))
+    assert after.apply_chat_template(messages, tokenize=False) == before.apply_chat_template(messages, tokenize=False)
+    assert after.get_vocab() == before.get_vocab() and after.eos_token == before.eos_token
+    assert GenerationConfig.from_pretrained(out).eos_token_id == GenerationConfig.from_pretrained(MODEL).eos_token_id
+    modes = {path.name: path.stat().st_mode & 0o777 for path in out.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
+def test_the_exported_model_answers(vote):
+    """Chance is 0.1, an unloaded weight's level; the base model votes right on half of the problems."""
+    problems = draw_problems("test", 128, random.Random(0))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(vote[1]), AutoTokenizer.from_pretrained(vote[1])
+    with one_seeded_thread(0):
+        assert accuracy(model, tokenizer, problems, list(map(vote_messages, problems)), VOTE_TOKENS) > 0.35
+
+
+@pytest.mark.parametrize("topology, examples", [("vote", 1), ("dyad", 3)])
+def test_the_code_of_the_card_runs_in_its_folder(topology, examples, request, monkeypatch, capsys):
+    out = request.getfixturevalue(topology)[1]
+    blocks = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1 + examples
+    monkeypatch.chdir(out)
+    torch.manual_seed(0)
+    capsys.readouterr()
+    exec("\n".join(blocks), {})
+    replies = capsys.readouterr().out.splitlines()
+    assert len(replies) == examples and any(re.search(r"\d", reply) for reply in replies)
+
+
+def test_the_card_says_what_was_trained(vote):
+    run, out = vote
+    parsed, text = ModelCard.load(out / "README.md"), (out / "README.md").read_text()
+    assert parsed.data.to_dict() == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["ccpo", "verl"],
+    }
+    assert "### voter_0, voter_1, voter_2\n" in text and "[system] Vote.\n[user] {question}\n" in text
+    assert "| team (plurality of the votes) | 0.625 [" in text and "at step 4 |" in text  # not step 6
+    assert "| credit rule, normalization | leave_one_out, history |" in text and "(ccpo.seed) 7" in text
+    assert "`tables/train.parquet`" in text and str(run) not in text  # no folders of the user in what is published
+
+
+def test_the_card_of_a_dyad_has_every_role(dyad):
+    text = (dyad[1] / "README.md").read_text()
+    assert "[user] {question}\nThought: {thought}\n" in text
+    assert "Its answers were not trained on." in text.split("### solo")[1] and text.count("not trained on") == 1
+    assert "Think's contribution: team - solo | +0.125 |" in text
+
+
+def test_the_card_tells_voters_apart(make_run, tmp_path):
+    options = ["ccpo.prompts=math", "ccpo.vote.rounds=2", "ccpo.vote.personas=[Careful.,Bold.,Bold.]"]
+    options += [
+        "ccpo.vote.templates=[math,choice,choice]",
+        "ccpo.vote.stop=[END]",
+        "actor_rollout_ref.model.path=org/base",
+    ]
+    opened = export_model.open_checkpoint(make_run(tmp_path / "run", 1, *options))
+    (source,) = opened.sources
+    text = export_model.card(opened, source)
+    assert ModelCard(text).data.base_model == "org/base"
+    assert "### voter_0\n" in text and "### voter_1, voter_2\n" in text and "stop_strings=['END']" in text
+    assert text.count("{others}") == 2 and "[system] Solve the problem step by step." in text
+    assert " Bold.\n" in text and "D. 7" in text.split("### voter_1")[1] and "D. 7" not in text.split("### voter_1")[0]
+
+
+def test_several_policies_get_a_folder_each(copied, tmp_path, monkeypatch):
+    policies = (Policy("first", ("voter_0",), "org/first"), Policy("rest", ("voter_1", "voter_2")))
+    monkeypatch.setattr(CcpoConfig, "policy_list", lambda config: policies)
+    monkeypatch.setattr(checkpoint, "fingerprint", lambda config, n: {})
+    monkeypatch.setattr(export_model, "fingerprint", lambda config, n: {})
+    for policy in policies:
+        shutil.copytree(copied / "global_step_4" / "actor", copied / "global_step_4" / policy.name)
+    out = tmp_path / "out"
+    assert export(copied, out) == [out / "first", out / "rest"]
+    assert sorted(path.name for path in out.iterdir()) == ["first", "rest"]
+    assert (out / "rest" / "model.safetensors").exists()
+    text = (out / "first" / "README.md").read_text()
+    assert ModelCard(text).data.base_model == "org/first"
+    assert "`first`, plays `voter_0`." in text and "rest (voter_1, voter_2)" in text
+    export_model._check_target(out, force=True)  # an export, which may be replaced
+
+
+def damage_marker(run: Path) -> None:
+    for step in (2, 4):
+        (run / f"global_step_{step}" / checkpoint.MARKER).unlink()
+
+
+def damage_rule(run: Path) -> None:
+    file = run / "hydra/.hydra/config.yaml"
+    job = OmegaConf.load(file)
+    job.ccpo.credit.rule = "shapley"
+    OmegaConf.save(job, file)
+
+
+@pytest.mark.parametrize(
+    "damage, names",
+    [
+        (damage_marker, "no complete checkpoint"),
+        (
+            lambda run: (run / "global_step_4/actor/model_world_size_1_rank_0.pt").unlink(),
+            "lacks 1 of its 1 weight shards",
+        ),
+        (lambda run: (run / "global_step_4/actor/fsdp_config.json").unlink(), "fsdp_config.json is missing"),
+        (lambda run: shutil.rmtree(run / "global_step_4/actor/huggingface"), "has no config.json"),
+        (lambda run: shutil.rmtree(run / "hydra"), "config.yaml is missing"),
+        (damage_rule, "trained with ccpo.credit.rule='leave_one_out'"),
+        (shutil.rmtree, "is no folder"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(copied, tmp_path, damage, names):
+    damage(copied)
+    with pytest.raises(ExportError, match=re.escape(names)):
+        export(copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_step_is_refused_by_the_command(copied, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["export_model.py", str(copied / "global_step_6"), str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match=r"error: .*ccpo_state.json.*not finished.*\[2, 4\]"):
+        export_model.main()
+
+
+def test_force_replaces_an_export_and_nothing_else(copied, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(ExportError, match="--force"):
+        export(copied, out)
+    with pytest.raises(ExportError, match="something else than an earlier export"):
+        export(copied, out, force=True)
+    with pytest.raises(ExportError, match="something else than an earlier export"):
+        export(copied, copied, force=True)
+    assert (out / "thesis.tex").exists() and (copied / "global_step_4").exists()
+    (out / "thesis.tex").unlink()
+    export(copied, out)  # an empty folder is free
+    (out / "old").touch()
+    with pytest.raises(ExportError, match="not empty"):
+        export(copied, out)
+    assert (out / "old").exists()
+    export(copied / "global_step_2", out, force=True)
+    assert not (out / "old").exists() and "step 2)" in (out / "README.md").read_text()
+
+
+def test_a_failure_leaves_the_earlier_export(vote, copied, tmp_path):
+    out = Path(shutil.copytree(vote[1], tmp_path / "out"))
+    before = (out / "model.safetensors").read_bytes()
+    (copied / "global_step_4/actor/model_world_size_1_rank_0.pt").write_bytes(b"cut short")
+    with pytest.raises(Exception):  # noqa: B017 - torch's own
+        export(copied, out, force=True)
+    assert (out / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
