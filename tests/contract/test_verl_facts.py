@@ -10,6 +10,7 @@ import asyncio
 import importlib.metadata
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -331,3 +332,43 @@ def test_the_order_of_prompts_survives_a_resume():
     again = loader()
     again.load_state_dict(state)
     assert seen + [batch.tolist() for batch in again] == whole != [[i, i + 1] for i in range(0, 10, 2)]
+
+
+# ------------------------------------------------------------------------------------------------- several policies
+
+
+def test_further_actors_can_join_between_the_pools_and_the_worker_class():
+    text = source(Trainer._setup)
+    assert in_order(
+        text,
+        "self._init_dataloader()",
+        "self._init_resource_pool_mgr()",
+        "self.resource_pool_to_cls = {pool: {}",
+        "self.resource_pool_to_cls[actor_rollout_resource_pool][str(actor_role)]",
+        "in self.resource_pool_to_cls.items()",
+        "create_colocated_worker_cls(class_dict=class_dict)",
+        "self.actor_rollout_wg.init_model()",
+        "LLMServerManager.create(",
+        "self.checkpoint_manager.sleep_replicas()",
+        "self._load_checkpoint()",
+    )
+
+
+def test_servers_are_told_apart_by_replica_rank():
+    import verl
+    from verl.workers.rollout import llm_server, replica
+
+    assert "start_rank" in inspect.signature(llm_server.LLMServerManager.__init__).parameters
+    text = source(replica.RolloutReplica.init_hybrid)
+    assert "self.world_size * self.replica_rank : self.world_size * (self.replica_rank + 1)" in text
+    adapter = (Path(verl.__file__).parent / "workers/rollout/vllm_rollout/vllm_rollout.py").read_text()
+    assert "replica_rank: int = -1," in adapter and "replica-{self.replica_rank}-rank-" in adapter
+
+
+def test_the_steps_of_the_base_class_take_a_part_of_the_batch():
+    for name in ("_balance_batch", "_compute_old_log_prob", "_compute_ref_log_prob", "_update_actor"):
+        assert list(inspect.signature(getattr(Trainer, name)).parameters)[:3] == ["self", "batch", "metrics"], name
+    for name in ("_compute_old_log_prob", "_update_actor"):
+        assert "self.actor_rollout_wg." in source(getattr(Trainer, name)), name
+    for name in ("update_weights", "sleep_replicas"):
+        assert f"self.checkpoint_manager.{name}(" in source(trainer_sync.PPOTrainerSync), name

@@ -16,6 +16,7 @@ pytest.importorskip("verl")
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
+    "docs/policies.md",
     "CONTRIBUTING.md",
     "recipe/README.md",
     "docs/runs/h100_smollm2_gsm8k.md",
@@ -67,6 +68,8 @@ def test_command(command, compose):
         )
         if arguments[0] == "scripts/quickstart.sh":
             accepts([str(ROOT / "scripts/quickstart.py")], arguments[1:])
+    elif arguments[0].startswith("scripts/"):
+        accepts([arguments[0]], arguments[1:])
     elif arguments[0] == "-m" and arguments[1].startswith("data_preprocess."):
         accepts(arguments[:2], arguments[2:])
     else:
