@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,11 +139,13 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
     assert folders == ({"think", "reason"} if PER_ROLE[0] in job_of else {"actor"})
 
 
-def test_two_resident_policies_take_turns(start, tmp_path):
+def test_two_resident_policies_with_their_own_tokenizers_take_turns(start, tmp_path):
     """One learns, the other rests with bit-identical weights and optimizer; both answer at every step."""
-    out = tmp_path / "turns"
-    finish(start(out, "dyad", *PER_ROLE, "trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=null", steps=3), out)
+    out, other = tmp_path / "turns", renumbered(ROOT / "data_preprocess/last_digit_model", tmp_path / "other")
+    keep_all = ("trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=null")
+    finish(start(out, "dyad", *PER_ROLE, f"ccpo.roles.reason.model={other}", *keep_all, steps=3), out)
     logged = numbers(out)
+    assert logged[0, "val"][TEAM] > 0.3, "with the other's token ids Reason would read and write noise"
     for step, learns, rests in ((1, "think", "reason"), (2, "reason", "think"), (3, "think", "reason")):
         metrics = logged[step, "train"]
         assert f"{learns}/actor/grad_norm" in metrics and f"{rests}/actor/grad_norm" not in metrics
@@ -149,6 +153,35 @@ def test_two_resident_policies_take_turns(start, tmp_path):
         if step > 1:
             assert shards(out, step, rests) == shards(out, step - 1, rests)
             assert shards(out, step, learns) != shards(out, step - 1, learns)
+
+
+def renumbered(model: Path, out: Path) -> Path:
+    """The same model with every token id changed: another tokenizer, and weights that fit it alone."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, out)
+    tokenizer = json.loads((out / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    weights = load_file(out / "model.safetensors")
+    table = weights["model.embed_tokens.weight"]
+    ids = set(vocabulary.values()) | {token["id"] for token in tokenizer["added_tokens"]}
+    assert ids == set(range(len(table))), "no id without a token"
+    new = torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).tolist()
+    tokenizer["model"]["vocab"] = {token: new[number] for token, number in vocabulary.items()}
+    for token in tokenizer["added_tokens"]:
+        token["id"] = new[token["id"]]
+    (out / "tokenizer.json").write_text(json.dumps(tokenizer))
+    moved = torch.empty_like(table)
+    moved[new] = table
+    save_file({**weights, "model.embed_tokens.weight": moved}, out / "model.safetensors", metadata={"format": "pt"})
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((out / name).read_text())
+        for key in ("eos_token_id", "pad_token_id", "bos_token_id"):
+            if isinstance(settings.get(key), int):
+                settings[key] = new[settings[key]]
+        (out / name).write_text(json.dumps(settings))
+    return out
 
 
 def shards(out: Path, step: int, policy: str) -> dict[str, str]:
