@@ -92,7 +92,7 @@ def numbers(out: Path) -> dict:
         (entry["step"], entry["kind"]): {
             name: value
             for name, value in entry["metrics"].items()
-            if not name.startswith(("timing", "perf", "actor/perf"))
+            if not name.startswith("timing") and "perf/" not in name
         }
         for entry in read_run_log(out / "metrics.jsonl")
     }
