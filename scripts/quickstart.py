@@ -23,17 +23,26 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import compare  # noqa: E402
 import report  # noqa: E402
 
 from ccpo.config import DYAD_RULES, TOPOLOGIES, VOTE_RULES  # noqa: E402
 from ccpo.verl_plugin.checkpoint import finished_steps  # noqa: E402
 from ccpo.verl_plugin.run_log import RunLog, read_run_log  # noqa: E402
+from data_preprocess.toy_lessons import VOTERS  # noqa: E402
 
 TASK = "last_digit"
 DATA = Path("data") / TASK
 TASK_CONFIG = ROOT / "recipe" / "config" / "task" / f"{TASK}.yaml"
 TRAINER = [sys.executable, "recipe/main_ccpo.py"]
 RULES = {"dyad": DYAD_RULES, "vote": VOTE_RULES}  # the first is the default
+COMPARED = ("shared", "leave_one_out", "resampled", "own_correctness")  # rules of --compare
+COMPARE_STEPS = 25
+VOTERS_MODEL = Path("data") / f"{TASK}_voters"  # three voters of unequal skill
+COMPARE_OVERRIDES = [
+    f"actor_rollout_ref.model.path={VOTERS_MODEL}",
+    f"ccpo.vote.personas=[{','.join(VOTERS)}]",
+]
 RUN_FILE = "quickstart.json"  # marks a folder as a run of this command and says how it was started
 SETTINGS = ("topology", "rule", "seed", "overrides")  # what it says
 LOG_FILE = "train.log"
@@ -65,28 +74,61 @@ def main(argv: list[str] | None = None, trainer: list[str] | None = None) -> int
         signal.signal(number, _interrupt)
     os.chdir(ROOT)
     try:
-        with _run_folder(options) as out:
-            if options.steps in finished_steps(out) and _last_step(out) >= options.steps:
-                print(
-                    f"This run is finished. Start anew with --fresh, or elsewhere with --out; "
-                    f"go on with --steps {2 * options.steps}.\n"
-                )
-            else:
-                if trainer is None:
-                    _prepare(out)
-                config = ["--config-name", f"ccpo_{options.topology}"]  # hydra wants it before the overrides
-                command = [*(trainer or TRAINER), *config, *_overrides(options)]
-                status = train(command, out, options.steps, options.lock)
-                if status:
-                    return status
-            report.show(out)
-            return 0
+        return _compare(options, trainer) if options.compare else _run(options, trainer)
     except (QuickstartError, report.ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped before training; run the same command to go on", file=sys.stderr)
         return 130
+
+
+def _run(options: argparse.Namespace, trainer: list[str] | None) -> int:
+    """Train one team, unless it is finished, and report."""
+    with _run_folder(options) as out:
+        if _finished(options):
+            print(
+                f"This run is finished. Start anew with --fresh, or elsewhere with --out; "
+                f"go on with --steps {2 * options.steps}.\n"
+            )
+        else:
+            if trainer is None:
+                _prepare(out)
+            if status := train(_command(options, trainer), out, options.steps, options.lock):
+                return status
+        report.show(out)
+        return 0
+
+
+def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
+    """Train the same unequal voters once per rule, and compare. Rules that are finished are not trained again."""
+    stem = f"{TASK}-compare"
+    folders = {rule: options.out / f"{stem}-{rule}-seed{options.seed}" for rule in COMPARED}
+    runs = {rule: argparse.Namespace(**{**vars(options), "rule": rule, "out": out}) for rule, out in folders.items()}
+    for run in runs.values():  # all first: after minutes of training is late to refuse one, or to delete what is old
+        with _run_folder(run):
+            run.fresh = False
+    if trainer is None and not all(map(_finished, runs.values())):
+        _prepare(folders[COMPARED[0]], voters=True)
+    for number, (rule, run) in enumerate(runs.items(), 1):
+        with _run_folder(run) as out:
+            if _finished(run):
+                _say(f"--- {rule} ({number} of {len(runs)}): finished (anew: --fresh)")
+                continue
+            _say(f"--- {rule} ({number} of {len(runs)})")
+            if status := train(_command(run, trainer), out, run.steps, run.lock):
+                return status
+    compare.show(folders, tuple(VOTERS), options.out / f"{stem}-seed{options.seed}.png")
+    return 0
+
+
+def _finished(options: argparse.Namespace) -> bool:
+    return options.steps in finished_steps(options.out) and _last_step(options.out) >= options.steps
+
+
+def _command(options: argparse.Namespace, trainer: list[str] | None) -> list[str]:
+    config = ["--config-name", f"ccpo_{options.topology}"]  # hydra wants it before the overrides
+    return [*(trainer or TRAINER), *config, *_overrides(options)]
 
 
 def _interrupt(*_) -> None:
@@ -107,13 +149,31 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--topology", choices=TOPOLOGIES, default=TOPOLOGIES[0], help="the team (default %(default)s)")
     rules = "; ".join(f"{topology}: {', '.join(names)}" for topology, names in RULES.items())
     parser.add_argument("--rule", help=f"credit rule ({rules}; default: the first)")
-    parser.add_argument("--steps", type=int, default=default_steps, help="training steps (default %(default)s)")
-    parser.add_argument("--out", type=Path, help=f"folder of the run (default outputs/{TASK}[-vote]-RULE-seedSEED)")
-    parser.add_argument("--fresh", action="store_true", help="delete the folder of the run first")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help=f"with --topology vote: three voters of unequal skill, once with each of the rules {', '.join(COMPARED)}",
+    )
+    parser.add_argument(
+        "--steps", type=int, help=f"training steps (default {default_steps}; with --compare {COMPARE_STEPS})"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"folder of the run (default outputs/{TASK}[-vote]-RULE-seedSEED); with --compare, the folder in which "
+        "every rule gets its own (default outputs)",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="delete the folder of the run first (of all compared runs)"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="-- OVERRIDE", help="further verl overrides, name=value, after --"
     )
     options = parser.parse_args(argv)
+    if options.compare and (options.topology != "vote" or options.rule):
+        parser.error("--compare runs its own rules on voters: it needs --topology vote, and takes no --rule")
+    if options.steps is None:
+        options.steps = COMPARE_STEPS if options.compare else default_steps
     rules = RULES[options.topology]
     options.rule = options.rule or rules[0]
     if options.rule not in rules:
@@ -128,6 +188,10 @@ def _options(argv: list[str]) -> argparse.Namespace:
             parser.error(f"{override}: use {OWN_OPTIONS[name]} instead, this command needs to know it")
         if "=" not in override:
             parser.error(f"{override!r} is no override, which reads name=value; options go before --")
+    if options.compare:
+        options.overrides = [*COMPARE_OVERRIDES, *options.overrides]
+        options.out = (options.out or ROOT / "outputs").absolute()
+        return options
     team = TASK if options.topology == "dyad" else f"{TASK}-{options.topology}"
     options.out = (options.out or ROOT / "outputs" / f"{team}-{options.rule}-seed{options.seed}").absolute()
     return options
@@ -214,17 +278,21 @@ def _say(text: str, end: str = "\n") -> None:
     print(text, end=end, flush=True)
 
 
-def _prepare(out: Path) -> None:
-    """Write the dataset. (The model is part of the repository; data_preprocess.toy_model builds it anew.)"""
+def _prepare(out: Path, voters: bool = False) -> None:
+    """Write the dataset, and the model of unequal ``voters``. (Otherwise the model is the one in the repository.)"""
     log = out / "prepare.log"
-    command = [sys.executable, "-m", "data_preprocess.toy", "--out", str(DATA)]
+    made = {"dataset": ("data_preprocess.toy", DATA)}
+    if voters:
+        made["voters of unequal skill"] = ("data_preprocess.toy_voters", VOTERS_MODEL)
     with log.open("w") as stream:
-        done = subprocess.run(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=_environment())
-    if done.returncode:
-        raise QuickstartError(
-            f"{shlex.join(command)} did not work:\n{what_went_wrong(log.read_text())}\nThe whole log: {log}"
-        )
-    _say(f"dataset: {DATA}")
+        for what, (module, folder) in made.items():
+            command = [sys.executable, "-m", module, "--out", str(folder)]
+            done = subprocess.run(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=_environment())
+            if done.returncode:
+                raise QuickstartError(
+                    f"{shlex.join(command)} did not work:\n{what_went_wrong(log.read_text())}\nThe whole log: {log}"
+                )
+            _say(f"{what}: {folder}")
 
 
 def train(command: list[str], out: Path, steps: int, lock: int) -> int:

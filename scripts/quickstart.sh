@@ -4,6 +4,7 @@
 #   bash scripts/quickstart.sh                          Ctrl-C stops; the same command goes on from a checkpoint
 #   bash scripts/quickstart.sh --rule shared --seed 1   another credit rule, another seed
 #   bash scripts/quickstart.sh --topology vote          three voters instead of a Think-Reason dyad
+#   bash scripts/quickstart.sh --topology vote --compare   unequal voters, one run per credit rule, and a picture
 #   bash scripts/quickstart.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -94,6 +94,13 @@ VOTE = Topology(
 SESSIONS = "val-aux/{source}/sessions"
 PHASES = ("gen", "old_log_prob", "update_actor", "update_weights")
 VOTER_COLOURS = ("#d9a441", "#5aa88f", "#b06ab3", "#7d8ccf", "#a0765b", "#c97b84")
+PLOT_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+}
 RATE_STEPS = 5  # train batches at each end over which noisy rates are averaged
 
 
@@ -159,7 +166,7 @@ def summarize(entries: list[dict]) -> dict:
         }
     rates = {}
     for name, rate in topology.rates.items():
-        values = _series(train, rate.metric)[1]
+        values = series(train, rate.metric)[1]
         if values:
             rates[name] = {"before": _mean(values[:RATE_STEPS]), "after": _mean(values[-RATE_STEPS:])}
     return {
@@ -177,28 +184,33 @@ def _scores(entry: dict, source: str, topology: Topology) -> dict:
     for name, accuracy in topology.accuracies.items():
         value = metrics.get(accuracy.metric.format(source=source))
         if value is not None:
-            low, high = wilson(value, sessions) if sessions else (None, None)
-            scores[name] = {"value": value, "low": low, "high": high}
+            scores[name] = score(value, sessions)
     difference = topology.difference
     if difference.more in scores and difference.less in scores:
         scores[difference.key] = scores[difference.more]["value"] - scores[difference.less]["value"]
     return scores
 
 
+def score(value: float, sessions: int | None) -> dict:
+    """An accuracy with its interval; bounds None without ``sessions``."""
+    low, high = wilson(value, sessions) if sessions else (None, None)
+    return {"value": value, "low": low, "high": high}
+
+
 def _seconds(train: list[dict]) -> dict | None:
-    steps = _series(train, "timing_s/step")[1]
+    steps = series(train, "timing_s/step")[1]
     if not steps:
         return None
-    phases = {name: _series(train, f"timing_s/{name}")[1] for name in PHASES}
+    phases = {name: series(train, f"timing_s/{name}")[1] for name in PHASES}
     return {
         "steps": sum(steps),
-        "validation": sum(_series(train, "timing_s/testing")[1]),
+        "validation": sum(series(train, "timing_s/testing")[1]),
         "step": _mean(steps),
         "phases": {name: sum(values) / len(steps) for name, values in phases.items() if values},
     }
 
 
-def _series(entries: list[dict], name: str) -> tuple[list[int], list[float]]:
+def series(entries: list[dict], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of the entries that have ``name``."""
     found = [(entry["step"], entry["metrics"][name]) for entry in entries if name in entry["metrics"]]
     return [step for step, _ in found], [value for _, value in found]
@@ -218,23 +230,23 @@ def table(summary: dict, topology: Topology) -> str:
     for source, ends in summary["sources"].items():
         before, after = ends["before"], ends["after"]
         head = f"{source}, {after['sessions']} sessions" if after["sessions"] else source
-        lines += [_row(head, f"step {before['step']}", f"step {after['step']}", "change"), "-" * 96]
+        lines += [row(head, f"step {before['step']}", f"step {after['step']}", "change"), "-" * 96]
         for name, accuracy in topology.accuracies.items():
             if name in before and name in after:
                 change = after[name]["value"] - before[name]["value"]
-                lines.append(_row(accuracy.label, _accuracy(before[name]), _accuracy(after[name]), f"{change:+.3f}"))
+                lines.append(row(accuracy.label, score_text(before[name]), score_text(after[name]), f"{change:+.3f}"))
         if difference.key in before and difference.key in after:
             label = f"{difference.label} ({difference.more} - {difference.less})"
             first, last = before[difference.key], after[difference.key]
-            lines.append(_row(label, f"{first:+.3f}", f"{last:+.3f}", f"{last - first:+.3f}"))
+            lines.append(row(label, f"{first:+.3f}", f"{last:+.3f}", f"{last - first:+.3f}"))
         lines.append("")
     if not summary["sources"]:
         lines += ["no validation was logged (trainer.test_freq, trainer.val_before_train)", ""]
     if summary["rates"]:
-        lines += [_row("in training", f"first {RATE_STEPS} steps", f"last {RATE_STEPS} steps", "change"), "-" * 96]
+        lines += [row("in training", f"first {RATE_STEPS} steps", f"last {RATE_STEPS} steps", "change"), "-" * 96]
         for name, ends in summary["rates"].items():
             first, last = ends["before"], ends["after"]
-            lines.append(_row(topology.rates[name].label, f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}"))
+            lines.append(row(topology.rates[name].label, f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}"))
         lines.append("")
     lines.append(f"steps: {summary['steps']}")
     if seconds := summary["seconds"]:
@@ -247,13 +259,13 @@ def table(summary: dict, topology: Topology) -> str:
     return "\n".join(lines)
 
 
-def _row(label: str, *cells: str) -> str:
+def row(label: str, *cells: str) -> str:
     return f"{label:<40}{cells[0]:<23}{cells[1]:<23}{cells[2]}".rstrip()
 
 
-def _accuracy(score: dict) -> str:
-    interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
-    return f"{score['value']:.3f}{interval}"
+def score_text(scored: dict) -> str:
+    interval = f" [{scored['low']:.3f}, {scored['high']:.3f}]" if scored["low"] is not None else ""
+    return f"{scored['value']:.3f}{interval}"
 
 
 def _duration(seconds: float) -> str:
@@ -277,28 +289,21 @@ def draw(entries: list[dict], path: Path, title: str) -> None:
     train = [entry for entry in entries if entry["kind"] == "train"]
     val = [entry for entry in entries if entry["kind"] == "val"]
     sources, topology = sources_of(entries), topology_of(entries)
-    settings = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-    }
-    with plt.rc_context(settings):
+    with plt.rc_context(PLOT_STYLE):
         shape = {"figsize": (11, 6.4), "height_ratios": (3, 2), "sharex": True, "layout": "constrained"}
         figure, (top, bottom) = plt.subplots(2, 1, **shape)
-        steps, values = _series(train, topology.team)
+        steps, values = series(train, topology.team)
         if values:
             colour = topology.accuracies["team"].colour
             top.plot(steps, values, color=colour, alpha=0.35, linewidth=1, label="team, training batches")
         for source in sources[:1]:
             for accuracy in topology.accuracies.values():
                 _accuracy_curve(top, val, source, accuracy)
-            for voter in _voters(val, topology, source):
-                top.plot(*_series(val, voter.metric), color=voter.colour, linewidth=1, label=voter.label, zorder=1.9)
+            for voter in voters(val, topology, source):
+                top.plot(*series(val, voter.metric), color=voter.colour, linewidth=1, label=voter.label, zorder=1.9)
             _difference_curve(bottom, val, source, topology)
         for curve in (*topology.rates.values(), topology.cosine):
-            steps, values = _series(train, curve.metric)
+            steps, values = series(train, curve.metric)
             if values and curve.colour:
                 bottom.plot(steps, values, color=curve.colour, alpha=0.6, linewidth=1, label=curve.label)
         top.set_ylabel("accuracy")
@@ -313,7 +318,7 @@ def draw(entries: list[dict], path: Path, title: str) -> None:
         plt.close(figure)
 
 
-def _voters(val: list[dict], topology: Topology, source: str) -> list[Curve]:
+def voters(val: list[dict], topology: Topology, source: str) -> list[Curve]:
     """A curve for every voter that was validated."""
     logged = {name for entry in val for name in entry["metrics"]}
     patterns = (topology.voter.format(source=source, i=i) for i in count())
@@ -326,7 +331,7 @@ def _voters(val: list[dict], topology: Topology, source: str) -> list[Curve]:
 
 def _accuracy_curve(axis, val: list[dict], source: str, accuracy: Curve) -> None:
     name, sessions = accuracy.metric.format(source=source), SESSIONS.format(source=source)
-    steps, values = _series(val, name)
+    steps, values = series(val, name)
     if not values:
         return
     looks = {"color": accuracy.colour, "marker": accuracy.marker, "linestyle": accuracy.line}

@@ -39,14 +39,16 @@ votes = "ccpo_vote" in sys.argv
 other, team = ("voter", "ccpo/vote/team_accuracy") if votes else ("solo", "ccpo/reason/reward_mean")
 def validate(step):
     scores = {"val-core/toy/team_accuracy": 0.5 + step / 100, f"val-aux/toy/{other}_accuracy": 0.4}
-    write(step, "val", scores | ({"val-aux/toy/oracle_accuracy": 0.9} if votes else {}))
+    voters = {f"val-aux/toy/voter_{i}_accuracy": 0.6 - i / 10 + step / 100 for i in range(3)}
+    write(step, "val", scores | ({"val-aux/toy/oracle_accuracy": 0.9} | voters if votes else {}))
 steps = sorted(int(p.parent.name.split("_")[-1]) for p in out.glob("global_step_*/ccpo_state.json"))
 first = steps[-1] if steps else 0
 validate(first)
 try:
     for step in range(first + 1, int(options["trainer.total_training_steps"]) + 1):
         time.sleep(delay)
-        write(step, "train", {team: 0.5, "timing_s/step": delay})
+        voters = {f"ccpo/voter_{i}/accuracy": 0.6 - i / 10 for i in range(3)} if votes else {}
+        write(step, "train", {team: 0.5, "timing_s/step": delay} | voters)
         if step % 5 == 0:
             (out / f"global_step_{step}").mkdir(exist_ok=True)
             (out / f"global_step_{step}" / "ccpo_state.json").write_text("{}")
@@ -133,6 +135,63 @@ def test_quickstart_trains_voters(quickstart):
     assert "ccpo.credit.rule=leave_one_out" in given
     status, text = finish(quickstart("--rule", "shared", "--steps", "5"))
     assert status == 1 and "topology 'vote', not 'dyad'" in text
+
+
+def compared(out: Path, rule: str) -> Path:
+    return out / f"last_digit-compare-{rule}-seed2"
+
+
+COMPARE = ("--topology", "vote", "--compare", "--seed", "2", "--steps", "5")
+
+
+def test_compare_trains_every_rule_alike_and_shows_them_together(quickstart):
+    status, text = finish(quickstart(*COMPARE, "--", "delay=0.02"))
+    assert status == 0, text
+    rules = ("shared", "leave_one_out", "resampled", "own_correctness")
+    arguments = [json.loads((compared(quickstart.out, rule) / "arguments.json").read_text()) for rule in rules]
+    alike = [
+        [a for a in given if not a.startswith(("ccpo.credit.rule=", "trainer.default_local_dir="))]
+        for given in arguments
+    ]
+    assert alike[1:] == alike[:-1]
+    assert {
+        "ccpo.vote.personas=[Calm,Quick,Wild]",
+        "actor_rollout_ref.model.path=data/last_digit_voters",
+        "delay=0.02",
+    } <= set(alike[0])
+    assert [f"ccpo.credit.rule={rule}" in given for rule, given in zip(rules, arguments, strict=True)] == [True] * 4
+    for rule in rules:
+        assert text.count(f"\n  {rule} (step 5)") == 4, "the team and three voters"
+        assert not alive(compared(quickstart.out, rule))
+    assert "voter 2, Wild" in text and "One seed proves nothing" in text
+    assert (quickstart.out / "last_digit-compare-seed2.png").stat().st_size > 10_000
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(quickstart):
+    first = quickstart(*COMPARE, "--", "delay=0.15")
+    wait_for_step(compared(quickstart.out, "leave_one_out"), 2)
+    first.send_signal(signal.SIGINT)
+    assert finish(first)[0] == 130
+    (compared(quickstart.out, "shared") / "arguments.json").unlink()
+    status, text = finish(quickstart(*COMPARE, "--", "delay=0.15"))
+    assert status == 0 and "--- shared (1 of 4): finished" in text, text
+    assert not (compared(quickstart.out, "shared") / "arguments.json").exists()
+    assert "  own_correctness (step 5)" in text
+
+
+def test_a_comparison_that_must_fail_does_so_before_training(quickstart):
+    last = compared(quickstart.out, "own_correctness")
+    last.mkdir(parents=True)
+    (last / "thesis.tex").write_text("precious")
+    status, text = finish(quickstart(*COMPARE))
+    assert status == 1 and "choose another --out" in text
+    assert not (compared(quickstart.out, "shared") / "arguments.json").exists()
+
+
+def test_a_comparison_ends_with_the_first_failure(quickstart):
+    status, text = finish(quickstart(*COMPARE, "--", "mode=crash"))
+    assert status == 1 and text.count("the rollout worker died") == 1
+    assert not (compared(quickstart.out, "leave_one_out") / "arguments.json").exists()
 
 
 def test_a_run_from_before_votes_is_a_dyads(quickstart):
@@ -236,6 +295,8 @@ def test_a_folder_that_is_no_run_is_left_alone(quickstart, arguments):
         (("--topology", "vote", "--rule", "counterfactual"), "vote: leave_one_out"),
         (("--topology", "debate"), "invalid choice"),
         (("--", "ccpo.topology=vote"), "--topology"),
+        (("--compare",), "needs --topology vote"),
+        (("--topology", "vote", "--compare", "--rule", "shared"), "takes no --rule"),
         (("--steps", "0"), "at least 1"),
         (("--", "trainer.total_training_steps=3"), "--steps"),
         (("--", "oops"), "name=value"),

@@ -1,0 +1,70 @@
+"""Table and picture of several runs of voters."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import compare  # noqa: E402
+
+SOURCE = "toy/x"
+PERSONAS = ("Wild", "Calm")
+
+
+def val(step: int, team: float, voters: tuple[float, float]) -> dict:
+    metrics = {f"val-core/{SOURCE}/team_accuracy": team, f"val-aux/{SOURCE}/sessions": 100}
+    metrics |= {f"val-aux/{SOURCE}/voter_{i}_accuracy": value for i, value in enumerate(voters)}
+    return {"step": step, "kind": "val", "metrics": metrics}
+
+
+def run(weak_after: float) -> list[dict]:
+    trained = [
+        {
+            "step": step,
+            "kind": "train",
+            "metrics": {"ccpo/voter_0/accuracy": weak_after, "ccpo/vote/team_accuracy": 0.6},
+        }
+        for step in (1, 2, 3)
+    ]
+    return [val(0, 0.5, (0.3, 0.7)), *trained, val(2, 0.6, (0.35, 0.8)), val(3, 0.9, (weak_after, 0.75))]
+
+
+@pytest.fixture
+def runs():
+    return {"shared": run(0.25), "resampled": run(0.8)}
+
+
+def test_table_has_every_voter_under_every_rule_before_and_after(runs):
+    blocks = compare.table(runs, PERSONAS).split("\n")
+    weak = blocks.index("voter 0, Wild")
+    assert [" ".join(line.split()) for line in blocks[weak + 1 : weak + 3]] == [
+        "shared (step 3) 0.300 [0.219, 0.396] 0.250 [0.175, 0.343] -0.050",
+        "resampled (step 3) 0.300 [0.219, 0.396] 0.800 [0.711, 0.867] +0.500",
+    ]
+    assert blocks[0].startswith("toy/x, 100 sessions") and blocks[2] == "team (plurality of the votes)"
+    assert blocks[-1] == compare.WARNING
+
+
+def test_the_weak_voter_is_the_one_that_was_weak_before_training(runs):
+    assert compare.weakest(runs, 2) == 0
+
+
+def test_smooth_is_a_centred_mean_with_whole_ends():
+    assert compare.smooth([0.0, 3.0, 6.0, 0.0]) == [1.5, 3.0, 3.0, 3.0]
+    assert compare.smooth([1.0]) == [1.0]
+
+
+def test_picture(runs, tmp_path):
+    compare.draw(runs, PERSONAS, tmp_path / "a.png", "a")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_without_validation_is_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "kind": "train", "metrics": {"ccpo/vote/team_accuracy": 0.5}}\n'
+    )
+    with pytest.raises(compare.report.ReportError, match="the run of shared"):
+        compare.show({"shared": tmp_path}, PERSONAS, tmp_path / "a.png")
