@@ -139,6 +139,7 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
     assert folders == ({"think", "reason"} if PER_ROLE[0] in job_of else {"actor"})
 
 
+@pytest.mark.slow
 def test_two_resident_policies_with_their_own_tokenizers_take_turns(start, tmp_path):
     """One learns, the other rests with bit-identical weights and optimizer; both answer at every step."""
     out, other = tmp_path / "turns", renumbered(ROOT / "data_preprocess/last_digit_model", tmp_path / "other")
