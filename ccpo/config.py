@@ -19,14 +19,8 @@ from ccpo.voting import TIES
 TOPOLOGIES = ("dyad", "vote")
 DYAD_RULES = ("counterfactual", "shared", "shared_history", "paper_v1", "event_v2")
 VOTE_RULES = ("leave_one_out", "resampled", "marginal", "shapley", "own_correctness", "shared", "shared_history")
-RESERVED = (
-    "actor",
-    "actor_rollout",
-    "actor_rollout_ref",
-    "critic",
-    "ref",
-    "shared",
-)  # verl's names for worker groups, and ours
+RESERVED = ("actor", "actor_rollout", "actor_rollout_ref", "critic", "ref", "shared")
+"""verl's names for worker groups, and ours: no policy is called so."""
 MAX_SHAPLEY_VOTERS = 10  # the cost doubles with each
 RECOMBINES = ("marginal", "resampled")
 """Rules that compare a voter's ballot with its ballots in the prompt's other sessions."""
@@ -45,7 +39,7 @@ NATURAL_NORMALIZATION = {
     "shapley": "history",
     "own_correctness": "group",
 }
-"""What ``normalize: null`` means. A rule and its normalization belong together: see `_normalization_problems`."""
+"""What ``normalize: null`` means. A rule and its normalization belong together: see `_rule_problems`."""
 
 
 class ConfigError(ValueError):
@@ -269,9 +263,9 @@ class CcpoConfig:
 
     def learns(self, policy: str, step: int) -> bool:
         """Whether a policy is trained at a step (1, 2, ...): a pure function, so a resumed job needs nothing else."""
-        names = [p.name for p in self.policy_list()]
         if self.schedule.mode == "together":
             return True
+        names = [p.name for p in self.policy_list()]
         start = names.index(self.schedule.first) if self.schedule.first else 0
         return names[(start + (step - 1) // self.schedule.every) % len(names)] == policy
 

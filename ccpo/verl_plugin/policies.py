@@ -61,22 +61,36 @@ class Seat:
     sync: CheckpointEngineManager | None = None
 
 
-def seats_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int) -> list[Seat]:
+def use_model(config: DictConfig, policy: Policy, common: DictConfig) -> None:
+    """Make ``config`` load the policy's model, or the job's: ``common``, its own ``actor_rollout_ref.model``."""
+    model = config.actor_rollout_ref.model
+    model.path = policy.model or common.path
+    model.tokenizer_path = None if policy.model else common.tokenizer_path
+
+
+def by_role(seats: list[Seat]) -> dict[str, Seat]:
+    """Role -> who plays it. ``emptied`` is Reason with an empty thought."""
+    found = {role: seat for seat in seats for role in seat.policy.roles}
+    if REASON in found:
+        found[EMPTIED] = found[REASON]
+    return found
+
+
+def seats_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: DictConfig) -> list[Seat]:
     """One seat per policy, not attached yet.
 
     Args:
         config: the whole configuration; not modified.
         ccpo: its checked ``ccpo:`` node.
         total_steps: optimizer steps of the job; a policy's learning-rate schedule counts those in which it learns.
+        common: the job's model section, for policies without a model of their own.
     """
     policies, seats, first = ccpo.policy_list(), [], 0
     for policy in policies:
         own = deepcopy(config)
         shared = own.actor_rollout_ref
         with open_dict(own):
-            if policy.model is not None:
-                shared.model.path = policy.model
-                shared.model.tokenizer_path = None
+            use_model(own, policy, common)
             shared.actor.optim.total_training_steps = sum(
                 ccpo.learns(policy.name, s) for s in range(1, total_steps + 1)
             )
@@ -182,8 +196,6 @@ class PolicyClient(LLMServerClient):
 
     def __init__(self, seats: list[Seat]) -> None:
         self.clients = {seat.policy.name: seat.servers.get_client() for seat in seats}
-        self.policy_of = {role: seat.policy.name for seat in seats for role in seat.policy.roles}
-        if REASON in self.policy_of:
-            self.policy_of[EMPTIED] = self.policy_of[REASON]
+        self.policy_of = {role: seat.policy.name for role, seat in by_role(seats).items()}
         first = self.clients[seats[0].policy.name]
         super().__init__(config=first.config, load_balancer_handle=first._load_balancer)

@@ -7,6 +7,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
 from ccpo.metrics import session_rates, validation_scores
-from ccpo.types import EMPTIED, REASON
 from ccpo.verl_plugin import checkpoint
 from ccpo.verl_plugin.credit_table import Row, read_rows, spread, to_table
 from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
@@ -32,8 +32,10 @@ from ccpo.verl_plugin.policies import (
     Seat,
     Syncs,
     attach,
+    by_role,
     scale_mini_batches,
     seats_of,
+    use_model,
     worker_class,
 )
 from ccpo.verl_plugin.run_log import RunLog
@@ -61,9 +63,9 @@ class CcpoTrainer(PPOTrainerSync):
         # verl prunes inside the save, before our marker makes the new checkpoint complete: pruning is `checkpoint.commit`'s.
         self.keep = config.trainer.max_actor_ckpt_to_keep
         config.trainer.max_actor_ckpt_to_keep = None
-        first = self.ccpo.policy_list()[0]
-        if first.model is not None:  # in place: agent loop workers read this object
-            config.actor_rollout_ref.model.path, config.actor_rollout_ref.model.tokenizer_path = first.model, None
+        # Policy 0 is verl's own actor, whose tokenizer is loaded before anything else; agent loop workers read this object.
+        self._common_model = deepcopy(config.actor_rollout_ref.model)
+        use_model(config, self.ccpo.policy_list()[0], self._common_model)
         super().__init__(config)
         self.replay_buffer.poll_interval = self.ccpo.poll_interval
         self._rows: list[Row] = []
@@ -73,7 +75,7 @@ class CcpoTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------------------------------------ several policies
     def _init_resource_pool_mgr(self):
         super()._init_resource_pool_mgr()
-        self.seats = seats_of(self.config, self.ccpo, self.total_training_steps)
+        self.seats = seats_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
         scale_mini_batches(self.seats, self.ccpo, self.n)
         self.config.actor_rollout_ref = self.seats[0].config.actor_rollout_ref  # policy 0 is verl's own actor
         if len(self.seats) > 1:
@@ -187,7 +189,6 @@ class CcpoTrainer(PPOTrainerSync):
             batch = super()._compute_advantage(batch, metrics)
         self._check_rollout_weights(metrics)
         self.history = result.state
-        self._parts = [(seat, _fresh(part)) for seat, part in self._parts]  # the new columns belong to their rows
         metrics.update({f"ccpo/{name}": value for name, value in result.metrics.items()})
         return batch
 
@@ -248,12 +249,10 @@ class CcpoTrainer(PPOTrainerSync):
         data = tq.kv_batch_get(
             keys=keys, partition_id=partition_id, select_fields=["prompts", "responses", "reward_model"]
         )
-        tokenizer_of = {role: seat.tokenizer for seat in self.seats for role in seat.policy.roles}
-        if REASON in tokenizer_of:
-            tokenizer_of[EMPTIED] = tokenizer_of[REASON]
+        seat_of = by_role(self.seats)
         texts = {
             name: [
-                tokenizer_of[row.role].decode(ids, skip_special_tokens=True)
+                seat_of[row.role].tokenizer.decode(ids, skip_special_tokens=True)
                 for row, ids in zip(rows, data[name].unbind(), strict=True)
             ]
             for name in ("prompts", "responses")
