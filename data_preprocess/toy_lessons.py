@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ccpo.prompts import DYAD, VOTE, Messages, render, with_persona
+from ccpo.prompts import DYAD, VOTE, Messages, render
 from data_preprocess.toy import OPERATORS, Problem, boxed, last_digit, thought_text
 
 NOT_SURE = "Not sure."
@@ -55,11 +55,10 @@ CORRUPT = Mistakes(
     vague_thought=0.35, wrong_thought=0.35, vague_note=0.35, wrong_note=0.35, empty_note=0.08, wrong_answer=0.1,
     vote_abstains=0.06, vote_guesses=0.4, vote_wrong_step=0.4, vote_wrong_answer=0.15,
 )  # fmt: skip
-# Voters of unequal skill, by persona (``data_preprocess.toy_voters``); the middle one is as CORRUPT.
-VOTERS = {
-    "Calm": replace(CORRUPT, vote_guesses=0.1, vote_wrong_step=0.1, vote_wrong_answer=0.05),
-    "Quick": CORRUPT,
-    "Wild": replace(CORRUPT, vote_guesses=0.5, vote_wrong_step=0.8, vote_wrong_answer=0.4),
+# Voters of unequal skill (``data_preprocess.toy_voters``); CORRUPT is between them.
+UNEQUAL_VOTERS = {
+    "strong": replace(CORRUPT, vote_guesses=0.15, vote_wrong_step=0.15, vote_wrong_answer=0.08),
+    "weak": replace(CORRUPT, vote_guesses=0.6, vote_wrong_step=0.7, vote_wrong_answer=0.3),
 }
 CLEAN_MIX = RoleMix(vote=0.25, think=0.25, reason=0.4)
 CORRUPT_MIX = RoleMix(vote=0.25, think=0.3, reason=0.3)
@@ -77,8 +76,8 @@ def solo_messages(problem: Problem) -> Messages:
     return render(DYAD["toy"].solo, question=problem.question)
 
 
-def vote_messages(problem: Problem, persona: str = "") -> Messages:
-    return with_persona(render(VOTE["toy"].vote, question=problem.question), persona)
+def vote_messages(problem: Problem) -> Messages:
+    return render(VOTE["toy"].vote, question=problem.question)
 
 
 def draw_lesson(problem: Problem, mix: RoleMix, mistakes: Mistakes, rng: random.Random) -> Lesson:

@@ -1,13 +1,20 @@
-"""What credit rules do to voters of unequal skill: a table and a picture of one run per rule (quickstart.sh --compare).
+"""What credit rules do to voters of unequal skill.
 
-The voters are personas of one policy, so what one learns the others learn too, under shared credit as well. A policy for
-each (quickstart.sh ... -- ccpo.policies=per_role) is another comparison: keep it in a folder of its own (--out).
+    bash scripts/quickstart.sh --topology vote --compare --seed 1    trains, then a table and a picture of this seed
+    python scripts/compare.py outputs                                afterwards, all seeds found there
+
+Over seeds: means and 95 % t intervals of the last validation, and of the differences to shared credit with the same seed.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
+import statistics
+import sys
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import count, cycle, takewhile
 from pathlib import Path
 
 import report
@@ -17,16 +24,19 @@ Runs = dict[str, list[dict]]  # credit rule -> entries of its run's metrics
 TEAM_IN_TRAINING, VOTER_IN_TRAINING = report.VOTE.team, "ccpo/voter_{i}/accuracy"
 SMOOTH_STEPS = 3  # odd
 COLOURS = ("#c2356b", "#1b6ca8", "#2a8a57", "#d1602f")
+REFERENCE = "shared"  # rule that the others are compared with
+T_975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 WARNING = (
-    "One seed proves nothing: intervals are of the validation samples, not of training; repeat with --seed 1, 2, ..."
+    "One seed proves nothing: intervals are of the validation samples, not of training; repeat with --seed 1, 2, ..., then "
+    "python scripts/compare.py FOLDER"
 )
 
 
-def table(runs: Runs, personas: Sequence[str]) -> str:
+def table(runs: Runs, names: Sequence[str]) -> str:
     """Accuracies of the team and of every voter before and after training, rule by rule; of the first data source."""
     source = report.sources_of(next(iter(runs.values())))[0]
     labels = {"val-core/{source}/team_accuracy": report.VOTE.accuracies["team"].label}
-    labels |= {report.VOTE.voter.replace("{i}", str(i)): f"voter {i}, {name}" for i, name in enumerate(personas)}
+    labels |= {report.VOTE.voter.replace("{i}", str(i)): f"voter {i}, {name}" for i, name in enumerate(names)}
     ends = {rule: _ends(entries, source) for rule, entries in runs.items()}
     counts = sorted({str(after["sessions"]) for _, after in ends.values()})
     lines = [report.row(f"{source}, {' or '.join(counts)} sessions", "before", "after", "change"), "-" * 96]
@@ -66,7 +76,7 @@ def smooth(values: Sequence[float], width: int = SMOOTH_STEPS) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def draw(runs: Runs, personas: Sequence[str], path: Path, title: str) -> None:
+def draw(runs: Runs, names: Sequence[str], path: Path, title: str) -> None:
     """Write training curves, one line per rule: the weak voter on the left, the team on the right (PNG)."""
     import matplotlib
 
@@ -74,9 +84,9 @@ def draw(runs: Runs, personas: Sequence[str], path: Path, title: str) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    weak = weakest(runs, len(personas))
+    weak = weakest(runs, len(names))
     panels = {
-        f"weak voter ({personas[weak]})": VOTER_IN_TRAINING.format(i=weak),
+        f"weak voter ({names[weak]})": VOTER_IN_TRAINING.format(i=weak),
         "team (plurality)": TEAM_IN_TRAINING,
     }
     with plt.rc_context(report.PLOT_STYLE):
@@ -96,7 +106,7 @@ def draw(runs: Runs, personas: Sequence[str], path: Path, title: str) -> None:
         plt.close(figure)
 
 
-def show(folders: dict[str, Path], personas: Sequence[str], picture: Path) -> None:
+def show(folders: dict[str, Path], names: Sequence[str], picture: Path) -> None:
     """Print the table and write the picture. ReportError when a run has logged no validation."""
     runs = {rule: report.load(folder) for rule, folder in folders.items()}
     for rule, entries in runs.items():
@@ -104,6 +114,82 @@ def show(folders: dict[str, Path], personas: Sequence[str], picture: Path) -> No
             raise report.ReportError(
                 f"the run of {rule}, {folders[rule]}, has logged no validation, so it has no before and after"
             )
-    print(table(runs, personas))
-    draw(runs, personas, picture, picture.stem)
+    print(table(runs, names))
+    draw(runs, names, picture, picture.stem)
     print(f"curves: {picture}")
+
+
+# --- several seeds --------------------------------------------------------------------------------------------------
+
+
+def run_folder(out: Path, task: str, rule: str, seed: int) -> Path:
+    """Where the comparison keeps the run of one rule and seed."""
+    return out / f"{task}-compare-{rule}-seed{seed}"
+
+
+def find(out: Path) -> dict[str, dict[int, list[dict]]]:
+    """rule -> seed -> entries of every compared run in ``out``. ReportError when there is none."""
+    found: dict[str, dict[int, list[dict]]] = defaultdict(dict)
+    for folder in sorted(out.glob("*-compare-*-seed*")):
+        if named := re.fullmatch(r".+-compare-(\w+)-seed(\d+)", folder.name):
+            found[named[1]][int(named[2])] = report.load(folder)
+    if not found:
+        raise report.ReportError(
+            f"{out} has no run of a comparison (bash scripts/quickstart.sh --topology vote --compare)"
+        )
+    return dict(found)
+
+
+def seeds_table(found: dict[str, dict[int, list[dict]]]) -> str:
+    """Weak voter, mean voter and team after training, over the seeds of each rule. All runs must have equally many steps."""
+    ends = {
+        (rule, seed): _ends(entries, report.sources_of(entries)[0])[1]
+        for rule, runs in found.items()
+        for seed, entries in runs.items()
+    }
+    steps = sorted({end["step"] for end in ends.values()})
+    if len(steps) > 1:
+        last = ", ".join(f"{rule} seed {seed}: {end['step']}" for (rule, seed), end in ends.items())
+        raise report.ReportError(f"runs of different lengths are not comparable; last validated steps: {last}")
+    source = report.sources_of(next(iter(next(iter(found.values())).values())))[0]
+    some = next(iter(ends.values()))["metrics"]
+    voters = sum(1 for _ in takewhile(lambda i: report.VOTE.voter.format(source=source, i=i) in some, count()))
+    weak = weakest({rule: next(iter(runs.values())) for rule, runs in found.items()}, voters)
+    metrics = {
+        f"voter {weak}, the weakest before training": report.VOTE.voter.replace("{i}", str(weak)),
+        report.VOTE.accuracies["voter"].label: report.VOTE.accuracies["voter"].metric,
+        report.VOTE.accuracies["team"].label: report.VOTE.accuracies["team"].metric,
+    }
+    lines = [report.row(f"{source}, step {steps[0]}", "seeds", "after", f"minus {REFERENCE}, same seed"), "-" * 96]
+    for label, metric in metrics.items():
+        lines.append(label)
+        value = {key: end["metrics"][metric.format(source=source)] for key, end in ends.items()}
+        for rule, runs in found.items():
+            after = [value[rule, seed] for seed in runs]
+            paired = [value[rule, seed] - value[REFERENCE, seed] for seed in runs if (REFERENCE, seed) in value]
+            cells = (str(len(runs)), _mean(after), _mean(paired, "+") if rule != REFERENCE and paired else "")
+            lines.append(report.row(f"  {rule}", *cells))
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float], sign: str = "") -> str:
+    """Mean and 95 % t interval; the mean alone where there are too few values, or more than `T_975` knows."""
+    mean = f"{statistics.fmean(values):{sign}.3f}"
+    if not 2 <= len(values) <= len(T_975) + 1:
+        return mean
+    return f"{mean} +- {T_975[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare credit rules over the seeds that were trained.")
+    parser.add_argument(
+        "out", type=Path, nargs="?", default=Path("outputs"), help="folder of the runs (default outputs)"
+    )
+    try:
+        print(seeds_table(find(parser.parse_args().out)))
+    except report.ReportError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

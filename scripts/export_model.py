@@ -392,11 +392,7 @@ def _facts(checkpoint: Checkpoint, base: str) -> list[tuple[str, str]]:
         rows.append(("solo answers per prompt", config.solo_count(_n(job))))
     else:
         rows.append(("voters, rounds, value of a tie", f"{vote.n_voters}, {vote.rounds}, {vote.tie}"))
-    team = (
-        {"vote": vote}
-        if config.topology == "vote"
-        else {f"roles.{role}": config.role(role) for role in ROLES}
-    )
+    team = {"vote": vote} if config.topology == "vote" else {f"roles.{role}": config.role(role) for role in ROLES}
     for path, section in {"credit": credit, **team}.items():
         rows += [(f"ccpo.{path}.{name}", value) for name, value in _changed(section).items() if name not in SHOWN]
     rows.append(("seeds", f"sampling (ccpo.seed) {config.seed}, data order (data.seed) {job.data.seed}"))

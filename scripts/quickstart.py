@@ -29,19 +29,27 @@ import report  # noqa: E402
 from ccpo.config import DYAD_RULES, TOPOLOGIES, VOTE_RULES  # noqa: E402
 from ccpo.verl_plugin.checkpoint import finished_steps  # noqa: E402
 from ccpo.verl_plugin.run_log import RunLog, read_run_log  # noqa: E402
-from data_preprocess.toy_lessons import VOTERS  # noqa: E402
+from data_preprocess.toy_lessons import UNEQUAL_VOTERS  # noqa: E402
 
 TASK = "last_digit"
 DATA = Path("data") / TASK
 TASK_CONFIG = ROOT / "recipe" / "config" / "task" / f"{TASK}.yaml"
 TRAINER = [sys.executable, "recipe/main_ccpo.py"]
 RULES = {"dyad": DYAD_RULES, "vote": VOTE_RULES}  # the first is the default
-COMPARED = ("shared", "leave_one_out", "resampled", "own_correctness")  # rules of --compare
-COMPARE_STEPS = 25
-VOTERS_MODEL = Path("data") / f"{TASK}_voters"  # three voters of unequal skill
+COMPARED = ("shared", "leave_one_out", "resampled", "shapley", "own_correctness")  # rules of --compare
+COMPARE_STEPS = 30
+VOTER_MODELS = Path("data") / f"{TASK}_voters"
+STRONG, WEAK = UNEQUAL_VOTERS
+VOTERS = (
+    STRONG,
+    "medium",
+    WEAK,
+)  # of --compare, each a policy of its own; the medium one starts from the embedded model
 COMPARE_OVERRIDES = [
-    f"actor_rollout_ref.model.path={VOTERS_MODEL}",
-    f"ccpo.vote.personas=[{','.join(VOTERS)}]",
+    "ccpo.policies=per_role",
+    f"ccpo.roles.voter_0.model={VOTER_MODELS / STRONG}",
+    f"ccpo.roles.voter_2.model={VOTER_MODELS / WEAK}",
+    "actor_rollout_ref.rollout.n=6",  # more sessions a prompt, and shared credit is less noisy: the voters differ less
 ]
 RUN_FILE = "quickstart.json"  # marks a folder as a run of this command and says how it was started
 SETTINGS = ("topology", "rule", "seed", "overrides")  # what it says
@@ -103,7 +111,7 @@ def _run(options: argparse.Namespace, trainer: list[str] | None) -> int:
 def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
     """Train the same unequal voters once per rule, and compare. Rules that are finished are not trained again."""
     stem = f"{TASK}-compare"
-    folders = {rule: options.out / f"{stem}-{rule}-seed{options.seed}" for rule in COMPARED}
+    folders = {rule: compare.run_folder(options.out, TASK, rule, options.seed) for rule in COMPARED}
     runs = {rule: argparse.Namespace(**{**vars(options), "rule": rule, "out": out}) for rule, out in folders.items()}
     for run in runs.values():  # all first: after minutes of training is late to refuse one, or to delete what is old
         with _run_folder(run):
@@ -118,7 +126,7 @@ def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
             _say(f"--- {rule} ({number} of {len(runs)})")
             if status := train(_command(run, trainer), out, run.steps, run.lock):
                 return status
-    compare.show(folders, tuple(VOTERS), options.out / f"{stem}-seed{options.seed}.png")
+    compare.show(folders, VOTERS, options.out / f"{stem}-seed{options.seed}.png")
     return 0
 
 
@@ -152,7 +160,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--compare",
         action="store_true",
-        help=f"with --topology vote: three voters of unequal skill, once with each of the rules {', '.join(COMPARED)}",
+        help="with --topology vote: three voters of unequal skill, each with a policy of its own, once with each of the rules "
+        + ", ".join(COMPARED),
     )
     parser.add_argument(
         "--steps", type=int, help=f"training steps (default {default_steps}; with --compare {COMPARE_STEPS})"
@@ -279,11 +288,11 @@ def _say(text: str, end: str = "\n") -> None:
 
 
 def _prepare(out: Path, voters: bool = False) -> None:
-    """Write the dataset, and the model of unequal ``voters``. (Otherwise the model is the one in the repository.)"""
+    """Write the dataset, and the models of unequal ``voters``. (The other model is the one in the repository.)"""
     log = out / "prepare.log"
     made = {"dataset": ("data_preprocess.toy", DATA)}
     if voters:
-        made["voters of unequal skill"] = ("data_preprocess.toy_voters", VOTERS_MODEL)
+        made["voters of unequal skill"] = ("data_preprocess.toy_voters", VOTER_MODELS)
     with log.open("w") as stream:
         for what, (module, folder) in made.items():
             command = [sys.executable, "-m", module, "--out", str(folder)]

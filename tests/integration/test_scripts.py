@@ -147,7 +147,7 @@ COMPARE = ("--topology", "vote", "--compare", "--seed", "2", "--steps", "5")
 def test_compare_trains_every_rule_alike_and_shows_them_together(quickstart):
     status, text = finish(quickstart(*COMPARE, "--", "delay=0.02"))
     assert status == 0, text
-    rules = ("shared", "leave_one_out", "resampled", "own_correctness")
+    rules = ("shared", "leave_one_out", "resampled", "shapley", "own_correctness")
     arguments = [json.loads((compared(quickstart.out, rule) / "arguments.json").read_text()) for rule in rules]
     alike = [
         [a for a in given if not a.startswith(("ccpo.credit.rule=", "trainer.default_local_dir="))]
@@ -155,15 +155,16 @@ def test_compare_trains_every_rule_alike_and_shows_them_together(quickstart):
     ]
     assert alike[1:] == alike[:-1]
     assert {
-        "ccpo.vote.personas=[Calm,Quick,Wild]",
-        "actor_rollout_ref.model.path=data/last_digit_voters",
+        "ccpo.policies=per_role",
+        "ccpo.roles.voter_0.model=data/last_digit_voters/strong",
+        "ccpo.roles.voter_2.model=data/last_digit_voters/weak",
         "delay=0.02",
     } <= set(alike[0])
-    assert [f"ccpo.credit.rule={rule}" in given for rule, given in zip(rules, arguments, strict=True)] == [True] * 4
+    assert [f"ccpo.credit.rule={rule}" in given for rule, given in zip(rules, arguments, strict=True)] == [True] * 5
     for rule in rules:
         assert text.count(f"\n  {rule} (step 5)") == 4, "the team and three voters"
         assert not alive(compared(quickstart.out, rule))
-    assert "voter 2, Wild" in text and "One seed proves nothing" in text
+    assert "voter 2, weak" in text and "One seed proves nothing" in text
     assert (quickstart.out / "last_digit-compare-seed2.png").stat().st_size > 10_000
 
 
@@ -174,7 +175,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(quickstart):
     assert finish(first)[0] == 130
     (compared(quickstart.out, "shared") / "arguments.json").unlink()
     status, text = finish(quickstart(*COMPARE, "--", "delay=0.15"))
-    assert status == 0 and "--- shared (1 of 4): finished" in text, text
+    assert status == 0 and "--- shared (1 of 5): finished" in text, text
     assert not (compared(quickstart.out, "shared") / "arguments.json").exists()
     assert "  own_correctness (step 5)" in text
 

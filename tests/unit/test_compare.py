@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,11 +12,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import compare  # noqa: E402
 
 SOURCE = "toy/x"
-PERSONAS = ("Wild", "Calm")
+NAMES = ("weak", "strong")
 
 
 def val(step: int, team: float, voters: tuple[float, float]) -> dict:
     metrics = {f"val-core/{SOURCE}/team_accuracy": team, f"val-aux/{SOURCE}/sessions": 100}
+    metrics[f"val-aux/{SOURCE}/voter_accuracy"] = sum(voters) / len(voters)
     metrics |= {f"val-aux/{SOURCE}/voter_{i}_accuracy": value for i, value in enumerate(voters)}
     return {"step": step, "kind": "val", "metrics": metrics}
 
@@ -38,8 +40,8 @@ def runs():
 
 
 def test_table_has_every_voter_under_every_rule_before_and_after(runs):
-    blocks = compare.table(runs, PERSONAS).split("\n")
-    weak = blocks.index("voter 0, Wild")
+    blocks = compare.table(runs, NAMES).split("\n")
+    weak = blocks.index("voter 0, weak")
     assert [" ".join(line.split()) for line in blocks[weak + 1 : weak + 3]] == [
         "shared (step 3) 0.300 [0.219, 0.396] 0.250 [0.175, 0.343] -0.050",
         "resampled (step 3) 0.300 [0.219, 0.396] 0.800 [0.711, 0.867] +0.500",
@@ -58,7 +60,7 @@ def test_smooth_is_a_centred_mean_with_whole_ends():
 
 
 def test_picture(runs, tmp_path):
-    compare.draw(runs, PERSONAS, tmp_path / "a.png", "a")
+    compare.draw(runs, NAMES, tmp_path / "a.png", "a")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -67,4 +69,37 @@ def test_a_run_without_validation_is_refused(tmp_path):
         '{"step": 1, "kind": "train", "metrics": {"ccpo/vote/team_accuracy": 0.5}}\n'
     )
     with pytest.raises(compare.report.ReportError, match="the run of shared"):
-        compare.show({"shared": tmp_path}, PERSONAS, tmp_path / "a.png")
+        compare.show({"shared": tmp_path}, NAMES, tmp_path / "a.png")
+
+
+def saved(out: Path, rule: str, seed: int, entries: list[dict]) -> None:
+    folder = compare.run_folder(out, "x", rule, seed)
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def test_over_seeds_every_rule_is_compared_with_shared_credit_of_the_same_seed(tmp_path):
+    for seed, (before, after) in enumerate(((0.2, 0.8), (0.4, 0.9), (0.6, 0.7))):
+        saved(tmp_path, "shared", seed, run(before))
+        saved(tmp_path, "resampled", seed, run(after))
+    saved(tmp_path, "marginal", 7, run(0.5))
+    blocks = [" ".join(line.split()) for line in compare.seeds_table(compare.find(tmp_path)).split("\n")]
+    weak = blocks.index("voter 0, the weakest before training")
+    # differences .6, .5, .1: mean .4, standard deviation .2646; t(2) = 4.303
+    assert sorted(blocks[weak + 1 : weak + 4]) == [
+        "marginal 1 0.500",
+        "resampled 3 0.800 +- 0.248 +0.400 +- 0.657",
+        "shared 3 0.400 +- 0.497",
+    ]
+
+
+def test_runs_of_different_lengths_are_not_compared(tmp_path):
+    saved(tmp_path, "shared", 0, run(0.5))
+    saved(tmp_path, "resampled", 0, run(0.5)[:-1])
+    with pytest.raises(compare.report.ReportError, match="resampled seed 0: 2"):
+        compare.seeds_table(compare.find(tmp_path))
+
+
+def test_a_folder_without_comparison_is_explained(tmp_path):
+    with pytest.raises(compare.report.ReportError, match="has no run of a comparison"):
+        compare.find(tmp_path)
