@@ -9,6 +9,7 @@ from pathlib import Path
 import hydra
 
 HERE = Path(__file__).resolve().parent
+RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.56 and 2.60), too little on a busy machine
 
 # verl reads its platform when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
 if "profile=cpu" in sys.argv:
@@ -24,7 +25,11 @@ sys.argv[1:] = [f"++{word}" if word.startswith("ccpo.") else word for word in sy
 def start(config) -> None:
     """Run verl's trainer on a checked configuration; blocks until training ends."""
     import ray
+    from ray.exceptions import RayTaskError
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+
+    from ccpo.config import ConfigError
+    from ccpo.verl_plugin.faults import JobStopped
 
     class CcpoTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
         """verl's task runner, in whose process the trainer and the estimator must be registered first."""
@@ -34,7 +39,18 @@ def start(config) -> None:
 
             return super().run(config)
 
-    run_ppo(config, task_runner_class=ray.remote(CcpoTaskRunner))
+    for attempt in range(1, RAY_STARTS + 1):
+        try:
+            return run_ppo(config, task_runner_class=ray.remote(CcpoTaskRunner))
+        except RayTaskError as error:
+            if not isinstance(error.cause, (JobStopped, ConfigError)):
+                raise
+            sys.exit(f"error: {error.cause}")
+        except Exception as error:
+            if "node timed out during startup" not in str(error) or attempt == RAY_STARTS:
+                raise
+            print(f"warning: Ray did not start in time, attempt {attempt} of {RAY_STARTS}", file=sys.stderr)
+            ray.shutdown()
 
 
 @hydra.main(config_path="config", config_name="ccpo_dyad", version_base=None)

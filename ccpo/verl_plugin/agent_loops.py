@@ -75,13 +75,13 @@ def request_seed(seed: int, *parts: Any) -> int:
 
 
 @dataclass(frozen=True)
-class Seat:
-    """One session's place: what the dataset row and verl say about it, and the callables that its topology needs."""
+class Session:
+    """What the dataset row and verl say about one session, and the callables that its topology needs."""
 
     question: str
     truth: str
     answer_type: str
-    session: int
+    number: int
     validating: bool
     generate: Callable[..., Any]
     judge: Callable[[str], Any]
@@ -134,12 +134,12 @@ class TeamAgentLoop(AgentLoopBase, ABC):
 
         question = row["raw_prompt"][-1]["content"]
         spoken = await self._play(
-            config, Seat(question, truth, answer_type, session, validating, generate, judge, budget)
+            config, Session(question, truth, answer_type, session, validating, generate, judge, budget)
         )
         return [RoleOutput.build(role, scored, prompt_id=prompt_id) for role, scored in spoken]
 
     @abstractmethod
-    async def _play(self, config: CcpoConfig, seat: Seat) -> list[tuple[str, Scored]]:
+    async def _play(self, config: CcpoConfig, session: Session) -> list[tuple[str, Scored]]:
         """(role, what it said and earned) of one session."""
 
     @abstractmethod
@@ -206,16 +206,16 @@ class TeamAgentLoop(AgentLoopBase, ABC):
 class DyadAgentLoop(TeamAgentLoop):
     """``ccpo_dyad``: thought and solo answer decode at the same time, then the joint answer."""
 
-    async def _play(self, config: CcpoConfig, seat: Seat) -> list[tuple[str, Scored]]:
+    async def _play(self, config: CcpoConfig, session: Session) -> list[tuple[str, Scored]]:
         scored = await run_dyad(
-            seat.question,
+            session.question,
             prompts=DYAD[config.prompts],
-            generate=seat.generate,
-            judge=seat.judge,
-            budget=seat.budget(REASON),
+            generate=session.generate,
+            judge=session.judge,
+            budget=session.budget(REASON),
             # Session j decodes the prompt's solo answer j: shared by the group without any talk between sessions.
-            solo=seat.validating or seat.session < config.solo_count(self.rollout_config.n),
-            emptied=seat.validating,
+            solo=session.validating or session.number < config.solo_count(self.rollout_config.n),
+            emptied=session.validating,
             strip_leak=config.strip_leak,
         )
         return list(scored.items())
@@ -228,19 +228,19 @@ class DyadAgentLoop(TeamAgentLoop):
 class VoteAgentLoop(TeamAgentLoop):
     """``ccpo_vote``: all voters of a round decode at the same time."""
 
-    async def _play(self, config: CcpoConfig, seat: Seat) -> list[tuple[str, Scored]]:
+    async def _play(self, config: CcpoConfig, session: Session) -> list[tuple[str, Scored]]:
         async def same(a: str, b: str) -> bool:
-            return await self.loop.run_in_executor(None, same_answer, a, b, seat.answer_type)
+            return await self.loop.run_in_executor(None, same_answer, a, b, session.answer_type)
 
         return await run_vote(
-            seat.question,
+            session.question,
             voters=voters_of(config.vote, config.prompts),
-            truth=seat.truth,
-            generate=seat.generate,
-            judge=seat.judge,
-            label=lambda answer: label(answer, seat.answer_type),
+            truth=session.truth,
+            generate=session.generate,
+            judge=session.judge,
+            label=lambda answer: label(answer, session.answer_type),
             same=same,
-            budgets=[seat.budget(role) for role in config.credited_roles()],
+            budgets=[session.budget(role) for role in config.credited_roles()],
             tie=config.vote.tie,
             rounds=config.vote.rounds,
             share_reasoning=config.vote.share_reasoning,

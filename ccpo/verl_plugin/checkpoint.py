@@ -1,18 +1,22 @@
-"""The commit marker of a checkpoint: `ccpo_state.json`, written last and atomically.
+"""The commit marker of a checkpoint: `ccpo_state.json`, written last and atomically, when everything else is on the disk.
 
-A folder ``global_step_N`` without it is an unfinished save and is never resumed from. verl's own tracker file is written in
+It lists the size of every file of its folder: one that has another size since (a copy cut short, a disk that lied) is found before
+anything is loaded. A folder ``global_step_N`` without it is an unfinished save and is never resumed from. verl's own tracker file is written in
 place, before any state that a subclass adds (`trainer_base.py::_save_checkpoint`), so it follows the marker, not the reverse.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
 
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState
+
+logger = logging.getLogger(__name__)
 
 MARKER = "ccpo_state.json"
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -47,18 +51,49 @@ def begin(root: Path, step: int) -> None:
 
 def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState, keep: int | None) -> None:
     """Mark the checkpoint complete, then drop all but the ``keep`` newest complete ones up to it (None: keep all)."""
+    folder = step_folder(root, step)
     state = {
         "format": FORMAT,
         "global_steps": step,
         "fingerprint": fingerprint(config, n),
         "history": history.to_dict(),
+        "files": _flushed(folder),
     }
-    write_atomic(step_folder(root, step) / MARKER, json.dumps(state, indent=1))
+    write_atomic(folder / MARKER, json.dumps(state, indent=1))
     done = [
         other for other in finished_steps(root) if other <= step
     ]  # later ones: of a job before this one started again
     for old in done[: -keep if keep else 0]:
         begin(root, old)
+
+
+def _flushed(folder: Path) -> dict[str, int]:
+    """Name -> bytes of every file in the folder, all of them on the disk and not in its cache when this returns."""
+    sizes = {}
+    for path in sorted(folder.rglob("*")):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            if path.is_file():
+                sizes[str(path.relative_to(folder))] = os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+    return sizes
+
+
+def damage(folder: Path) -> str | None:
+    """What is missing or has another size than when the checkpoint was saved; None if nothing is."""
+    try:
+        state = json.loads((folder / MARKER).read_text())
+    except ValueError:
+        return f"{MARKER} is not readable"
+    for name, size in state.get("files", {}).items():
+        path = folder / name
+        if not path.exists():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, {size} were saved"
+    return None
 
 
 def rewind(root: Path, step: int) -> None:
@@ -70,19 +105,31 @@ def rewind(root: Path, step: int) -> None:
 
 
 def point_tracker_at_latest(root: Path) -> int | None:
-    """Make verl's tracker name the newest complete checkpoint (None: there is none, and no tracker)."""
+    """Make verl's tracker name the newest complete and undamaged checkpoint (None: there is no checkpoint, and no tracker).
+
+    Raises ConfigError when all are damaged: starting anew would hide that.
+    """
     steps = finished_steps(root)
     if not steps:
         (Path(root) / TRACKER).unlink(missing_ok=True)
         return None
-    write_atomic(Path(root) / TRACKER, str(steps[-1]))
-    return steps[-1]
+    found = {}
+    for step in reversed(steps):
+        if (what := damage(step_folder(root, step))) is None:
+            write_atomic(Path(root) / TRACKER, str(step))
+            return step
+        found[step] = what
+        logger.warning("%s is damaged and is passed over: %s", step_folder(root, step), what)
+    raise ConfigError(
+        [f"{step_folder(root, step)} is damaged: {what}" for step, what in found.items()]
+        + ["no checkpoint is left to go on from; restore one, or start anew with another trainer.default_local_dir"]
+    )
 
 
 def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
     """Read a checkpoint's history.
 
-    Raises ConfigError when the folder is no complete ccpo checkpoint, or was trained with another rule.
+    Raises ConfigError when the folder is no complete ccpo checkpoint, is damaged, or was trained with another rule.
     """
     marker = Path(folder) / MARKER
     if not marker.exists():
@@ -91,6 +138,8 @@ def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
                 f"{folder} has no {MARKER}: it is no complete ccpo checkpoint; choose another one in trainer.resume_from_path"
             ]
         )
+    if what := damage(Path(folder)):
+        raise ConfigError([f"{folder} is damaged: {what}; choose another one in trainer.resume_from_path"])
     state = json.loads(marker.read_text())
     mine = fingerprint(config, n)
     differing = sorted(key for key in mine if state["fingerprint"].get(key) != mine[key])

@@ -80,6 +80,15 @@ def _verl_problems(config: DictConfig, agent_loop: str) -> list[str]:
         )
     if config.reward.reward_model.enable:
         found.append("reward.reward_model.enable is true: sessions are scored by the verifier; set it to false")
+    if config.trainer.v1.sampler.custom_sampler.name != "WatchedBuffer":
+        found.append(
+            f"trainer.v1.sampler.custom_sampler.name is {config.trainer.v1.sampler.custom_sampler.name!r}: ccpo's trainer needs a buffer whose wait "
+            "for sessions has a limit; set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
+        )
+    if config.trainer.v1.sampler.get("sync_refill_failed_groups", False):
+        found.append(
+            "trainer.v1.sampler.sync_refill_failed_groups is true: dropped sessions are counted, never replaced; set it to false"
+        )
     if rollout.agent.default_agent_loop != agent_loop:
         found.append(
             f"actor_rollout_ref.rollout.agent.default_agent_loop is {rollout.agent.default_agent_loop!r}: ccpo.topology needs {agent_loop}"

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 import transfer_queue as tq
 from omegaconf import OmegaConf
+from ray.exceptions import RayTaskError
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils import tensordict_utils as tu
@@ -25,6 +26,15 @@ from ccpo.metrics import session_rates, validation_scores
 from ccpo.verl_plugin import checkpoint
 from ccpo.verl_plugin.credit_table import Row, read_rows, spread, to_table
 from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
+from ccpo.verl_plugin.faults import (
+    BATCH_GRACE,
+    JobStopped,
+    UpdateWatch,
+    all_dropped,
+    deaths_explained,
+    reason_of,
+    what_is_whole,
+)
 from ccpo.verl_plugin.policies import (
     Folders,
     PolicyClient,
@@ -68,9 +78,17 @@ class CcpoTrainer(PPOTrainerSync):
         use_model(config, self.ccpo.policy_list()[0], self._common_model)
         super().__init__(config)
         self.replay_buffer.poll_interval = self.ccpo.poll_interval
+        self.update_watch = UpdateWatch(self.run_dir)
         self._rows: list[Row] = []
         for note in self.ccpo.warnings():
             logger.warning(note)
+
+    def fit(self, agent_loop_manager):
+        """As verl's. Raises JobStopped where the job cannot go on (faults.py says when)."""
+        limit = self.ccpo.session_timeout + BATCH_GRACE
+        self.replay_buffer.watch(agent_loop_manager.agent_loop_workers, self.run_dir, limit)
+        with deaths_explained(self.run_dir):
+            super().fit(agent_loop_manager)
 
     # ------------------------------------------------------------------------------------------------ several policies
     def _init_resource_pool_mgr(self):
@@ -168,19 +186,25 @@ class CcpoTrainer(PPOTrainerSync):
         return self._each(super()._compute_ref_log_prob, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        return self._each(super()._update_actor, metrics)
+        batch = self._each(super()._update_actor, metrics)
+        metrics["ccpo/skipped_updates"] = self.update_watch.check(metrics)
+        return batch
 
     def _session_metrics(self, rows: list[Row], expected: int) -> dict[str, float]:
         facts = [{**row.facts, "session": (row.uid, row.session)} for row in rows]
         rates = session_rates(facts, expected)
-        dropped = rates["sessions/dropped_rate"]
-        if dropped > self.ccpo.max_dropped_rate:
-            raise RuntimeError(
-                f"{dropped:.0%} of this step's sessions were dropped, more than ccpo.max_dropped_rate="
-                f"{self.ccpo.max_dropped_rate:.0%}: the agent loop workers' log above has each one's error. The last checkpoint is "
-                "whole; mend the cause and start again to resume"
-            )
+        self._check_dropped(rates)
         return {f"ccpo/{name}": value for name, value in rates.items()}
+
+    def _check_dropped(self, rates: dict[str, float]) -> None:
+        dropped = rates["sessions/dropped_rate"]
+        if dropped >= 1:
+            raise JobStopped(all_dropped(self.global_steps, self.run_dir))
+        if dropped > self.ccpo.max_dropped_rate:
+            raise JobStopped(
+                f"{dropped:.0%} of step {self.global_steps}'s sessions were dropped, more than ccpo.max_dropped_rate="
+                f"{self.ccpo.max_dropped_rate:.0%}: the agent loop workers' log above has each one's error. {what_is_whole(self.run_dir)}"
+            )
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         final = [row for row in self._rows if row.facts["final"]]
@@ -194,11 +218,12 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _check_rollout_weights(self, metrics: dict) -> None:
         kl = metrics.get("rollout_corr/kl", 0.0)
-        if kl > MAX_ROLLOUT_KL:
-            raise RuntimeError(
+        if not kl <= MAX_ROLLOUT_KL:  # not a number: neither
+            raise JobStopped(
                 f"the rollout server's distribution is {kl:.1f} nats per token away from the actor's (rollout_corr/kl): it samples from other "
-                "weights, so its rows would teach nonsense. The last checkpoint is whole; check the weight update of "
-                f"actor_rollout_ref.rollout.name={self.config.actor_rollout_ref.rollout.name}, and role temperatures far from the rollout's"
+                "weights, so its rows would teach nonsense. Check the weight update of "
+                f"actor_rollout_ref.rollout.name={self.config.actor_rollout_ref.rollout.name}, and role temperatures far from the rollout's. "
+                f"{what_is_whole(self.run_dir)}"
             )
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
@@ -218,7 +243,9 @@ class CcpoTrainer(PPOTrainerSync):
             self._record_generations(rows, done.partition_id)
             tq.kv_clear(keys=done.keys, partition_id=done.partition_id)
         expected = prompts * self.config.actor_rollout_ref.rollout.val_kwargs.n
-        metrics = {f"val-aux/{name}": value for name, value in session_rates(facts, expected).items()}
+        rates = session_rates(facts, expected)
+        self._check_dropped(rates)
+        metrics = {f"val-aux/{name}": value for name, value in rates.items()}
         by_source: dict[str, list[dict]] = defaultdict(list)
         for fact in facts:
             by_source[fact["prompt"][0]].append(fact)
@@ -290,16 +317,29 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self):
         checkpoint.begin(self.run_dir, self.global_steps)
-        with self._folders():
-            super()._save_checkpoint()
-        checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history, self.keep)
+        try:
+            with self._folders():
+                super()._save_checkpoint()
+            checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history, self.keep)
+        except (OSError, RuntimeError, RayTaskError) as error:  # torch wraps what the disk says in errors of its own
+            checkpoint.begin(self.run_dir, self.global_steps)
+            raise JobStopped(
+                f"the checkpoint of step {self.global_steps} could not be saved ({reason_of(error)}), and what was written of it is removed. "
+                f"Make room in {self.run_dir}, or keep fewer (trainer.max_actor_ckpt_to_keep). {what_is_whole(self.run_dir)}"
+            ) from error
 
     def _load_checkpoint(self):
         self._attach_policies()  # verl calls this last in its set-up, when policy 0 is up and asleep
         if self.config.trainer.resume_mode == "auto":
             checkpoint.point_tracker_at_latest(self.run_dir)
-        with self._folders():
-            super()._load_checkpoint()
+        try:
+            with self._folders():
+                super()._load_checkpoint()
+        except RayTaskError as error:
+            raise JobStopped(
+                f"the checkpoint of step {self.global_steps} cannot be loaded ({reason_of(error)}): it is damaged, or from another model. Move "
+                "its folder away, and the same command goes on from the one before it"
+            ) from error
         if self.global_steps > 0:
             explicit = self.config.trainer.resume_mode == "resume_path"
             folder = (

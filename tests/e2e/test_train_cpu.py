@@ -2,104 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
-
-from ccpo.verl_plugin.run_log import read_run_log
-
-ROOT = Path(__file__).resolve().parents[2]
-STEPS = 6
-LIMIT = 600  # seconds for one job; it takes about 100 on two idle cores
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    command = [
-        sys.executable,
-        "-m",
-        "data_preprocess.toy",
-        "--out",
-        str(folder),
-        "--train-size",
-        "32",
-        "--test-size",
-        "128",
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
-    return folder
-
-
-@pytest.fixture
-def start(data):
-    """Start a job in its own session; whatever the test does, nothing of it is left."""
-    sessions = []
-
-    def run(out: Path, topology: str = "dyad", *overrides: str, steps: int = STEPS) -> subprocess.Popen:
-        command = [
-            *(
-                sys.executable,
-                "recipe/main_ccpo.py",
-                "--config-name",
-                f"ccpo_{topology}",
-                "profile=cpu",
-                "task=last_digit",
-            ),
-            *(f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
-            *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}"),
-            *("trainer.save_freq=2", f"trainer.test_freq={steps}", *overrides),
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-        log = (out.parent / f"{out.name}.log").open("ab")
-        job = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        sessions.append(job.pid)
-        return job
-
-    yield run
-    for session in sessions:
-        kill_session(session)
-
-
-def kill_session(session: int) -> None:
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session:
-                os.kill(process.pid, signal.SIGKILL)
-        except OSError:
-            continue
-
-
-def finish(job: subprocess.Popen, out: Path) -> None:
-    status = job.wait(LIMIT)
-    assert status == 0, (out.parent / f"{out.name}.log").read_text(errors="replace")[-3000:]
-
-
-def numbers(out: Path) -> dict:
-    """Everything that was logged, except clocks and memory."""
-    return {
-        (entry["step"], entry["kind"]): {
-            name: value
-            for name, value in entry["metrics"].items()
-            if not name.startswith("timing") and "perf/" not in name
-        }
-        for entry in read_run_log(out / "metrics.jsonl")
-    }
-
-
-TEAM = "val-core/toy/last_digit/team_accuracy"
-
+from jobs import ROOT, STEPS, TEAM, finish, kill_session, numbers, shards, wait_until
 
 PER_ROLE = ("ccpo.policies=per_role", "ccpo.schedule.mode=alternate", "ccpo.schedule.every=1")
 
@@ -117,10 +25,7 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
     finish(start(straight, *job_of), straight)
 
     job = start(killed, *job_of)
-    deadline = time.monotonic() + LIMIT
-    while not (killed / "global_step_2" / "ccpo_state.json").exists():
-        assert job.poll() is None and time.monotonic() < deadline, "the job ended before its first checkpoint"
-        time.sleep(0.1)
+    wait_until(job, killed, lambda: (killed / "global_step_2" / "ccpo_state.json").exists())
     kill_session(job.pid)
     job.wait(30)
     assert max(step for step, _ in numbers(killed)) < STEPS
@@ -183,27 +88,6 @@ def renumbered(model: Path, out: Path) -> Path:
                 settings[key] = new[settings[key]]
         (out / name).write_text(json.dumps(settings))
     return out
-
-
-def shards(out: Path, step: int, policy: str) -> dict[str, str]:
-    """Checksums of every tensor of a policy's weights and optimizer."""
-    import torch
-
-    sums: dict[str, str] = {}
-
-    def walk(name: str, value) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                walk(f"{name}/{key}", item)
-        elif torch.is_tensor(value):
-            local = value.to_local() if hasattr(value, "to_local") else value
-            sums[name] = hashlib.sha256(local.contiguous().numpy().tobytes()).hexdigest()
-
-    for kind in ("model", "optim"):
-        for path in sorted((out / f"global_step_{step}" / policy).glob(f"{kind}*.pt")):
-            walk(kind, torch.load(path, weights_only=False))
-    assert any(name.startswith("model") for name in sums)  # an optimizer that never stepped has no tensors
-    return sums
 
 
 def test_voters_learn(start, tmp_path):

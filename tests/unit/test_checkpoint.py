@@ -110,3 +110,48 @@ def test_nothing_resumes_from_what_was_rewound(tmp_path):
     assert checkpoint.point_tracker_at_latest(tmp_path) == 10
     assert (checkpoint.step_folder(tmp_path, 30) / "data.pt").exists()
     assert checkpoint.finished_steps(save(tmp_path, 20).parent) == [10, 20]
+
+
+def test_a_checkpoint_is_on_the_disk_before_its_marker(tmp_path, monkeypatch):
+    synced, fsync = [], checkpoint.os.fsync
+    monkeypatch.setattr(
+        checkpoint.os, "fsync", lambda fd: (synced.append(checkpoint.os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
+    )
+    folder = save(tmp_path, 5)
+    assert [name.removeprefix(f"{folder}/") for name in synced] == ["data.pt", f"{checkpoint.MARKER}.tmp"]
+
+
+@pytest.mark.parametrize(
+    "harm, says",
+    [
+        (lambda file: file.write_text("weigh"), "data.pt has 5 bytes, 7 were saved"),
+        (lambda file: file.unlink(), "data.pt is missing"),
+        (lambda file: file.with_name(checkpoint.MARKER).write_text("{"), "ccpo_state.json is not readable"),
+    ],
+    ids=["cut short", "missing", "marker"],
+)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, harm, says):
+    save(tmp_path, 5)
+    harm(save(tmp_path, 10) / "data.pt")
+    assert checkpoint.point_tracker_at_latest(tmp_path) == 5
+    assert (tmp_path / checkpoint.TRACKER).read_text() == "5"
+    assert says in caplog.text and "global_step_10 is damaged" in caplog.text
+    with pytest.raises(ConfigError, match=says):
+        checkpoint.restore(tmp_path / "global_step_10", CONFIG, 4)
+
+
+def test_a_job_does_not_start_anew_because_every_checkpoint_is_damaged(tmp_path):
+    for step in (5, 10):
+        (save(tmp_path, step) / "data.pt").unlink()
+    with pytest.raises(ConfigError, match="default_local_dir") as caught:
+        checkpoint.point_tracker_at_latest(tmp_path)
+    assert len(caught.value.problems) == 3
+
+
+def test_a_checkpoint_from_before_sizes_were_kept_is_not_damaged(tmp_path):
+    import json
+
+    marker = save(tmp_path, 5) / checkpoint.MARKER
+    marker.write_text(json.dumps({k: v for k, v in json.loads(marker.read_text()).items() if k != "files"}))
+    assert checkpoint.damage(tmp_path / "global_step_5") is None
+    assert checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4) == HISTORY

@@ -1,0 +1,46 @@
+"""Fixtures of the end-to-end tests: a small dataset, and jobs of which nothing is left afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jobs import ROOT, STEPS, kill_session
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    command = [sys.executable, "-m", "data_preprocess.toy", "--out", str(folder)]
+    sizes = ["--train-size", "32", "--test-size", "128"]
+    subprocess.run([*command, *sizes], cwd=ROOT, check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture
+def start(data):
+    """Start a job in its own session; whatever the test does, nothing of it is left."""
+    sessions = []
+
+    def run(out: Path, topology: str = "dyad", *overrides: str, steps: int = STEPS) -> subprocess.Popen:
+        command = [
+            *(sys.executable, "recipe/main_ccpo.py", "--config-name", f"ccpo_{topology}", "profile=cpu"),
+            *("task=last_digit", f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
+            *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}"),
+            *("trainer.save_freq=2", f"trainer.test_freq={steps}", *overrides),
+        ]
+        path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "faulty")])
+        environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
+        log = (out.parent / f"{out.name}.log").open("ab")
+        job = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        sessions.append(job.pid)
+        return job
+
+    yield run
+    for session in sessions:
+        kill_session(session)

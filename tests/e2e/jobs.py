@@ -1,0 +1,95 @@
+"""What the end-to-end tests share: waiting for a job, ending it, reading what it logged and saved."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from ccpo.verl_plugin.run_log import read_run_log
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 6
+LIMIT = 600  # seconds for one job; it takes about 100 on two idle cores
+TEAM = "val-core/toy/last_digit/team_accuracy"
+
+
+def members(session: int) -> list[psutil.Process]:
+    """Every process of a session that is alive."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session:
+                found.append(process)
+        except OSError:
+            continue
+    return found
+
+
+def kill_session(session: int) -> None:
+    for process in members(session):
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.Error:
+            continue
+
+
+def log_of(out: Path) -> str:
+    return (out.parent / f"{out.name}.log").read_text(errors="replace")
+
+
+def finish(job: subprocess.Popen, out: Path) -> None:
+    status = job.wait(LIMIT)
+    assert status == 0, log_of(out)[-3000:]
+
+
+def wait_until(job: subprocess.Popen, out: Path, what: Callable[[], bool], pause: float = 0.1) -> None:
+    """Wait for ``what`` while the job runs. Fails when the job ends before, or nothing happens within LIMIT."""
+    deadline = time.monotonic() + LIMIT
+    while not what():
+        assert job.poll() is None and time.monotonic() < deadline, log_of(out)[-3000:]
+        time.sleep(pause)
+
+
+def last_step(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    return max((entry["step"] for entry in read_run_log(path)), default=0) if path.exists() else 0
+
+
+def numbers(out: Path) -> dict:
+    """Everything that was logged, except clocks and memory."""
+    return {
+        (entry["step"], entry["kind"]): {
+            name: value
+            for name, value in entry["metrics"].items()
+            if not name.startswith("timing") and "perf/" not in name
+        }
+        for entry in read_run_log(out / "metrics.jsonl")
+    }
+
+
+def shards(out: Path, step: int, policy: str) -> dict[str, str]:
+    """Checksums of every tensor of a policy's weights and optimizer."""
+    import torch
+
+    sums: dict[str, str] = {}
+
+    def walk(name: str, value) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{name}/{key}", item)
+        elif torch.is_tensor(value):
+            local = value.to_local() if hasattr(value, "to_local") else value
+            sums[name] = hashlib.sha256(local.contiguous().numpy().tobytes()).hexdigest()
+
+    for kind in ("model", "optim"):
+        for path in sorted((out / f"global_step_{step}" / policy).glob(f"{kind}*.pt")):
+            walk(kind, torch.load(path, weights_only=False))
+    assert any(name.startswith("model") for name in sums)  # an optimizer that never stepped has no tensors
+    return sums

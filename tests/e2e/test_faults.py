@@ -1,0 +1,123 @@
+"""What breaks in a real job, and what comes of it. Outcomes: `ccpo/verl_plugin/faults.py`."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from jobs import LIMIT, STEPS, finish, kill_session, last_step, log_of, members, numbers, shards, wait_until
+
+from ccpo.verl_plugin.checkpoint import MARKER, finished_steps
+
+NO_VALIDATION = ("trainer.val_before_train=false", "trainer.test_freq=-1")
+PER_ROLE = ("ccpo.policies=per_role", "ccpo.schedule.mode=alternate", "ccpo.schedule.every=1")
+
+
+def stopped(job, out: Path, limit: float = LIMIT) -> str:
+    """The one `error:` line with which the job stopped."""
+    assert job.wait(limit) != 0
+    (line,) = [line for line in log_of(out).splitlines() if line.startswith("error: ")]
+    return line
+
+
+def kill_process(job, named: str) -> None:
+    (process,) = [process for process in members(job.pid) if process.cmdline() and named in process.cmdline()[0]]
+    process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "process, says",
+    [
+        pytest.param("HfCpuServer", ("every session of step", "has died"), id="rollout server"),
+        pytest.param(
+            "AgentLoopWorker", ("a process of the job has died",), id="agent loop worker", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_job_stops_when_a_process_dies_and_goes_on_when_started_again(start, tmp_path, process, says):
+    out = tmp_path / "job"
+    job = start(out, "dyad", *NO_VALIDATION)
+    wait_until(job, out, lambda: last_step(out) >= 2)
+    kill_process(job, process)
+    line = stopped(job, out, limit=60)
+    assert any(words in line for words in says)
+    saved = finished_steps(out)[-1]
+    assert f"The checkpoint of step {saved} is whole" in line
+    finish(start(out, "dyad", *NO_VALIDATION), out)
+    assert finished_steps(out)[-1] == STEPS
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_previous_checkpoint_and_no_half_one(start, tmp_path):
+    out = tmp_path / "job"
+    line = stopped(start(out, "dyad", *NO_VALIDATION, "actor_rollout_ref.model.external_lib=full_disk"), out)
+    assert "the checkpoint of step 4 could not be saved" in line and "No space left on device" in line
+    assert "The checkpoint of step 2 is whole" in line
+    assert [folder.name for folder in out.glob("global_step_*")] == ["global_step_2"]
+    finish(start(out, "dyad", *NO_VALIDATION), out)
+    assert {(step, "train") for step in range(1, STEPS + 1)} == set(numbers(out))
+
+
+@pytest.mark.slow
+def test_updates_without_finite_numbers_are_skipped_and_stop_the_job(start, tmp_path):
+    out = tmp_path / "job"
+    line = stopped(
+        start(out, "dyad", *NO_VALIDATION, "actor_rollout_ref.actor.entropy_coeff=nan", "trainer.save_freq=1"), out
+    )
+    assert "no finite update in 3 steps" in line and "actor/grad_norm=nan" in line
+    assert [metrics["ccpo/skipped_updates"] for metrics in numbers(out).values()] == [1, 1]
+    assert shards(out, 1, "actor") == shards(out, 2, "actor"), "skipped: the weights are those of the start"
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_is_passed_over(start, tmp_path):
+    out = tmp_path / "job"
+    finish(start(out, "dyad", *NO_VALIDATION, steps=4), out)
+    first = numbers(out)
+    (weights,) = (out / "global_step_4" / "actor").glob("model*.pt")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    finish(start(out, "dyad", *NO_VALIDATION, steps=4), out)
+    assert "global_step_4 is damaged and is passed over: actor/model_world_size_1_rank_0.pt has" in log_of(out)
+    assert numbers(out) == first, "steps 3 and 4 were trained again from the checkpoint of step 2"
+
+
+def inside_a_save(job, out: Path, folder: Path) -> None:
+    """Wait until some of the checkpoint is there, but not yet its marker."""
+    wait_until(job, out, lambda: any(folder.rglob("optim*.pt")), pause=0.01)
+    time.sleep(0.5)
+    assert folder.exists() and not (folder / MARKER).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policies", [pytest.param((), id="shared"), pytest.param(PER_ROLE, id="a policy per role")])
+def test_a_job_killed_at_random_moments_equals_one_that_was_not(start, tmp_path, policies):
+    """Five kills at random moments and one inside a save, for each of the two."""
+    straight, killed, steps = tmp_path / "straight", tmp_path / "killed", 12
+    options = ("dyad", *policies, "trainer.val_before_train=false", "actor_rollout_ref.model.external_lib=slow_save")
+    finish(start(straight, *options, steps=steps), straight)
+
+    moments = random.Random(len(policies))
+    for number in range(6):
+        resumed = max(finished_steps(killed), default=0)
+        job = start(killed, *options, steps=steps)
+        if number == 3:
+            inside_a_save(job, killed, killed / f"global_step_{resumed + 2}")
+        else:
+            if moments.random() < 0.7:  # else: at any moment of its start
+                wait_until(job, killed, lambda at=resumed: last_step(killed) > at)
+            time.sleep(moments.uniform(0, 10))
+        assert job.poll() is None, "too late: it had ended"
+        kill_session(job.pid)
+        job.wait(30)
+        print(f"kill {number}: from {resumed}, {last_step(killed)} logged, {finished_steps(killed)} saved")
+    finish(start(killed, *options, steps=steps), killed)
+
+    one, two = numbers(straight), numbers(killed)
+    for key in set(one) & set(two):
+        assert two[key] == one[key], key
+    assert {(steps, "train"), (steps, "val")} <= set(two)
+    for policy in ("think", "reason") if policies else ("actor",):
+        assert shards(killed, steps, policy) == shards(straight, steps, policy)
