@@ -9,7 +9,7 @@ from pathlib import Path
 import hydra
 
 HERE = Path(__file__).resolve().parent
-RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.56 and 2.60), too little on a busy machine
+RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.60), too little on a busy machine
 
 # verl reads its platform when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
 if "profile=cpu" in sys.argv:

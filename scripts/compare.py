@@ -49,6 +49,9 @@ def table(runs: Runs, names: Sequence[str]) -> str:
                 for value, end in ((first, before), (last, after))
             )
             lines.append(report.row(f"  {rule} (step {after['step']})", *cells, f"{last - first:+.3f}"))
+    weak = weakest(runs, len(names))
+    lines.append(f"voter {weak}, {names[weak]}, mean over the training steps")
+    lines += [report.row(f"  {rule}", "", f"{in_training(entries, weak):.3f}", "") for rule, entries in runs.items()]
     return "\n".join([*lines, "", WARNING])
 
 
@@ -67,6 +70,11 @@ def weakest(runs: Runs, voters: int) -> int:
     source = report.sources_of(entries)[0]
     before = _ends(entries, source)[0]["metrics"]
     return min(range(voters), key=lambda i: before[report.VOTE.voter.format(source=source, i=i)])
+
+
+def in_training(entries: list[dict], voter: int) -> float:
+    """Mean accuracy of a voter on the training batches: how soon it learned, where the last validation says how far."""
+    return statistics.fmean(report.series(entries, VOTER_IN_TRAINING.format(i=voter))[1])
 
 
 def smooth(values: Sequence[float], width: int = SMOOTH_STEPS) -> list[float]:
@@ -131,7 +139,8 @@ def find(out: Path) -> dict[str, dict[int, list[dict]]]:
     """rule -> seed -> entries of every compared run in ``out``. ReportError when there is none."""
     found: dict[str, dict[int, list[dict]]] = defaultdict(dict)
     for folder in sorted(out.glob("*-compare-*-seed*")):
-        if named := re.fullmatch(r".+-compare-(\w+)-seed(\d+)", folder.name):
+        named = re.fullmatch(r".+-compare-(\w+)-seed(\d+)", folder.name)
+        if named and (folder / "metrics.jsonl").exists():  # the folders of all rules are made first
             found[named[1]][int(named[2])] = report.load(folder)
     if not found:
         raise report.ReportError(
@@ -155,15 +164,22 @@ def seeds_table(found: dict[str, dict[int, list[dict]]]) -> str:
     some = next(iter(ends.values()))["metrics"]
     voters = sum(1 for _ in takewhile(lambda i: report.VOTE.voter.format(source=source, i=i) in some, count()))
     weak = weakest({rule: next(iter(runs.values())) for rule, runs in found.items()}, voters)
+    weakest_voter = f"voter {weak}, the weakest before training"
     metrics = {
-        f"voter {weak}, the weakest before training": report.VOTE.voter.replace("{i}", str(weak)),
+        weakest_voter: report.VOTE.voter.replace("{i}", str(weak)),
         report.VOTE.accuracies["voter"].label: report.VOTE.accuracies["voter"].metric,
         report.VOTE.accuracies["team"].label: report.VOTE.accuracies["team"].metric,
     }
+    measured = {
+        label: {key: end["metrics"][metric.format(source=source)] for key, end in ends.items()}
+        for label, metric in metrics.items()
+    }
+    measured[f"{weakest_voter}, mean over the training steps"] = {
+        (rule, seed): in_training(entries, weak) for rule, runs in found.items() for seed, entries in runs.items()
+    }
     lines = [report.row(f"{source}, step {steps[0]}", "seeds", "after", f"minus {REFERENCE}, same seed"), "-" * 96]
-    for label, metric in metrics.items():
+    for label, value in measured.items():
         lines.append(label)
-        value = {key: end["metrics"][metric.format(source=source)] for key, end in ends.items()}
         for rule, runs in found.items():
             after = [value[rule, seed] for seed in runs]
             paired = [value[rule, seed] - value[REFERENCE, seed] for seed in runs if (REFERENCE, seed) in value]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
 @pytest.mark.slow
 def test_two_resident_policies_with_their_own_tokenizers_take_turns(start, tmp_path):
     """One learns, the other rests with bit-identical weights and optimizer; both answer at every step."""
-    out, other = tmp_path / "turns", renumbered(ROOT / "data_preprocess/last_digit_model", tmp_path / "other")
+    out, other = tmp_path / "turns", another_family(ROOT / "data_preprocess/last_digit_model", tmp_path / "other")
     keep_all = ("trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=null")
     finish(start(out, "dyad", *PER_ROLE, f"ccpo.roles.reason.model={other}", *keep_all, steps=3), out)
     logged = numbers(out)
@@ -61,32 +60,52 @@ def test_two_resident_policies_with_their_own_tokenizers_take_turns(start, tmp_p
             assert shards(out, step, learns) != shards(out, step - 1, learns)
 
 
-def renumbered(model: Path, out: Path) -> Path:
-    """The same model with every token id changed: another tokenizer, and weights that fit it alone."""
-    import torch
-    from safetensors.torch import load_file, save_file
+@pytest.mark.slow
+def test_a_dyad_of_two_model_families_with_different_tokenizers_learns(start, tmp_path):
+    out, other = tmp_path / "mixed", another_family(ROOT / "data_preprocess/last_digit_model", tmp_path / "other")
+    finish(start(out, "dyad", "ccpo.policies=per_role", f"ccpo.roles.reason.model={other}"), out)
+    logged = numbers(out)
+    assert logged[STEPS, "val"][TEAM] >= logged[0, "val"][TEAM] + 0.15
+    first, last = (logged[step, "train"] for step in (1, STEPS))
+    assert {"think/actor/grad_norm", "reason/actor/grad_norm"} <= first.keys() & last.keys()
 
-    shutil.copytree(model, out)
+
+def another_family(model: Path, out: Path) -> Path:
+    """The same function as ``model`` (a Llama), as a Qwen2 with another id for every token: a foreign model that knows the task."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+
+    llama = AutoModelForCausalLM.from_pretrained(model)
+    AutoTokenizer.from_pretrained(model).save_pretrained(out)
     tokenizer = json.loads((out / "tokenizer.json").read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    weights = load_file(out / "model.safetensors")
-    table = weights["model.embed_tokens.weight"]
-    ids = set(vocabulary.values()) | {token["id"] for token in tokenizer["added_tokens"]}
-    assert ids == set(range(len(table))), "no id without a token"
-    new = torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).tolist()
-    tokenizer["model"]["vocab"] = {token: new[number] for token, number in vocabulary.items()}
+    vocabulary, size = tokenizer["model"]["vocab"], llama.config.vocab_size
+    assert set(vocabulary.values()) | {token["id"] for token in tokenizer["added_tokens"]} == set(range(size))
+    new = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    tokenizer["model"]["vocab"] = {token: int(new[number]) for token, number in vocabulary.items()}
     for token in tokenizer["added_tokens"]:
-        token["id"] = new[token["id"]]
+        token["id"] = int(new[token["id"]])
     (out / "tokenizer.json").write_text(json.dumps(tokenizer))
-    moved = torch.empty_like(table)
-    moved[new] = table
-    save_file({**weights, "model.embed_tokens.weight": moved}, out / "model.safetensors", metadata={"format": "pt"})
-    for name in ("config.json", "generation_config.json"):
-        settings = json.loads((out / name).read_text())
-        for key in ("eos_token_id", "pad_token_id", "bos_token_id"):
-            if isinstance(settings.get(key), int):
-                settings[key] = new[settings[key]]
-        (out / name).write_text(json.dumps(settings))
+
+    shape = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    same = (*shape, "vocab_size", "max_position_embeddings", "rope_parameters", "rms_norm_eps", "tie_word_embeddings")
+    ends = {name: int(new[getattr(llama.config, name)]) for name in ("eos_token_id", "pad_token_id")}
+    config = Qwen2Config(**{name: getattr(llama.config, name) for name in same}, **ends, dtype="float32")
+    qwen = AutoModelForCausalLM.from_config(config)
+    weights = llama.state_dict()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        weights[name] = weights[name][torch.argsort(new)]
+    missing, unknown = qwen.load_state_dict(weights, strict=False)
+    assert not unknown and all(name.endswith("proj.bias") for name in missing)
+    for name, bias in qwen.named_parameters():
+        if name in missing:
+            bias.data.zero_()
+    ids = torch.arange(40).reshape(2, 20)
+    assert torch.allclose(qwen(new[ids]).logits[:, :, new], llama(ids).logits, atol=1e-4)
+    qwen.generation_config.eos_token_id, qwen.generation_config.pad_token_id = (
+        ends["eos_token_id"],
+        ends["pad_token_id"],
+    )
+    qwen.save_pretrained(out)
     return out
 
 

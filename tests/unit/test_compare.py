@@ -48,6 +48,11 @@ def test_table_has_every_voter_under_every_rule_before_and_after(runs):
     ]
     assert blocks[0].startswith("toy/x, 100 sessions") and blocks[2] == "team (plurality of the votes)"
     assert blocks[-1] == compare.WARNING
+    training = blocks.index("voter 0, weak, mean over the training steps")
+    assert [line.split() for line in blocks[training + 1 : training + 3]] == [
+        ["shared", "0.250"],
+        ["resampled", "0.800"],
+    ]
 
 
 def test_the_weak_voter_is_the_one_that_was_weak_before_training(runs):
@@ -83,6 +88,7 @@ def test_over_seeds_every_rule_is_compared_with_shared_credit_of_the_same_seed(t
         saved(tmp_path, "shared", seed, run(before))
         saved(tmp_path, "resampled", seed, run(after))
     saved(tmp_path, "marginal", 7, run(0.5))
+    compare.run_folder(tmp_path, "x", "shapley", 0).mkdir()  # not begun
     blocks = [" ".join(line.split()) for line in compare.seeds_table(compare.find(tmp_path)).split("\n")]
     weak = blocks.index("voter 0, the weakest before training")
     # differences .6, .5, .1: mean .4, standard deviation .2646; t(2) = 4.303
@@ -91,6 +97,7 @@ def test_over_seeds_every_rule_is_compared_with_shared_credit_of_the_same_seed(t
         "resampled 3 0.800 +- 0.248 +0.400 +- 0.657",
         "shared 3 0.400 +- 0.497",
     ]
+    assert blocks[-4:][1:] == blocks[weak + 1 : weak + 4], "here training was as accurate as the end of it"
 
 
 def test_runs_of_different_lengths_are_not_compared(tmp_path):
