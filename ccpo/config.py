@@ -171,6 +171,7 @@ class CcpoConfig:
     poll_interval:     seconds between looks for finished sessions (verl's fixed 2.0 s can be most of a step)
     max_dropped_rate:  stop when more than this share of a step's sessions was dropped
     session_timeout:   seconds after which a session counts as dropped
+    stall_timeout:     seconds without progress of the trainer after which the job stops
     """
 
     topology: str = "dyad"
@@ -181,6 +182,7 @@ class CcpoConfig:
     poll_interval: float = 0.05
     max_dropped_rate: float = 0.5
     session_timeout: float = 1800.0
+    stall_timeout: float = 7200.0
     credit: CreditConfig = field(default_factory=CreditConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -385,7 +387,8 @@ def _value_problems(config: CcpoConfig, n: int) -> list[str]:
     for name, low in (("alpha", credit.alpha), ("eta", credit.eta)):
         if low <= 0:
             found.append(f"ccpo.credit.{name} is {low}: 0 would switch the shaping off; set it above 0")
-    for name, value in (("poll_interval", config.poll_interval), ("session_timeout", config.session_timeout)):
+    for name in ("poll_interval", "session_timeout", "stall_timeout"):
+        value = getattr(config, name)
         if value <= 0:
             found.append(f"ccpo.{name} is {value}: set it above 0 seconds")
     if not 0 <= config.max_dropped_rate <= 1:

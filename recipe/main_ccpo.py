@@ -25,11 +25,9 @@ sys.argv[1:] = [f"++{word}" if word.startswith("ccpo.") else word for word in sy
 def start(config) -> None:
     """Run verl's trainer on a checked configuration; blocks until training ends."""
     import ray
-    from ray.exceptions import RayTaskError
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
-    from ccpo.config import ConfigError
-    from ccpo.verl_plugin.faults import JobStopped
+    from ccpo.verl_plugin.faults import explained
 
     class CcpoTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
         """verl's task runner, in whose process the trainer and the estimator must be registered first."""
@@ -42,11 +40,9 @@ def start(config) -> None:
     for attempt in range(1, RAY_STARTS + 1):
         try:
             return run_ppo(config, task_runner_class=ray.remote(CcpoTaskRunner))
-        except RayTaskError as error:
-            if not isinstance(error.cause, (JobStopped, ConfigError)):
-                raise
-            sys.exit(f"error: {error.cause}")
         except Exception as error:
+            if text := explained(error, Path(config.trainer.default_local_dir)):
+                sys.exit(f"error: {text}")
             if "node timed out during startup" not in str(error) or attempt == RAY_STARTS:
                 raise
             print(f"warning: Ray did not start in time, attempt {attempt} of {RAY_STARTS}", file=sys.stderr)

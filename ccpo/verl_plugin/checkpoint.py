@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState
@@ -24,13 +27,14 @@ FORMAT = 1
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write to a temporary name, flush to disk, rename."""
+    """Write to a temporary name, flush to disk, rename, flush the rename."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+    _flush(path.parent)
 
 
 def step_folder(root: Path, step: int) -> Path:
@@ -38,8 +42,9 @@ def step_folder(root: Path, step: int) -> Path:
 
 
 def finished_steps(root: Path) -> list[int]:
-    """Steps with a complete checkpoint, ascending."""
-    return sorted(int(marker.parent.name.rsplit("_", 1)[1]) for marker in Path(root).glob(f"global_step_*/{MARKER}"))
+    """Steps with a complete checkpoint, ascending. Folders with other names (global_step_4.old) are none."""
+    names = (re.fullmatch(r"global_step_(\d+)", marker.parent.name) for marker in Path(root).glob(f"*/{MARKER}"))
+    return sorted(int(name[1]) for name in names if name)
 
 
 def begin(root: Path, step: int) -> None:
@@ -49,8 +54,8 @@ def begin(root: Path, step: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState, keep: int | None) -> None:
-    """Mark the checkpoint complete, then drop all but the ``keep`` newest complete ones up to it (None: keep all)."""
+def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState) -> None:
+    """Mark the checkpoint complete."""
     folder = step_folder(root, step)
     state = {
         "format": FORMAT,
@@ -59,25 +64,39 @@ def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistorySt
         "history": history.to_dict(),
         "files": _flushed(folder),
     }
+    _flush(Path(root))  # the folder's own entry
     write_atomic(folder / MARKER, json.dumps(state, indent=1))
-    done = [
-        other for other in finished_steps(root) if other <= step
-    ]  # later ones: of a job before this one started again
+
+
+def prune(root: Path, step: int, keep: int | None) -> None:
+    """Drop all but the ``keep`` newest complete checkpoints up to ``step`` (None: keep all). What cannot be dropped stays, with a warning."""
+    # Later ones are of a job before this one started again.
+    done = [other for other in finished_steps(root) if other <= step]
     for old in done[: -keep if keep else 0]:
-        begin(root, old)
+        try:
+            begin(root, old)
+        except OSError as error:
+            logger.warning("the old checkpoint %s cannot be removed: %s", step_folder(root, old), error)
+
+
+def _flush(path: Path) -> int:
+    """Wait until a file or folder is on the disk and not only in its cache; its size in bytes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def _flushed(folder: Path) -> dict[str, int]:
-    """Name -> bytes of every file in the folder, all of them on the disk and not in its cache when this returns."""
+    """Name -> bytes of every file in the folder, all of them on the disk when this returns."""
     sizes = {}
     for path in sorted(folder.rglob("*")):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            if path.is_file():
-                sizes[str(path.relative_to(folder))] = os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
+        size = _flush(path)
+        if path.is_file():
+            sizes[str(path.relative_to(folder))] = size
+    _flush(folder)
     return sizes
 
 
@@ -104,26 +123,38 @@ def rewind(root: Path, step: int) -> None:
             marker.replace(marker.with_name(MARKER + ".rewound"))
 
 
-def point_tracker_at_latest(root: Path) -> int | None:
-    """Make verl's tracker name the newest complete and undamaged checkpoint (None: there is no checkpoint, and no tracker).
+def to_resume(trainer: Mapping[str, Any]) -> Path | None:
+    """The checkpoint that a job goes on from, as verl's ``trainer`` section says; None: it starts anew.
 
-    Raises ConfigError when all are damaged: starting anew would hide that.
+    Raises ConfigError when there are checkpoints and all are damaged: starting anew would hide that.
     """
-    steps = finished_steps(root)
-    if not steps:
-        (Path(root) / TRACKER).unlink(missing_ok=True)
+    if trainer["resume_mode"] == "disable":
         return None
+    if trainer["resume_mode"] == "resume_path":
+        return Path(trainer["resume_from_path"]).absolute()
+    root = Path(trainer["default_local_dir"]).absolute()
     found = {}
-    for step in reversed(steps):
+    for step in reversed(finished_steps(root)):
         if (what := damage(step_folder(root, step))) is None:
-            write_atomic(Path(root) / TRACKER, str(step))
-            return step
+            return step_folder(root, step)
         found[step] = what
         logger.warning("%s is damaged and is passed over: %s", step_folder(root, step), what)
-    raise ConfigError(
-        [f"{step_folder(root, step)} is damaged: {what}" for step, what in found.items()]
-        + ["no checkpoint is left to go on from; restore one, or start anew with another trainer.default_local_dir"]
-    )
+    if found:
+        listed = "; ".join(f"global_step_{step}: {what}" for step, what in found.items())
+        raise ConfigError(
+            [
+                f"every checkpoint in {root} is damaged ({listed}): restore one, or start anew with another trainer.default_local_dir"
+            ]
+        )
+    return None
+
+
+def point_tracker_at(root: Path, folder: Path | None) -> None:
+    """Make verl's tracker name this checkpoint (None: no checkpoint, and no tracker)."""
+    if folder is None:
+        (Path(root) / TRACKER).unlink(missing_ok=True)
+    else:
+        write_atomic(Path(root) / TRACKER, folder.name.rsplit("_", 1)[1])
 
 
 def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:

@@ -1,11 +1,11 @@
 """What happens when something breaks: waits have limits, and a job that cannot go on says why, what is whole and what to do.
 
     a session raises, or takes too long       dropped and counted; more than ccpo.max_dropped_rate of a step: the job stops
-    a rollout server dies                     its sessions raise: as above
-    an agent loop worker dies                 found within PING_SECONDS: the job stops (verl would wait for its sessions for ever)
-    sessions that never end                   limit ccpo.session_timeout, and for the whole batch a little more: the job stops
+    a process of the job dies                 found within seconds, whatever waits for it: the job stops
+    sessions that never end                   limit ccpo.session_timeout each, a little more for their batch: the job stops
+    anything else that never ends             limit ccpo.stall_timeout: the job stops
     the verifier hangs                        its child process is replaced, the answer counts as wrong (ccpo/verifier.py)
-    a loss or gradient is not finite          verl skips the update; counted; BAD_UPDATES steps in a row: the job stops
+    a loss or gradient is not finite          verl skips the update; counted; BAD_UPDATES in a row of one policy: the job stops
     a checkpoint cannot be saved              what was written of it is removed, and the job stops
     the newest checkpoint is damaged          passed over for the one before it, with a warning (checkpoint.py)
 
@@ -14,70 +14,94 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import signal
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from ccpo.config import ConfigError
 from ccpo.verl_plugin.checkpoint import finished_steps
 
-PING_SECONDS = 5.0
+LOOK_SECONDS = 5.0
 BATCH_GRACE = 60.0  # seconds beyond a session's limit that a batch may take to report
 BAD_UPDATES = 3
-NUMBERS = ("actor/grad_norm", "actor/pg_loss", "actor/loss")  # that must be finite
+DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError)  # the second: a process that Ray's memory monitor ended
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JobStopped(RuntimeError):
-    """The job cannot go on; its text says why and what to do. `main_ccpo.py` prints it without a traceback."""
+    """The job cannot go on; its text says why and what to do."""
 
 
 def what_is_whole(run_dir: Path) -> str:
     """One sentence about what a job that is started again resumes from."""
     if steps := finished_steps(run_dir):
-        return f"The checkpoint of step {steps[-1]} is whole: the same command goes on from there"
+        return f"The checkpoint of step {steps[-1]} is complete: the same command goes on from there"
     return "There is no checkpoint yet: the same command starts anew"
 
 
+def innermost(error: BaseException) -> BaseException:
+    """The error itself, or for one of another process (of another process, ...) the first."""
+    while isinstance(error, RayTaskError) and error.cause is not None:
+        error = error.cause
+    return error
+
+
 def reason_of(error: BaseException) -> str:
-    """The first line of what went wrong; for an error in another process, of its cause there."""
-    cause = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    """Kind and first line of what went wrong."""
+    cause = innermost(error)
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[0] if lines else ''}".rstrip(": ")
 
 
-@contextmanager
-def deaths_explained(run_dir: Path) -> Iterator[None]:
-    """Inside, the death of one of the job's processes becomes a JobStopped."""
-    try:
-        yield
-    except RayActorError as error:
-        raise JobStopped(
-            f"a process of the job has died ({reason_of(error)}). {what_is_whole(run_dir)}. If it happens again, look for a lack of memory "
-            "(the kernel's log names processes it killed) and into the log above"
-        ) from error
+def is_death(error: BaseException) -> bool:
+    return isinstance(error, DEATHS) or isinstance(innermost(error), DEATHS)
+
+
+def explained(error: BaseException, run_dir: Path) -> str | None:
+    """What the user is told instead of a traceback; None: nothing is known about this error."""
+    cause = innermost(error)
+    if isinstance(cause, (JobStopped, ConfigError)):
+        return str(cause)
+    if is_death(error):
+        return died(reason_of(error), run_dir)
+    if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+        return f"the disk is full ({cause}): make room. {what_is_whole(run_dir)}"
+    return None
+
+
+def died(what: str, run_dir: Path) -> str:
+    return (
+        f"a process of the job has died ({what}). {what_is_whole(run_dir)}. If it happens again, look for a lack of memory (the kernel's log "
+        "names processes it ended) and into the log above"
+    )
+
+
+def all_dropped(step: int, run_dir: Path) -> str:
+    return (
+        f"every session of step {step} was dropped: the rollout servers refuse every request, or are gone; the first error of an agent loop "
+        f"worker above says which. {what_is_whole(run_dir)}"
+    )
 
 
 class WatchedBuffer(ReplayBuffer):
-    """verl's replay buffer, whose wait for sessions has no limit, with one; and it notices when nobody works on them any more."""
+    """verl's replay buffer, whose wait for sessions has no limit, with one."""
 
     run_dir = Path()
     limit = math.inf  # seconds for one batch of sessions
-    _workers: tuple[Any, ...] = ()
-
-    def watch(self, workers: list[Any], run_dir: Path, limit: float) -> None:
-        """From now on, stop when one of the ``workers`` (agent loops' Ray actors) is dead, or a batch takes ``limit`` seconds."""
-        self._workers, self.run_dir, self.limit = tuple(workers), run_dir, limit
-        self._pings: list[Any] = []
-        self._looked = time.monotonic()
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict]:
-        """As verl's. Raises JobStopped after ``limit`` seconds, or when every session was dropped; RayActorError for a dead worker."""
+        """As verl's. Raises JobStopped after ``limit`` seconds, or when every session was dropped."""
         self._since = time.monotonic()
         try:
             return super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
@@ -87,11 +111,7 @@ class WatchedBuffer(ReplayBuffer):
             raise JobStopped(all_dropped(global_steps, self.run_dir)) from error
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
-        now = time.monotonic()
-        if now - self._looked > PING_SECONDS:
-            self._looked = now
-            self._ping()
-        if now - self._since > self.limit:
+        if time.monotonic() - self._since > self.limit:
             waiting = len(self.running_keys[partition_id]) + len(self.pending_keys[partition_id])
             raise JobStopped(
                 f"{waiting} prompts have no result after {self.limit:.0f} s, more than their sessions may take (ccpo.session_timeout): the "
@@ -99,18 +119,69 @@ class WatchedBuffer(ReplayBuffer):
             )
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 
-    def _ping(self) -> None:
-        if not self._pings:
-            self._pings = [worker.__ray_ready__.remote() for worker in self._workers]
-        ready, self._pings = ray.wait(self._pings, num_returns=len(self._pings), timeout=0) if self._pings else ([], [])
-        ray.get(ready)  # raises for a dead worker; a busy one answers later
 
+class Watchdog:
+    """Ends waits that verl, TransferQueue and Ray leave without a limit: for a process that has died, or for one that hangs.
 
-def all_dropped(step: int, run_dir: Path) -> str:
-    return (
-        f"every session of step {step} was dropped: most likely a rollout server has died, or refuses every request; the first error of an "
-        f"agent loop worker above says which. {what_is_whole(run_dir)}"
-    )
+    A thread looks every LOOK_SECONDS. Whatever the main thread waits for then, a signal interrupts it with JobStopped.
+    """
+
+    def __init__(self, run_dir: Path, stall_limit: float) -> None:
+        self._run_dir, self._stall_limit = run_dir, stall_limit
+        self._beaten = time.monotonic()
+        self._doing = "the start"
+        self._reason = ""
+
+    def beat(self, doing: str) -> None:
+        """The trainer has come further. ``doing``: what it does now, for the message."""
+        self._beaten, self._doing = time.monotonic(), doing
+
+    @contextmanager
+    def watching(self, actors: dict[str, Any]) -> Iterator[None]:
+        """Inside, the main thread gets JobStopped when an actor (name -> Ray handle) is dead or nothing moves. Main thread only."""
+        over = threading.Event()
+        before = signal.signal(signal.SIGUSR1, self._interrupt)
+        thread = threading.Thread(target=self._watch, args=(actors, threading.get_ident(), over), daemon=True)
+        self.beat("the first step")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            signal.signal(signal.SIGUSR1, before)
+
+    def _interrupt(self, *_: Any) -> None:
+        raise JobStopped(self._reason)
+
+    def _watch(self, actors: dict[str, Any], main_thread: int, over: threading.Event) -> None:
+        pings: dict[str, Any] = {}
+        while not over.wait(LOOK_SECONDS):
+            name = self._dead(actors, pings)
+            if name is not None:
+                self._reason = died(name, self._run_dir)
+            elif time.monotonic() - self._beaten > self._stall_limit:
+                self._reason = (
+                    f"nothing has moved for {self._stall_limit:.0f} s (ccpo.stall_timeout), since {self._doing} began: a process hangs. "
+                    f"{what_is_whole(self._run_dir)}"
+                )
+            else:
+                continue
+            signal.pthread_kill(main_thread, signal.SIGUSR1)  # again at the next look, should somebody swallow it
+
+    @staticmethod
+    def _dead(actors: dict[str, Any], pings: dict[str, Any]) -> str | None:
+        """Name of an actor that is dead. ``pings``: the unanswered ones; a busy actor answers later, and is not asked again before."""
+        for name, actor in actors.items():
+            ping = pings.setdefault(name, None) or actor.__ray_ready__.remote()
+            pings[name] = ping
+            if ray.wait([ping], timeout=0)[0]:
+                pings[name] = None
+                try:
+                    ray.get(ping)
+                except DEATHS:
+                    return name
+        return None
 
 
 class UpdateWatch:
@@ -118,16 +189,26 @@ class UpdateWatch:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._in_a_row = 0
+        self._in_a_row: dict[str, int] = defaultdict(int)
 
     def check(self, metrics: dict[str, float]) -> int:
-        """How many of the step's policies had an update without finite numbers. Raises JobStopped at the BAD_UPDATES-th step in a row."""
-        bad = {name: value for name, value in metrics.items() if name.endswith(NUMBERS) and not math.isfinite(value)}
-        self._in_a_row = self._in_a_row + 1 if bad else 0
-        if self._in_a_row >= BAD_UPDATES:
-            shown = ", ".join(f"{name}={value}" for name, value in bad.items())
-            raise JobStopped(
-                f"no finite update in {BAD_UPDATES} steps ({shown}): such updates are skipped, so the weights are still finite, but nothing is "
-                f"learned. Lower actor_rollout_ref.actor.optim.lr or set entropy and KL coefficients back. {what_is_whole(self._run_dir)}"
-            )
-        return len({name.rpartition("actor/")[0] for name in bad})
+        """How many of the policies that learned in this step had a gradient that is not finite.
+
+        Args:
+            metrics: of the step; ``actor/grad_norm``, or ``POLICY/actor/grad_norm`` for each that learned. With several mini-batches it is
+                their mean: one that is not finite is enough.
+
+        Raises:
+            JobStopped: the BAD_UPDATES-th such step in a row of one policy.
+        """
+        norms = {name: value for name, value in metrics.items() if name.endswith("actor/grad_norm")}
+        bad = {name for name, norm in norms.items() if not math.isfinite(norm)}
+        for name in norms:
+            self._in_a_row[name] = self._in_a_row[name] + 1 if name in bad else 0
+            if self._in_a_row[name] >= BAD_UPDATES:
+                raise JobStopped(
+                    f"{name} was not finite in {BAD_UPDATES} steps in a row (now {norms[name]}). Updates with such gradients are skipped, so the "
+                    "weights are still finite, but little is learned: lower actor_rollout_ref.actor.optim.lr, and look at what else is in the "
+                    f"loss (entropy_coeff, kl_loss_coef). {what_is_whole(self._run_dir)}"
+                )
+        return len(bad)

@@ -14,6 +14,7 @@ from ccpo.prompts import DYAD, Messages, render, with_persona
 from ccpo.topology.vote import voters_of
 from ccpo.types import REASON, SOLO, THINK
 from ccpo.verifier import ANSWER_TYPES
+from ccpo.verl_plugin import checkpoint
 from ccpo.verl_plugin.estimator import TRAINER_MODE
 
 LEAST_THOUGHT = 8
@@ -46,6 +47,7 @@ def check(config: DictConfig) -> list[str]:
         problems += error.problems
     problems += _verl_problems(config, f"ccpo_{settings.topology if settings else config.ccpo.topology}")
     problems += _hardware_problems(config)
+    problems += _checkpoint_problems(config, settings)
     questions, data_problems = _dataset(config)
     problems += data_problems
     tokenizer_of, model_problems = _tokenizers(config, settings)
@@ -80,9 +82,10 @@ def _verl_problems(config: DictConfig, agent_loop: str) -> list[str]:
         )
     if config.reward.reward_model.enable:
         found.append("reward.reward_model.enable is true: sessions are scored by the verifier; set it to false")
-    if config.trainer.v1.sampler.custom_sampler.name != "WatchedBuffer":
+    sampler = (config.trainer.v1.sampler.custom_sampler or {}).get("name")
+    if sampler != "WatchedBuffer":
         found.append(
-            f"trainer.v1.sampler.custom_sampler.name is {config.trainer.v1.sampler.custom_sampler.name!r}: ccpo's trainer needs a buffer whose wait "
+            f"trainer.v1.sampler.custom_sampler.name is {sampler!r}: ccpo's trainer needs a buffer whose wait "
             "for sessions has a limit; set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
         )
     if config.trainer.v1.sampler.get("sync_refill_failed_groups", False):
@@ -102,6 +105,38 @@ def _verl_problems(config: DictConfig, agent_loop: str) -> list[str]:
         found.append(
             "algorithm.filter_groups.enable is true: dropping all-equal groups would bias the reward history; set it to false"
         )
+    return found
+
+
+def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> list[str]:
+    """What a job could not save whole, and why it could not go on from what it finds."""
+    trainer, actor = config.trainer, config.actor_rollout_ref.actor
+    found = []
+    saved = set(actor.checkpoint.save_contents)
+    if trainer.save_freq > 0 and not {"model", "optimizer", "extra"} <= saved:
+        found.append(
+            f"actor_rollout_ref.actor.checkpoint.save_contents is {sorted(saved)}: without optimizer and extra (learning rate, RNG) a resumed job "
+            "is another one; set [model,optimizer,extra], or trainer.save_freq=-1"
+        )
+    if actor.checkpoint.get("async_save", False):
+        found.append(
+            "actor_rollout_ref.actor.checkpoint.async_save is true: a checkpoint would be marked complete while it is still being written; set it "
+            "to false"
+        )
+    if trainer.get("remove_previous_ckpt_in_save", False):
+        found.append(
+            "trainer.remove_previous_ckpt_in_save is true: the previous checkpoint would go before the new one is complete; set "
+            "trainer.max_actor_ckpt_to_keep=1"
+        )
+    if trainer.resume_mode == "resume_path" and not trainer.resume_from_path:
+        found.append("trainer.resume_mode is resume_path: set trainer.resume_from_path to a folder global_step_N")
+    elif settings:
+        try:
+            folder = checkpoint.to_resume(trainer)
+            if folder is not None:
+                checkpoint.restore(folder, settings, config.actor_rollout_ref.rollout.n)
+        except ConfigError as error:
+            found += error.problems
     return found
 
 

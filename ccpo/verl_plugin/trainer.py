@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
 import transfer_queue as tq
 from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
-from transfer_queue import KVBatchMeta
+from transfer_queue import KVBatchMeta, interface
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils import tensordict_utils as tu
 
@@ -30,8 +31,9 @@ from ccpo.verl_plugin.faults import (
     BATCH_GRACE,
     JobStopped,
     UpdateWatch,
+    Watchdog,
     all_dropped,
-    deaths_explained,
+    is_death,
     reason_of,
     what_is_whole,
 )
@@ -78,6 +80,8 @@ class CcpoTrainer(PPOTrainerSync):
         use_model(config, self.ccpo.policy_list()[0], self._common_model)
         super().__init__(config)
         self.replay_buffer.poll_interval = self.ccpo.poll_interval
+        self.replay_buffer.run_dir, self.replay_buffer.limit = self.run_dir, self.ccpo.session_timeout + BATCH_GRACE
+        self.watchdog = Watchdog(self.run_dir, self.ccpo.stall_timeout)
         self.update_watch = UpdateWatch(self.run_dir)
         self._rows: list[Row] = []
         for note in self.ccpo.warnings():
@@ -85,10 +89,21 @@ class CcpoTrainer(PPOTrainerSync):
 
     def fit(self, agent_loop_manager):
         """As verl's. Raises JobStopped where the job cannot go on (faults.py says when)."""
-        limit = self.ccpo.session_timeout + BATCH_GRACE
-        self.replay_buffer.watch(agent_loop_manager.agent_loop_workers, self.run_dir, limit)
-        with deaths_explained(self.run_dir):
+        with self.watchdog.watching(self._processes(agent_loop_manager)):
             super().fit(agent_loop_manager)
+
+    def _processes(self, agent_loop_manager) -> dict[str, Any]:
+        """Name -> Ray actor of everything whose death would leave somebody waiting."""
+        found = {f"agent loop worker {i}": w for i, w in enumerate(agent_loop_manager.agent_loop_workers)}
+        found |= {f"training worker {i}": worker for i, worker in enumerate(self.actor_rollout_wg.workers)}
+        for seat in self.seats:
+            for replica in seat.servers.get_replicas():
+                for i, server in enumerate(replica.servers):
+                    found[f"rollout server {replica.replica_rank}.{i} of policy {seat.policy.name}"] = server
+        found["TransferQueue's controller"] = interface._TQ_CONTROLLER
+        for i, unit in enumerate(interface._TQ_STORAGE.get("SimpleStorage", {}).values()):
+            found[f"TransferQueue's storage {i}"] = unit
+        return found
 
     # ------------------------------------------------------------------------------------------------ several policies
     def _init_resource_pool_mgr(self):
@@ -153,6 +168,7 @@ class CcpoTrainer(PPOTrainerSync):
         """Run a step of the base class for every policy that learns, on its own rows; metrics are named POLICY/... if several."""
         parts = []
         for seat, part in self._parts:
+            self.watchdog.beat(f"{method.__name__.strip('_')} of step {self.global_steps}")
             own: dict = {}
             with self._as(seat):
                 parts.append((seat, _fresh(method(part, own))))
@@ -177,7 +193,11 @@ class CcpoTrainer(PPOTrainerSync):
             if keys:
                 self._parts.append((seat, batch.select_keys(keys)))
         balance = super()._balance_batch
-        return self._each(lambda part, own: balance(part, own, **kwargs), metrics)
+
+        def balance_batch(part, own):
+            return balance(part, own, **kwargs)
+
+        return self._each(balance_batch, metrics)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         return self._each(super()._compute_old_log_prob, metrics)
@@ -189,6 +209,14 @@ class CcpoTrainer(PPOTrainerSync):
         batch = self._each(super()._update_actor, metrics)
         metrics["ccpo/skipped_updates"] = self.update_watch.check(metrics)
         return batch
+
+    def on_sample_begin(self):
+        self.watchdog.beat(f"the rollout of step {self.global_steps}")
+        super().on_sample_begin()
+
+    def on_step_end(self):
+        self.watchdog.beat(f"the weight update of step {self.global_steps}")
+        super().on_step_end()
 
     def _session_metrics(self, rows: list[Row], expected: int) -> dict[str, float]:
         facts = [{**row.facts, "session": (row.uid, row.session)} for row in rows]
@@ -257,6 +285,7 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _generate_validation(self, columns: dict) -> KVBatchMeta:
         """Send one validation batch through the agent loops and wait for it (same steps as the base class)."""
+        self.watchdog.beat(f"the validation at step {self.global_steps}")
         columns["uid"] = np.array([str(uuid.uuid4()) for _ in range(len(columns["raw_prompt"]))], dtype=object)
         batch = tu.get_tensordict(columns)
         tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
@@ -316,38 +345,46 @@ class CcpoTrainer(PPOTrainerSync):
             self.actor_rollout_wg = workers
 
     def _save_checkpoint(self):
+        self.watchdog.beat(f"the save of step {self.global_steps}")
         checkpoint.begin(self.run_dir, self.global_steps)
         try:
             with self._folders():
                 super()._save_checkpoint()
-            checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history, self.keep)
+            checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history)
+        except JobStopped:
+            raise
         except (OSError, RuntimeError, RayTaskError) as error:  # torch wraps what the disk says in errors of its own
+            if is_death(error):
+                raise
             checkpoint.begin(self.run_dir, self.global_steps)
             raise JobStopped(
                 f"the checkpoint of step {self.global_steps} could not be saved ({reason_of(error)}), and what was written of it is removed. "
                 f"Make room in {self.run_dir}, or keep fewer (trainer.max_actor_ckpt_to_keep). {what_is_whole(self.run_dir)}"
             ) from error
+        checkpoint.prune(self.run_dir, self.global_steps, self.keep)
 
     def _load_checkpoint(self):
         self._attach_policies()  # verl calls this last in its set-up, when policy 0 is up and asleep
+        folder = checkpoint.to_resume(self.config.trainer)
+        if folder is not None:
+            self.history = checkpoint.restore(folder, self.ccpo, self.n)
         if self.config.trainer.resume_mode == "auto":
-            checkpoint.point_tracker_at_latest(self.run_dir)
+            checkpoint.point_tracker_at(self.run_dir, folder)
         try:
             with self._folders():
                 super()._load_checkpoint()
-        except RayTaskError as error:
+        except JobStopped:
+            raise
+        except (
+            Exception
+        ) as error:  # whatever a file of the right size and the wrong content makes torch raise, here or in a worker
+            if folder is None or is_death(error):
+                raise
             raise JobStopped(
-                f"the checkpoint of step {self.global_steps} cannot be loaded ({reason_of(error)}): it is damaged, or from another model. Move "
-                "its folder away, and the same command goes on from the one before it"
+                f"{folder} cannot be loaded ({reason_of(error)}): its files have the right sizes, so either one is corrupt, or the model is "
+                "another one than that of the checkpoint. Set the model back, or go on from another checkpoint (move this one out of "
+                "trainer.default_local_dir, or set trainer.resume_mode=resume_path and trainer.resume_from_path)"
             ) from error
-        if self.global_steps > 0:
-            explicit = self.config.trainer.resume_mode == "resume_path"
-            folder = (
-                self.config.trainer.resume_from_path
-                if explicit
-                else checkpoint.step_folder(self.run_dir, self.global_steps)
-            )
-            self.history = checkpoint.restore(Path(folder), self.ccpo, self.n)
         checkpoint.rewind(self.run_dir, self.global_steps)
         self.run_log.rewind(self.global_steps)
 

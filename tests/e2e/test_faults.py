@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -22,32 +23,51 @@ def stopped(job, out: Path, limit: float = LIMIT) -> str:
     return line
 
 
-def kill_process(job, named: str) -> None:
+def send(job, named: str, number: signal.Signals) -> None:
+    """Send a signal to the job's only process with this in its title."""
     (process,) = [process for process in members(job.pid) if process.cmdline() and named in process.cmdline()[0]]
-    process.kill()
+    process.send_signal(number)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "process, says",
+    "process, called",
     [
-        pytest.param("HfCpuServer", ("every session of step", "has died"), id="rollout server"),
-        pytest.param(
-            "AgentLoopWorker", ("a process of the job has died",), id="agent loop worker", marks=pytest.mark.slow
-        ),
+        ("AgentLoopWorker", "agent loop worker 0"),
+        ("WorkerDict", "training worker 0"),
+        ("TransferQueueController", "TransferQueue's controller"),
+        ("SimpleStorageUnit", "TransferQueue's storage 0"),
     ],
 )
-def test_the_job_stops_when_a_process_dies_and_goes_on_when_started_again(start, tmp_path, process, says):
+def test_the_job_stops_when_a_process_dies(start, tmp_path, process, called):
     out = tmp_path / "job"
     job = start(out, "dyad", *NO_VALIDATION)
     wait_until(job, out, lambda: last_step(out) >= 2)
-    kill_process(job, process)
+    send(job, process, signal.SIGKILL)
     line = stopped(job, out, limit=60)
-    assert any(words in line for words in says)
-    saved = finished_steps(out)[-1]
-    assert f"The checkpoint of step {saved} is whole" in line
+    assert "a process of the job has died" in line and (called in line or "ActorDiedError" in line)
+    assert f"The checkpoint of step {finished_steps(out)[-1]} is complete" in line
+
+
+@pytest.mark.slow
+def test_a_job_that_lost_its_rollout_server_goes_on_when_started_again(start, tmp_path):
+    out = tmp_path / "job"
+    job = start(out, "dyad", *NO_VALIDATION)
+    wait_until(job, out, lambda: last_step(out) >= 2)
+    send(job, "HfCpuServer", signal.SIGKILL)
+    line = stopped(job, out, limit=60)
+    assert "every session of step" in line or "has died (rollout server 0.0 of policy shared)" in line
     finish(start(out, "dyad", *NO_VALIDATION), out)
-    assert finished_steps(out)[-1] == STEPS
+    assert {(step, "train") for step in range(1, STEPS + 1)} == set(numbers(out))
+
+
+@pytest.mark.slow
+def test_the_job_stops_when_a_process_hangs(start, tmp_path):
+    out = tmp_path / "job"
+    job = start(out, "dyad", *NO_VALIDATION, "ccpo.stall_timeout=30")
+    wait_until(job, out, lambda: last_step(out) >= 2)
+    send(job, "WorkerDict", signal.SIGSTOP)
+    assert "nothing has moved for 30 s (ccpo.stall_timeout), since" in stopped(job, out, limit=120)
 
 
 @pytest.mark.slow
@@ -55,7 +75,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_no_half_one(start, tmp_p
     out = tmp_path / "job"
     line = stopped(start(out, "dyad", *NO_VALIDATION, "actor_rollout_ref.model.external_lib=full_disk"), out)
     assert "the checkpoint of step 4 could not be saved" in line and "No space left on device" in line
-    assert "The checkpoint of step 2 is whole" in line
+    assert "The checkpoint of step 2 is complete" in line
     assert [folder.name for folder in out.glob("global_step_*")] == ["global_step_2"]
     finish(start(out, "dyad", *NO_VALIDATION), out)
     assert {(step, "train") for step in range(1, STEPS + 1)} == set(numbers(out))
@@ -67,7 +87,7 @@ def test_updates_without_finite_numbers_are_skipped_and_stop_the_job(start, tmp_
     line = stopped(
         start(out, "dyad", *NO_VALIDATION, "actor_rollout_ref.actor.entropy_coeff=nan", "trainer.save_freq=1"), out
     )
-    assert "no finite update in 3 steps" in line and "actor/grad_norm=nan" in line
+    assert "actor/grad_norm was not finite in 3 steps in a row (now nan)" in line
     assert [metrics["ccpo/skipped_updates"] for metrics in numbers(out).values()] == [1, 1]
     assert shards(out, 1, "actor") == shards(out, 2, "actor"), "skipped: the weights are those of the start"
 
@@ -89,6 +109,16 @@ def inside_a_save(job, out: Path, folder: Path) -> None:
     wait_until(job, out, lambda: any(folder.rglob("optim*.pt")), pause=0.01)
     time.sleep(0.5)
     assert folder.exists() and not (folder / MARKER).exists()
+
+
+@pytest.mark.slow
+def test_a_corrupt_checkpoint_of_the_right_size_is_named(start, tmp_path):
+    out = tmp_path / "job"
+    finish(start(out, "dyad", *NO_VALIDATION, steps=2), out)
+    (weights,) = (out / "global_step_2" / "actor").glob("model*.pt")
+    weights.write_bytes(b"x" * weights.stat().st_size)
+    line = stopped(start(out, "dyad", *NO_VALIDATION), out)
+    assert "global_step_2 cannot be loaded (" in line and "move this one out" in line
 
 
 @pytest.mark.slow

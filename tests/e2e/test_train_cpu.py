@@ -11,24 +11,17 @@ from jobs import ROOT, STEPS, TEAM, finish, kill_session, numbers, shards, wait_
 PER_ROLE = ("ccpo.policies=per_role", "ccpo.schedule.mode=alternate", "ccpo.schedule.every=1")
 
 
-@pytest.mark.parametrize(
-    "job_of",
-    [
-        pytest.param(("dyad",), id="dyad"),
-        pytest.param(("vote",), id="vote", marks=pytest.mark.slow),
-        pytest.param(("dyad", *PER_ROLE), id="dyad, a policy per role, alternating", marks=pytest.mark.slow),
-    ],
-)
-def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_path, job_of):
+@pytest.mark.parametrize("topology", ["dyad", pytest.param("vote", marks=pytest.mark.slow)])
+def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_path, topology):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finish(start(straight, *job_of), straight)
+    finish(start(straight, topology), straight)
 
-    job = start(killed, *job_of)
+    job = start(killed, topology)
     wait_until(job, killed, lambda: (killed / "global_step_2" / "ccpo_state.json").exists())
     kill_session(job.pid)
     job.wait(30)
     assert max(step for step, _ in numbers(killed)) < STEPS
-    finish(start(killed, *job_of), killed)
+    finish(start(killed, topology), killed)
 
     one, two = numbers(straight), numbers(killed)
     # The resumed job first validates where it stands; a kill between a save and the end of its step leaves that step's line
@@ -39,8 +32,6 @@ def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_pat
         assert two[key] == one[key], key
 
     assert one[STEPS, "val"][TEAM] >= one[0, "val"][TEAM] + 0.10  # 6 of the 20 steps of a quickstart
-    folders = {folder.name for folder in (killed / f"global_step_{STEPS}").iterdir() if folder.is_dir()}
-    assert folders == ({"think", "reason"} if PER_ROLE[0] in job_of else {"actor"})
 
 
 @pytest.mark.slow
@@ -71,9 +62,9 @@ def test_a_dyad_of_two_model_families_with_different_tokenizers_learns(start, tm
 
 
 def another_family(model: Path, out: Path) -> Path:
-    """The same function as ``model`` (a Llama), as a Qwen2 with another id for every token: a foreign model that knows the task."""
+    """The same function as ``model`` (a Llama), as a Mistral with another id for every token: a foreign model that knows the task."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+    from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig
 
     llama = AutoModelForCausalLM.from_pretrained(model)
     AutoTokenizer.from_pretrained(model).save_pretrained(out)
@@ -87,25 +78,29 @@ def another_family(model: Path, out: Path) -> Path:
     (out / "tokenizer.json").write_text(json.dumps(tokenizer))
 
     shape = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-    same = (*shape, "vocab_size", "max_position_embeddings", "rope_parameters", "rms_norm_eps", "tie_word_embeddings")
+    same = (
+        *shape,
+        "vocab_size",
+        "max_position_embeddings",
+        "rope_parameters",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "head_dim",
+    )
     ends = {name: int(new[getattr(llama.config, name)]) for name in ("eos_token_id", "pad_token_id")}
-    config = Qwen2Config(**{name: getattr(llama.config, name) for name in same}, **ends, dtype="float32")
-    qwen = AutoModelForCausalLM.from_config(config)
+    values = {name: getattr(llama.config, name) for name in same} | ends
+    mistral = AutoModelForCausalLM.from_config(MistralConfig(**values, sliding_window=None, dtype="float32"))
     weights = llama.state_dict()
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         weights[name] = weights[name][torch.argsort(new)]
-    missing, unknown = qwen.load_state_dict(weights, strict=False)
-    assert not unknown and all(name.endswith("proj.bias") for name in missing)
-    for name, bias in qwen.named_parameters():
-        if name in missing:
-            bias.data.zero_()
+    mistral.load_state_dict(weights)
     ids = torch.arange(40).reshape(2, 20)
-    assert torch.allclose(qwen(new[ids]).logits[:, :, new], llama(ids).logits, atol=1e-4)
-    qwen.generation_config.eos_token_id, qwen.generation_config.pad_token_id = (
-        ends["eos_token_id"],
-        ends["pad_token_id"],
-    )
-    qwen.save_pretrained(out)
+    assert torch.allclose(mistral(new[ids]).logits[:, :, new], llama(ids).logits, atol=1e-4)
+    mistral.generation_config.eos_token_id, mistral.generation_config.pad_token_id = ends.values()
+    mistral.save_pretrained(out)
+    text = "What is the last digit of (3+4)*5?"
+    theirs = AutoTokenizer.from_pretrained(out)(text)["input_ids"]  # some families bring a tokenizer of their own
+    assert theirs == new[AutoTokenizer.from_pretrained(model)(text)["input_ids"]].tolist()
     return out
 
 

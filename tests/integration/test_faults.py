@@ -4,65 +4,72 @@ from __future__ import annotations
 
 import math
 import pickle
+import signal
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("verl")
 
 from omegaconf import OmegaConf  # noqa: E402
-from ray.exceptions import RayActorError, RayTaskError  # noqa: E402
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError  # noqa: E402
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer  # noqa: E402
 
+from ccpo.config import ConfigError  # noqa: E402
 from ccpo.verl_plugin import faults  # noqa: E402
-from ccpo.verl_plugin.faults import BAD_UPDATES, JobStopped, UpdateWatch, WatchedBuffer, reason_of  # noqa: E402
+from ccpo.verl_plugin.faults import BAD_UPDATES, JobStopped, UpdateWatch, Watchdog, WatchedBuffer, reason_of  # noqa: E402
+from ccpo.verl_plugin.trainer import CcpoTrainer  # noqa: E402
 
 
 class Cluster:
-    """Stands in for Ray: pings of dead workers raise, of busy ones never come back."""
+    """Stands in for Ray: pings of dead actors raise, of busy ones never come back."""
 
     def __init__(self):
-        self.dead, self.busy, self.pinged = set(), set(), []
+        self.dead, self.busy, self.pinged = {}, set(), []
 
-    def worker(self, name):
+    def actor(self, name):
         class Ready:
             @staticmethod
             def remote():
                 self.pinged.append(name)
                 return name
 
-        class Worker:
+        class Actor:
             __ray_ready__ = Ready
 
-        return Worker()
+        return Actor()
 
-    def wait(self, pings, num_returns, timeout):
-        assert timeout == 0, "the trainer must not wait for a busy worker"
-        return [name for name in pings if name not in self.busy], [name for name in pings if name in self.busy]
+    def actors(self, *names):
+        return {name: self.actor(name) for name in names}
 
-    def get(self, pings):
-        if self.dead & set(pings):
-            raise RayActorError
+    def wait(self, pings, timeout):
+        assert timeout == 0, "nobody waits for a busy actor"
+        return [name for name in pings if name not in self.busy], []
+
+    def get(self, name):
+        if name in self.dead:
+            raise self.dead[name]
 
 
 @pytest.fixture
 def cluster(monkeypatch):
     cluster = Cluster()
     monkeypatch.setattr(faults, "ray", cluster)
-    monkeypatch.setattr(faults, "PING_SECONDS", -1.0)
-    monkeypatch.setattr(WatchedBuffer, "_sync_metadata_from_transfer_queue", lambda self: None)
+    monkeypatch.setattr(faults, "LOOK_SECONDS", 0.02)
     return cluster
 
 
 @pytest.fixture
-def waiting(cluster, tmp_path):
+def waiting(monkeypatch, tmp_path):
     """A buffer whose prompt never finishes."""
+    monkeypatch.setattr(WatchedBuffer, "_sync_metadata_from_transfer_queue", lambda self: None)
     sampler = OmegaConf.create({"max_off_policy_threshold": None, "max_off_policy_strategy": "drop"})
-    buffer = WatchedBuffer(
-        "sync", OmegaConf.create({}), sampler_kwargs=OmegaConf.create({}), poll_interval=0.01, **sampler
-    )
+    empty = OmegaConf.create({})
+    buffer = WatchedBuffer("sync", empty, sampler_kwargs=empty, poll_interval=0.01, **sampler)
     buffer.running_keys["train"].add("uid")
-    buffer.watch([cluster.worker("a"), cluster.worker("b")], tmp_path, limit=0.2)
+    buffer.run_dir, buffer.limit = tmp_path, 0.2
     return buffer
 
 
@@ -84,18 +91,52 @@ def test_sessions_that_never_end_stop_the_job(waiting):
         assert sample(waiting) == ("batch", {}), "what is ready is never late"
 
 
-def test_a_dead_worker_is_found_while_others_are_busy(waiting, cluster):
-    cluster.busy.add("a")
-    cluster.dead.add("b")
-    with pytest.raises(RayActorError):
-        sample(waiting)
+def forever():
+    threading.Event().wait(20)
+    pytest.fail("nobody interrupted the wait")
 
 
-def test_a_busy_worker_is_not_asked_again_before_it_answered(waiting, cluster):
-    cluster.busy |= {"a", "b"}
+@pytest.mark.parametrize("death", [RayActorError(), OutOfMemoryError("memory monitor")], ids=["died", "ended by Ray"])
+def test_a_death_ends_any_wait_while_other_actors_are_busy(cluster, tmp_path, death):
+    cluster.busy.add("training worker 0")
+    cluster.dead["storage"] = death
+    with pytest.raises(JobStopped, match=r"a process of the job has died \(storage\)"):
+        with Watchdog(tmp_path, 1000).watching(cluster.actors("training worker 0", "storage")):
+            forever()
+    assert cluster.pinged.count("training worker 0") == 1, "a busy actor is not asked again before it answers"
+
+
+def test_what_does_not_move_is_stopped_and_what_moves_is_not(cluster, tmp_path):
+    watchdog = Watchdog(tmp_path, stall_limit=0.3)
+    with pytest.raises(JobStopped, match="nothing has moved for 0 s.*since the save of step 3 began.*starts anew"):
+        with watchdog.watching(cluster.actors("a")):
+            for _ in range(10):
+                time.sleep(0.1)
+                watchdog.beat("the save of step 3")
+            forever()
+
+
+def test_a_swallowed_interruption_comes_again(cluster, tmp_path):
+    cluster.dead["a"] = RayActorError()
+    times = 0
     with pytest.raises(JobStopped):
-        sample(waiting)
-    assert cluster.pinged == ["a", "b"]
+        with Watchdog(tmp_path, 1000).watching(cluster.actors("a")):
+            try:
+                forever()
+            except Exception:  # as a library may do
+                times += 1
+            forever()
+    assert times == 1
+
+
+def test_the_watch_ends_with_the_job(cluster, tmp_path):
+    before = signal.getsignal(signal.SIGUSR1)
+    with Watchdog(tmp_path, 1000).watching(cluster.actors("a")):
+        pass
+    cluster.dead["a"] = RayActorError()
+    time.sleep(0.2)
+    assert signal.getsignal(signal.SIGUSR1) is before
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(_watch)")]
 
 
 def test_a_step_without_any_session_says_so(waiting, monkeypatch):
@@ -115,23 +156,69 @@ def test_verls_buffer_still_says_what_we_look_for():
     assert "self._wait_for_next_poll(" in inspect.getsource(ReplayBuffer.sample)
 
 
-def test_a_death_is_explained(tmp_path):
-    (tmp_path / "global_step_8").mkdir()
-    (tmp_path / "global_step_8" / "ccpo_state.json").write_text("{}")
-    with pytest.raises(JobStopped, match="process of the job has died.*step 8 is whole"):
-        with faults.deaths_explained(tmp_path):
-            raise RayActorError
+def wrapped(error, times=1):
+    for _ in range(times):
+        error = RayTaskError("run", "a long traceback", error)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (JobStopped("the reason"), "the reason"),
+        (wrapped(JobStopped("the reason")), "the reason"),
+        (wrapped(JobStopped("the reason")).as_instanceof_cause(), "the reason"),
+        (ConfigError(["wrong"]), "1. wrong"),
+        (RayActorError(), "a process of the job has died"),
+        (wrapped(RayActorError(), 2), "a process of the job has died"),
+        (wrapped(OutOfMemoryError("8 GB")), "a process of the job has died (OutOfMemoryError: 8 GB)"),
+        (
+            wrapped(OSError(28, "No space left on device")),
+            "the disk is full ([Errno 28] No space left on device): make room",
+        ),
+    ],
+)
+def test_known_errors_are_explained(tmp_path, error, says):
+    assert says in faults.explained(error, tmp_path)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), wrapped(KeyError("x")), OSError(2, "no such file")])
+def test_unknown_errors_keep_their_traceback(tmp_path, error):
+    assert faults.explained(error, tmp_path) is None
+
+
+def test_what_is_whole_names_the_newest(tmp_path):
+    for step in (8, 16):
+        (tmp_path / f"global_step_{step}").mkdir()
+        (tmp_path / f"global_step_{step}" / "ccpo_state.json").write_text("{}")
+    assert "step 16 is complete" in faults.died("x", tmp_path)
 
 
 def test_skipped_updates_are_counted_per_policy_and_stop_the_job_when_they_go_on(tmp_path):
     watch = UpdateWatch(tmp_path)
-    fine = {"think/actor/grad_norm": 0.1, "reason/actor/grad_norm": 0.2, "ccpo/x": math.nan}
-    think = fine | {"think/actor/grad_norm": math.nan, "think/actor/loss": math.nan}
-    both = think | {"reason/actor/grad_norm": math.inf}
-    assert [watch.check(metrics) for metrics in (fine, think, both, fine)] == [0, 1, 2, 0]
-    assert [watch.check(both) for _ in range(BAD_UPDATES - 1)] == [2] * (BAD_UPDATES - 1)
-    with pytest.raises(JobStopped, match="no finite update in 3 steps.*think/actor/grad_norm=nan.*optim.lr"):
-        watch.check(think)
+    think, reason = "think/actor/grad_norm", "reason/actor/grad_norm"
+    fine = {think: 0.1, reason: 0.2, "ccpo/x": math.nan}
+    both = fine | {think: math.nan, reason: math.inf}
+    assert [watch.check(metrics) for metrics in (fine, fine | {think: math.nan}, both, fine)] == [0, 1, 2, 0]
+    for _ in range(BAD_UPDATES - 1):  # they take turns: the other's good steps do not excuse a policy that never learns
+        assert watch.check({think: math.nan}) == 1 and watch.check({reason: 0.1}) == 0
+    with pytest.raises(JobStopped, match="think/actor/grad_norm was not finite in 3 steps.*optim.lr"):
+        watch.check({think: math.nan})
+
+
+def dropped(rate, **attributes):
+    CcpoTrainer._check_dropped(
+        SimpleNamespace(global_steps=4, ccpo=SimpleNamespace(max_dropped_rate=0.5), **attributes),
+        {"sessions/dropped_rate": rate},
+    )
+
+
+def test_dropped_sessions_are_noise_up_to_a_limit(tmp_path):
+    dropped(0.5)
+    with pytest.raises(JobStopped, match="75% of step 4's sessions were dropped, more than ccpo.max_dropped_rate=50%"):
+        dropped(0.75, run_dir=tmp_path)
+    with pytest.raises(JobStopped, match="every session of step 4 was dropped"):
+        dropped(1.0, run_dir=tmp_path)
 
 
 def test_reasons_are_those_of_the_process_that_failed():

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
-from ccpo.config import ConfigError  # noqa: E402
-from ccpo.verl_plugin import preflight  # noqa: E402
+from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
+from ccpo.credit.history import HistoryState  # noqa: E402
+from ccpo.verl_plugin import checkpoint, preflight  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -183,10 +184,16 @@ def test_the_engine_must_hold_prompt_and_response(config):
         ("algorithm.filter_groups.enable", True, "filter_groups.enable is true: dropping all-equal groups would bias"),
         ("reward.reward_model.enable", True, "reward.reward_model.enable is true: sessions are scored by the verifier"),
         ("actor_rollout_ref.rollout.agent.default_agent_loop", "single_turn_agent", "ccpo.topology needs ccpo_dyad"),
+        ("trainer.v1.sampler.custom_sampler", None, "set pkg://ccpo.verl_plugin.faults and WatchedBuffer"),
+        ("trainer.v1.sampler.sync_refill_failed_groups", True, "dropped sessions are counted, never replaced"),
+        ("actor_rollout_ref.actor.checkpoint.save_contents", ["model"], "without optimizer and extra"),
+        ("actor_rollout_ref.actor.checkpoint.async_save", True, "marked complete while it is still being written"),
+        ("trainer.remove_previous_ckpt_in_save", True, "set trainer.max_actor_ckpt_to_keep=1"),
+        ("trainer.resume_mode", "resume_path", "set trainer.resume_from_path to a folder global_step_N"),
     ],
 )
 def test_verl_settings_that_cannot_work(config, name, value, expected):
-    OmegaConf.update(config, name, value)
+    OmegaConf.update(config, name, value, force_add=True)
     found = problem(config)
     assert name in found and expected in found
 
@@ -320,3 +327,19 @@ def test_a_second_round_needs_room_for_the_others_answers(vote):
     assert preflight.check(vote) == []
     vote.ccpo.vote.rounds = 2
     assert "cannot hold the longest question and the others' answers" in problem(vote)
+
+
+def test_a_checkpoint_that_does_not_fit_is_found_before_anything_starts(config, tmp_path):
+    config.trainer.default_local_dir = str(tmp_path / "run")
+    settings = CcpoConfig.from_dict(
+        OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n
+    )
+    folder = tmp_path / "run" / "global_step_3"
+    folder.mkdir(parents=True)
+    checkpoint.commit(tmp_path / "run", 3, settings, config.actor_rollout_ref.rollout.n, HistoryState())
+    preflight.check(config)
+    config.ccpo.credit.rule = "shared"
+    with pytest.raises(ConfigError, match="was trained with ccpo.credit.rule='counterfactual', this job has 'shared'"):
+        preflight.check(config)
+    config.trainer.resume_mode = "disable"
+    preflight.check(config)

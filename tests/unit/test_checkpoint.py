@@ -19,8 +19,13 @@ def save(root, step, keep=None, history=HISTORY):
     folder.mkdir(parents=True)
     (folder / "data.pt").write_text("weights")
     (root / checkpoint.TRACKER).write_text(str(step))
-    checkpoint.commit(root, step, CONFIG, 4, history, keep)
+    checkpoint.commit(root, step, CONFIG, 4, history)
+    checkpoint.prune(root, step, keep)
     return folder
+
+
+def to_resume(root, mode="auto", path=None):
+    return checkpoint.to_resume({"resume_mode": mode, "resume_from_path": path, "default_local_dir": str(root)})
 
 
 def test_a_checkpoint_gives_its_history_back(tmp_path):
@@ -38,17 +43,44 @@ def test_an_unfinished_folder_is_no_checkpoint(tmp_path):
     (tmp_path / "global_step_10" / "actor").mkdir(parents=True)
     (tmp_path / checkpoint.TRACKER).write_text("10")
     assert checkpoint.finished_steps(tmp_path) == [5]
-    assert checkpoint.point_tracker_at_latest(tmp_path) == 5
-    assert (tmp_path / checkpoint.TRACKER).read_text() == "5"
+    assert to_resume(tmp_path) == tmp_path / "global_step_5"
     with pytest.raises(ConfigError, match="no complete ccpo checkpoint"):
         checkpoint.restore(tmp_path / "global_step_10", CONFIG, 4)
 
 
 def test_without_a_checkpoint_there_is_no_tracker(tmp_path):
     (tmp_path / checkpoint.TRACKER).write_text("10")
-    assert checkpoint.point_tracker_at_latest(tmp_path) is None
+    assert to_resume(tmp_path) is None and to_resume(tmp_path / "new") is None
+    checkpoint.point_tracker_at(tmp_path, None)
     assert not (tmp_path / checkpoint.TRACKER).exists()
-    assert checkpoint.point_tracker_at_latest(tmp_path / "new") is None
+    checkpoint.point_tracker_at(tmp_path, save(tmp_path, 7))
+    assert (tmp_path / checkpoint.TRACKER).read_text() == "7"
+
+
+def test_the_modes_of_resuming_are_verls(tmp_path):
+    folder = save(tmp_path, 5)
+    assert to_resume(tmp_path, "disable") is None
+    assert to_resume(tmp_path / "new", "resume_path", str(folder)) == folder
+
+
+@pytest.mark.parametrize("name", ["global_step_4.bak", "global_step_4_old", "global_step_9_1", "old_global_step_4"])
+def test_a_folder_that_was_moved_away_is_no_checkpoint(tmp_path, name):
+    save(tmp_path, 4).rename(tmp_path / name)
+    save(tmp_path, 2)
+    assert checkpoint.finished_steps(tmp_path) == [2]
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_does_no_harm(tmp_path, monkeypatch, caplog):
+    save(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "begin", lambda *_: (_ for _ in ()).throw(PermissionError("stale handle")))
+        checkpoint.prune(tmp_path, 2, keep=0)
+        assert "stale handle" not in caplog.text, "keep=0 is verl's null"
+        (folder := tmp_path / "global_step_2").mkdir()
+        checkpoint.commit(tmp_path, 2, CONFIG, 4, HISTORY)
+        checkpoint.prune(tmp_path, 2, keep=1)
+    assert checkpoint.finished_steps(tmp_path) == [1, 2] and "stale handle" in caplog.text
+    assert checkpoint.restore(folder, CONFIG, 4) == HISTORY
 
 
 def test_begin_clears_what_an_earlier_job_left(tmp_path):
@@ -71,7 +103,7 @@ def test_the_marker_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     before = (folder / checkpoint.MARKER).read_text()
     monkeypatch.setattr(checkpoint.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        checkpoint.commit(tmp_path, 5, CONFIG, 4, HistoryState(), None)
+        checkpoint.commit(tmp_path, 5, CONFIG, 4, HistoryState())
     assert (folder / checkpoint.MARKER).read_text() == before
 
 
@@ -107,7 +139,7 @@ def test_nothing_resumes_from_what_was_rewound(tmp_path):
     for step in (10, 20, 30):
         save(tmp_path, step)
     checkpoint.rewind(tmp_path, 10)
-    assert checkpoint.point_tracker_at_latest(tmp_path) == 10
+    assert to_resume(tmp_path) == tmp_path / "global_step_10"
     assert (checkpoint.step_folder(tmp_path, 30) / "data.pt").exists()
     assert checkpoint.finished_steps(save(tmp_path, 20).parent) == [10, 20]
 
@@ -118,7 +150,8 @@ def test_a_checkpoint_is_on_the_disk_before_its_marker(tmp_path, monkeypatch):
         checkpoint.os, "fsync", lambda fd: (synced.append(checkpoint.os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
     )
     folder = save(tmp_path, 5)
-    assert [name.removeprefix(f"{folder}/") for name in synced] == ["data.pt", f"{checkpoint.MARKER}.tmp"]
+    marker = f"{folder}/{checkpoint.MARKER}.tmp"
+    assert synced == [f"{folder}/data.pt", str(folder), str(tmp_path), marker, str(folder)]
 
 
 @pytest.mark.parametrize(
@@ -133,8 +166,7 @@ def test_a_checkpoint_is_on_the_disk_before_its_marker(tmp_path, monkeypatch):
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, harm, says):
     save(tmp_path, 5)
     harm(save(tmp_path, 10) / "data.pt")
-    assert checkpoint.point_tracker_at_latest(tmp_path) == 5
-    assert (tmp_path / checkpoint.TRACKER).read_text() == "5"
+    assert to_resume(tmp_path) == tmp_path / "global_step_5"
     assert says in caplog.text and "global_step_10 is damaged" in caplog.text
     with pytest.raises(ConfigError, match=says):
         checkpoint.restore(tmp_path / "global_step_10", CONFIG, 4)
@@ -143,9 +175,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, harm, says):
 def test_a_job_does_not_start_anew_because_every_checkpoint_is_damaged(tmp_path):
     for step in (5, 10):
         (save(tmp_path, step) / "data.pt").unlink()
-    with pytest.raises(ConfigError, match="default_local_dir") as caught:
-        checkpoint.point_tracker_at_latest(tmp_path)
-    assert len(caught.value.problems) == 3
+    with pytest.raises(ConfigError, match="global_step_10: data.pt is missing; global_step_5: data.pt is missing"):
+        to_resume(tmp_path)
 
 
 def test_a_checkpoint_from_before_sizes_were_kept_is_not_damaged(tmp_path):

@@ -36,6 +36,7 @@ def test_every_leaf_is_read():
         "poll_interval": 1,
         "max_dropped_rate": 0.25,
         "session_timeout": 60,
+        "stall_timeout": 600,
         "credit": {
             "rule": "counterfactual",
             "normalize": "history",
@@ -59,7 +60,7 @@ def test_every_leaf_is_read():
     assert config.role("think").stop == ("</think>", "END")
     assert config.role("reason").stop == ("###",)
     assert (config.role("think").temperature, config.role("solo").temperature) == (1.0, None)
-    assert (config.poll_interval, config.session_timeout) == (1, 60)
+    assert (config.poll_interval, config.session_timeout, config.stall_timeout) == (1, 60, 600)
 
 
 def test_null_is_allowed_where_it_has_a_meaning():
@@ -167,6 +168,7 @@ def test_shape_and_types(node: object, words: str):
         (_credit(eta=-1), "ccpo.credit.eta is -1:"),
         ({"poll_interval": 0}, "ccpo.poll_interval is 0: set it above 0 seconds"),
         ({"session_timeout": -1}, "ccpo.session_timeout is -1: set it above 0 seconds"),
+        ({"stall_timeout": 0}, "ccpo.stall_timeout is 0: set it above 0 seconds"),
         ({"max_dropped_rate": 1.1}, "ccpo.max_dropped_rate is 1.1"),
         ({"max_dropped_rate": -0.1}, "ccpo.max_dropped_rate is -0.1"),
         ({"roles": {"think": {"temperature": 0}}}, "ccpo.roles.think.temperature is 0: greedy"),
@@ -185,6 +187,7 @@ def test_single_values(node: dict, words: str):
     [
         "poll_interval",
         "session_timeout",
+        "stall_timeout",
         "max_dropped_rate",
         "credit.coefficient",
         "credit.alpha",
