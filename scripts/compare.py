@@ -23,7 +23,7 @@ Runs = dict[str, list[dict]]  # credit rule -> entries of its run's metrics
 
 TEAM_IN_TRAINING, VOTER_IN_TRAINING = report.VOTE.team, "ccpo/voter_{i}/accuracy"
 SMOOTH_STEPS = 3  # odd
-COLOURS = ("#c2356b", "#1b6ca8", "#2a8a57", "#d1602f")
+COLOURS = ("#c2356b", "#1b6ca8", "#2a8a57", "#d1602f", "#7a4fa3", "#8a8a8a")  # no two rules of a comparison look alike
 REFERENCE = "shared"  # rule that the others are compared with
 T_975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 WARNING = (
@@ -94,7 +94,7 @@ def draw(runs: Runs, names: Sequence[str], path: Path, title: str) -> None:
 
     weak = weakest(runs, len(names))
     panels = {
-        f"weak voter ({names[weak]})": VOTER_IN_TRAINING.format(i=weak),
+        f"voter {weak}, {names[weak]}": VOTER_IN_TRAINING.format(i=weak),
         "team (plurality)": TEAM_IN_TRAINING,
     }
     with plt.rc_context(report.PLOT_STYLE):

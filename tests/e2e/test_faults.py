@@ -104,6 +104,12 @@ def test_a_damaged_newest_checkpoint_is_passed_over(start, tmp_path):
     assert numbers(out) == first, "steps 3 and 4 were trained again from the checkpoint of step 2"
 
 
+def trained(out: Path, since: float) -> int:
+    """Last step that a job logged; 0 until it has taken over what the one before it logged."""
+    path = out / "metrics.jsonl"
+    return last_step(out) if path.exists() and path.stat().st_mtime > since else 0
+
+
 def inside_a_save(job, out: Path, folder: Path) -> None:
     """Wait until some of the checkpoint is there, but not yet its marker."""
     wait_until(job, out, lambda: any(folder.rglob("optim*.pt")), pause=0.01)
@@ -132,13 +138,15 @@ def test_a_job_killed_at_random_moments_equals_one_that_was_not(start, tmp_path,
     moments = random.Random(len(policies))
     for number in range(6):
         resumed = max(finished_steps(killed), default=0)
+        began = time.time()
         job = start(killed, *options, steps=steps)
-        if number == 3:
+        if number == 2:
             inside_a_save(job, killed, killed / f"global_step_{resumed + 2}")
+        elif number == 4:
+            time.sleep(moments.uniform(5, 40))  # somewhere in its start
         else:
-            if moments.random() < 0.7:  # else: at any moment of its start
-                wait_until(job, killed, lambda at=resumed: last_step(killed) > at)
-            time.sleep(moments.uniform(0, 10))
+            wait_until(job, killed, lambda since=began, at=resumed: trained(killed, since) > at)
+            time.sleep(moments.uniform(0, 15))
         assert job.poll() is None, "too late: it had ended"
         kill_session(job.pid)
         job.wait(30)

@@ -69,6 +69,12 @@ def test_picture(runs, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_rule_has_its_own_colour():
+    import quickstart
+
+    assert len(set(compare.COLOURS)) == len(compare.COLOURS) >= len(quickstart.COMPARED)
+
+
 def test_a_run_without_validation_is_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "kind": "train", "metrics": {"ccpo/vote/team_accuracy": 0.5}}\n'
