@@ -114,14 +114,16 @@ def draw(runs: Runs, names: Sequence[str], path: Path, title: str) -> None:
         plt.close(figure)
 
 
+def _validated(folder: Path) -> list[dict]:
+    entries = report.load(folder)
+    if not report.sources_of(entries):
+        raise report.ReportError(f"the run {folder} has logged no validation, so it has no before and after")
+    return entries
+
+
 def show(folders: dict[str, Path], names: Sequence[str], picture: Path) -> None:
     """Print the table and write the picture. ReportError when a run has logged no validation."""
-    runs = {rule: report.load(folder) for rule, folder in folders.items()}
-    for rule, entries in runs.items():
-        if not report.sources_of(entries):
-            raise report.ReportError(
-                f"the run of {rule}, {folders[rule]}, has logged no validation, so it has no before and after"
-            )
+    runs = {rule: _validated(folder) for rule, folder in folders.items()}
     print(table(runs, names))
     draw(runs, names, picture, picture.stem)
     print(f"curves: {picture}")
@@ -141,7 +143,7 @@ def find(out: Path) -> dict[str, dict[int, list[dict]]]:
     for folder in sorted(out.glob("*-compare-*-seed*")):
         named = re.fullmatch(r".+-compare-(\w+)-seed(\d+)", folder.name)
         if named and (folder / "metrics.jsonl").exists():  # the folders of all rules are made first
-            found[named[1]][int(named[2])] = report.load(folder)
+            found[named[1]][int(named[2])] = _validated(folder)
     if not found:
         raise report.ReportError(
             f"{out} has no run of a comparison (bash scripts/quickstart.sh --topology vote --compare)"

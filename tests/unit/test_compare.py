@@ -79,7 +79,7 @@ def test_a_run_without_validation_is_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "kind": "train", "metrics": {"ccpo/vote/team_accuracy": 0.5}}\n'
     )
-    with pytest.raises(compare.report.ReportError, match="the run of shared"):
+    with pytest.raises(compare.report.ReportError, match="has logged no validation"):
         compare.show({"shared": tmp_path}, NAMES, tmp_path / "a.png")
 
 
@@ -111,6 +111,12 @@ def test_runs_of_different_lengths_are_not_compared(tmp_path):
     saved(tmp_path, "resampled", 0, run(0.5)[:-1])
     with pytest.raises(compare.report.ReportError, match="resampled seed 0: 2"):
         compare.seeds_table(compare.find(tmp_path))
+
+
+def test_a_run_without_validation_is_named(tmp_path):
+    saved(tmp_path, "shared", 0, run(0.5)[1:2])
+    with pytest.raises(compare.report.ReportError, match="x-compare-shared-seed0 has logged no validation"):
+        compare.find(tmp_path)
 
 
 def test_a_folder_without_comparison_is_explained(tmp_path):
