@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import signal
 import threading
 import time
@@ -123,7 +124,8 @@ class WatchedBuffer(ReplayBuffer):
 class Watchdog:
     """Ends waits that verl, TransferQueue and Ray leave without a limit: for a process that has died, or for one that hangs.
 
-    A thread looks every LOOK_SECONDS. Whatever the main thread waits for then, a signal interrupts it with JobStopped.
+    A thread looks every LOOK_SECONDS. When the job has to stop, it first interrupts the main thread with a signal. `ray.get` swallows what a
+    signal's handler raises, so at the next look it ends the actors, which no wait of Ray's survives, and after that the process.
     """
 
     def __init__(self, run_dir: Path, stall_limit: float) -> None:
@@ -138,7 +140,7 @@ class Watchdog:
 
     @contextmanager
     def watching(self, actors: dict[str, Any]) -> Iterator[None]:
-        """Inside, the main thread gets JobStopped when an actor (name -> Ray handle) is dead or nothing moves. Main thread only."""
+        """Raises JobStopped out of whatever goes on inside when an actor (name -> Ray handle) is dead or nothing moves. Main thread only."""
         over = threading.Event()
         before = signal.signal(signal.SIGUSR1, self._interrupt)
         thread = threading.Thread(target=self._watch, args=(actors, threading.get_ident(), over), daemon=True)
@@ -146,6 +148,10 @@ class Watchdog:
         thread.start()
         try:
             yield
+        except Exception as error:
+            if not self._reason or isinstance(error, JobStopped):
+                raise
+            raise JobStopped(self._reason) from error
         finally:
             over.set()
             thread.join()
@@ -156,18 +162,32 @@ class Watchdog:
 
     def _watch(self, actors: dict[str, Any], main_thread: int, over: threading.Event) -> None:
         pings: dict[str, Any] = {}
+        tried = 0
         while not over.wait(LOOK_SECONDS):
-            name = self._dead(actors, pings)
-            if name is not None:
-                self._reason = died(name, self._run_dir)
-            elif time.monotonic() - self._beaten > self._stall_limit:
-                self._reason = (
-                    f"nothing has moved for {self._stall_limit:.0f} s (ccpo.stall_timeout), since {self._doing} began: a process hangs. "
-                    f"{what_is_whole(self._run_dir)}"
-                )
-            else:
+            self._reason = self._reason or self._trouble(actors, pings)
+            if not self._reason:
                 continue
-            signal.pthread_kill(main_thread, signal.SIGUSR1)  # again at the next look, should somebody swallow it
+            if tried == 0:
+                signal.pthread_kill(main_thread, signal.SIGUSR1)
+            elif tried == 1:
+                for actor in actors.values():
+                    ray.kill(actor)
+            else:
+                print(f"error: {self._reason}", flush=True)
+                os._exit(1)
+            tried += 1
+
+    def _trouble(self, actors: dict[str, Any], pings: dict[str, Any]) -> str:
+        """Why the job has to stop; empty if it has not."""
+        name = self._dead(actors, pings)
+        if name is not None:
+            return died(name, self._run_dir)
+        if time.monotonic() - self._beaten > self._stall_limit:
+            return (
+                f"nothing has moved for {self._stall_limit:.0f} s (ccpo.stall_timeout), since {self._doing} began: a process hangs. "
+                f"{what_is_whole(self._run_dir)}"
+            )
+        return ""
 
     @staticmethod
     def _dead(actors: dict[str, Any], pings: dict[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,7 @@ class Cluster:
 
     def __init__(self):
         self.dead, self.busy, self.pinged = {}, set(), []
+        self.killed, self.exited = threading.Event(), threading.Event()
 
     def actor(self, name):
         class Ready:
@@ -48,6 +50,9 @@ class Cluster:
         assert timeout == 0, "nobody waits for a busy actor"
         return [name for name in pings if name not in self.busy], []
 
+    def kill(self, actor):
+        self.killed.set()
+
     def get(self, name):
         if name in self.dead:
             raise self.dead[name]
@@ -58,6 +63,7 @@ def cluster(monkeypatch):
     cluster = Cluster()
     monkeypatch.setattr(faults, "ray", cluster)
     monkeypatch.setattr(faults, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(faults.os, "_exit", lambda status: cluster.exited.set())
     return cluster
 
 
@@ -116,17 +122,22 @@ def test_what_does_not_move_is_stopped_and_what_moves_is_not(cluster, tmp_path):
             forever()
 
 
-def test_a_swallowed_interruption_comes_again(cluster, tmp_path):
-    cluster.dead["a"] = RayActorError()
-    times = 0
-    with pytest.raises(JobStopped):
-        with Watchdog(tmp_path, 1000).watching(cluster.actors("a")):
-            try:
+def test_a_wait_that_swallows_the_signal_ends_with_its_actor(cluster, tmp_path):
+    cluster.busy.add("a")
+    with pytest.raises(JobStopped, match="nothing has moved"):
+        with Watchdog(tmp_path, 0.1).watching(cluster.actors("a")):
+            with suppress(JobStopped):
                 forever()
-            except Exception:  # as a library may do
-                times += 1
+            assert cluster.killed.wait(20)
+            raise RayActorError  # as ray.get would
+
+
+def test_a_wait_that_survives_that_too_ends_with_the_process(cluster, tmp_path, capfd):
+    with suppress(JobStopped), Watchdog(tmp_path, 0.1).watching(cluster.actors("a")):
+        with suppress(JobStopped):
             forever()
-    assert times == 1
+        assert cluster.exited.wait(20)
+    assert "error: nothing has moved" in capfd.readouterr().out
 
 
 def test_the_watch_ends_with_the_job(cluster, tmp_path):
