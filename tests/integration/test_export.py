@@ -109,7 +109,7 @@ def make_run(shards, compose):
         for step in (2, 4, 6):
             shutil.copytree(shards / f"world{world_size}", run / f"global_step_{step}" / "actor")
         for step in (2, 4):
-            checkpoint.commit(run, step, config, 4, HistoryState(), keep=None)
+            checkpoint.commit(run, step, config, 4, HistoryState())
         other = "voter" if config.topology == "vote" else "solo"
         for step, team in ((0, 0.25), (4, 0.625), (6, 0.875)):
             metrics = {
