@@ -14,7 +14,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import count, cycle, takewhile
+from itertools import cycle
 from pathlib import Path
 
 import report
@@ -49,7 +49,7 @@ def table(runs: Runs, names: Sequence[str]) -> str:
                 for value, end in ((first, before), (last, after))
             )
             lines.append(report.row(f"  {rule} (step {after['step']})", *cells, f"{last - first:+.3f}"))
-    weak = weakest(runs, len(names))
+    weak = weakest(next(iter(runs.values())), len(names))
     lines.append(f"voter {weak}, {names[weak]}, mean over the training steps")
     lines += [report.row(f"  {rule}", "", f"{in_training(entries, weak):.3f}", "") for rule, entries in runs.items()]
     return "\n".join([*lines, "", WARNING])
@@ -64,9 +64,8 @@ def _ends(entries: list[dict], source: str) -> tuple[dict, dict]:
     return first, last
 
 
-def weakest(runs: Runs, voters: int) -> int:
-    """Index of the voter that was the least accurate before training."""
-    entries = next(iter(runs.values()))
+def weakest(entries: list[dict], voters: int) -> int:
+    """Index of the voter that was the least accurate before training, which is the same in every run of a comparison."""
     source = report.sources_of(entries)[0]
     before = _ends(entries, source)[0]["metrics"]
     return min(range(voters), key=lambda i: before[report.VOTE.voter.format(source=source, i=i)])
@@ -92,7 +91,7 @@ def draw(runs: Runs, names: Sequence[str], path: Path, title: str) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    weak = weakest(runs, len(names))
+    weak = weakest(next(iter(runs.values())), len(names))
     panels = {
         f"voter {weak}, {names[weak]}": VOTER_IN_TRAINING.format(i=weak),
         "team (plurality)": TEAM_IN_TRAINING,
@@ -162,10 +161,9 @@ def seeds_table(found: dict[str, dict[int, list[dict]]]) -> str:
     if len(steps) > 1:
         last = ", ".join(f"{rule} seed {seed}: {end['step']}" for (rule, seed), end in ends.items())
         raise report.ReportError(f"runs of different lengths are not comparable; last validated steps: {last}")
-    source = report.sources_of(next(iter(next(iter(found.values())).values())))[0]
-    some = next(iter(ends.values()))["metrics"]
-    voters = sum(1 for _ in takewhile(lambda i: report.VOTE.voter.format(source=source, i=i) in some, count()))
-    weak = weakest({rule: next(iter(runs.values())) for rule, runs in found.items()}, voters)
+    some = next(iter(next(iter(found.values())).values()))
+    source = report.sources_of(some)[0]
+    weak = weakest(some, len(report.voters(some, report.VOTE, source)))
     weakest_voter = f"voter {weak}, the weakest before training"
     metrics = {
         weakest_voter: report.VOTE.voter.replace("{i}", str(weak)),

@@ -40,11 +40,8 @@ COMPARED = ("shared", "leave_one_out", "resampled", "shapley", "own_correctness"
 COMPARE_STEPS = 30
 VOTER_MODELS = Path("data") / f"{TASK}_voters"
 STRONG, WEAK = UNEQUAL_VOTERS
-VOTERS = (
-    STRONG,
-    "medium",
-    WEAK,
-)  # of --compare, each a policy of its own; the medium one starts from the embedded model
+# Of --compare, each a policy of its own; the medium one starts from the embedded model.
+VOTERS = (STRONG, "medium", WEAK)
 COMPARE_OVERRIDES = [
     "ccpo.policies=per_role",
     f"ccpo.roles.voter_0.model={VOTER_MODELS / STRONG}",
@@ -110,7 +107,6 @@ def _run(options: argparse.Namespace, trainer: list[str] | None) -> int:
 
 def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
     """Train the same unequal voters once per rule, and compare. Rules that are finished are not trained again."""
-    stem = f"{TASK}-compare"
     folders = {rule: compare.run_folder(options.out, TASK, rule, options.seed) for rule in COMPARED}
     runs = {rule: argparse.Namespace(**{**vars(options), "rule": rule, "out": out}) for rule, out in folders.items()}
     for run in runs.values():  # all first: after minutes of training is late to refuse one, or to delete what is old
@@ -126,7 +122,7 @@ def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
             _say(f"--- {rule} ({number} of {len(runs)})")
             if status := train(_command(run, trainer), out, run.steps, run.lock):
                 return status
-    compare.show(folders, VOTERS, options.out / f"{stem}-seed{options.seed}.png")
+    compare.show(folders, VOTERS, options.out / f"{TASK}-compare-seed{options.seed}.png")
     return 0
 
 

@@ -130,9 +130,8 @@ class Watchdog:
 
     def __init__(self, run_dir: Path, stall_limit: float) -> None:
         self._run_dir, self._stall_limit = run_dir, stall_limit
-        self._beaten = time.monotonic()
-        self._doing = "the start"
         self._reason = ""
+        self.beat("the start")
 
     def beat(self, doing: str) -> None:
         """The trainer has come further. ``doing``: what it does now, for the message."""

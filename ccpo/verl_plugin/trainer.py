@@ -72,7 +72,7 @@ class CcpoTrainer(PPOTrainerSync):
         self.history = HistoryState()
         self.run_dir = Path(config.trainer.default_local_dir).absolute()
         self.run_log = RunLog(self.run_dir / "metrics.jsonl")
-        # verl prunes inside the save, before our marker makes the new checkpoint complete: pruning is `checkpoint.commit`'s.
+        # verl prunes inside the save, before our marker makes the new checkpoint complete: pruning is `checkpoint.prune`'s.
         self.keep = config.trainer.max_actor_ckpt_to_keep
         config.trainer.max_actor_ckpt_to_keep = None
         # Policy 0 is verl's own actor, whose tokenizer is loaded before anything else; agent loop workers read this object.
@@ -351,10 +351,8 @@ class CcpoTrainer(PPOTrainerSync):
             with self._folders():
                 super()._save_checkpoint()
             checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history)
-        except JobStopped:
-            raise
         except (OSError, RuntimeError, RayTaskError) as error:  # torch wraps what the disk says in errors of its own
-            if is_death(error):
+            if is_death(error) or isinstance(error, JobStopped):  # the watchdog's
                 raise
             checkpoint.begin(self.run_dir, self.global_steps)
             raise JobStopped(
@@ -373,11 +371,8 @@ class CcpoTrainer(PPOTrainerSync):
         try:
             with self._folders():
                 super()._load_checkpoint()
-        except JobStopped:
-            raise
-        except (
-            Exception
-        ) as error:  # whatever a file of the right size and the wrong content makes torch raise, here or in a worker
+        except Exception as error:
+            # Whatever a file of the right size and the wrong content makes torch raise, here or in a worker.
             if folder is None or is_death(error):
                 raise
             raise JobStopped(

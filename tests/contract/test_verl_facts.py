@@ -372,3 +372,20 @@ def test_the_steps_of_the_base_class_take_a_part_of_the_batch():
         assert "self.actor_rollout_wg." in source(getattr(Trainer, name)), name
     for name in ("update_weights", "sleep_replicas"):
         assert f"self.checkpoint_manager.{name}(" in source(trainer_sync.PPOTrainerSync), name
+
+
+# --- what ccpo.verl_plugin.faults rests on ---------------------------------------------------------------------------
+
+
+def test_the_replay_buffer_says_what_the_watched_one_looks_for():
+    """The words are verl 0.9.1's; a version that changes them must change `WatchedBuffer.sample`."""
+    assert "no materializable trajectories" in source(ReplayBuffer)
+    assert "self._wait_for_next_poll(" in source(ReplayBuffer.sample)
+
+
+def test_transfer_queue_keeps_the_handles_of_its_actors():
+    """Private names; without them the watchdog would not see their deaths."""
+    from transfer_queue import interface
+
+    assert {"_TQ_CONTROLLER", "_TQ_STORAGE"} <= vars(interface).keys()
+    assert '_TQ_STORAGE["SimpleStorage"].values()' in source(interface)

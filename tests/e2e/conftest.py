@@ -34,10 +34,10 @@ def start(data):
         ]
         path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "faulty")])
         environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
-        log = (out.parent / f"{out.name}.log").open("ab")
-        job = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        with (out.parent / f"{out.name}.log").open("ab") as log:
+            job = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
         sessions.append(job.pid)
         return job
 

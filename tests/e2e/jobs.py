@@ -17,6 +17,7 @@ from ccpo.verl_plugin.run_log import read_run_log
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
 LIMIT = 600  # seconds for one job; it takes about 100 on two idle cores
+PER_ROLE = ("ccpo.policies=per_role", "ccpo.schedule.mode=alternate", "ccpo.schedule.every=1")
 TEAM = "val-core/toy/last_digit/team_accuracy"
 
 

@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import LIMIT, STEPS, finish, kill_session, last_step, log_of, members, numbers, shards, wait_until
+from jobs import LIMIT, PER_ROLE, STEPS, finish, kill_session, last_step, log_of, members, numbers, shards, wait_until
 
 from ccpo.verl_plugin.checkpoint import MARKER, finished_steps
 
 NO_VALIDATION = ("trainer.val_before_train=false", "trainer.test_freq=-1")
-PER_ROLE = ("ccpo.policies=per_role", "ccpo.schedule.mode=alternate", "ccpo.schedule.every=1")
 
 
 def stopped(job, out: Path, limit: float = LIMIT) -> str:

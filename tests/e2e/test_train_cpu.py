@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from jobs import ROOT, STEPS, TEAM, finish, kill_session, numbers, shards, wait_until
-
-PER_ROLE = ("ccpo.policies=per_role", "ccpo.schedule.mode=alternate", "ccpo.schedule.every=1")
+from jobs import PER_ROLE, ROOT, STEPS, TEAM, finish, kill_session, numbers, shards, wait_until
 
 
 @pytest.mark.parametrize("topology", ["dyad", pytest.param("vote", marks=pytest.mark.slow)])

@@ -159,14 +159,6 @@ def test_a_step_without_any_session_says_so(waiting, monkeypatch):
         sample(waiting)
 
 
-def test_verls_buffer_still_says_what_we_look_for():
-    """The words are verl 0.9.1's; a version that changes them must change `WatchedBuffer.sample`."""
-    import inspect
-
-    assert "no materializable trajectories" in inspect.getsource(ReplayBuffer)
-    assert "self._wait_for_next_poll(" in inspect.getsource(ReplayBuffer.sample)
-
-
 def wrapped(error, times=1):
     for _ in range(times):
         error = RayTaskError("run", "a long traceback", error)

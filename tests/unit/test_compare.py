@@ -56,7 +56,7 @@ def test_table_has_every_voter_under_every_rule_before_and_after(runs):
 
 
 def test_the_weak_voter_is_the_one_that_was_weak_before_training(runs):
-    assert compare.weakest(runs, 2) == 0
+    assert compare.weakest(runs["shared"], 2) == 0
 
 
 def test_smooth_is_a_centred_mean_with_whole_ends():
