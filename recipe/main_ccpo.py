@@ -13,7 +13,7 @@ RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.60)
 
 # verl reads its platform when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
 if "profile=cpu" in sys.argv:
-    from ccpo.verl_plugin.cpu import ENVIRONMENT
+    from ccpo.verl_cpu import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)
 

@@ -1,4 +1,4 @@
-"""The only package that imports verl. Thin: data in, pure code from `ccpo`, data out. No formulas live here.
+"""The bridge to verl; besides it only `ccpo.verl_cpu` imports verl. Thin: data in, pure code from `ccpo`, data out. No formulas live here.
 
 preflight.py     every check that can be made before Ray starts
 agent_loops.py   one session on verl's rollout servers
@@ -9,5 +9,4 @@ trainer.py       verl's synchronous trainer with roles, history, policies and at
 policies.py      which policy plays which roles
 checkpoint.py    the commit marker of a checkpoint and the state it holds
 run_log.py       one JSON line per step
-cpu/             optional: the same job without a GPU
 """

@@ -21,8 +21,8 @@ from verl.workers.rollout import base as rollout_base  # noqa: E402
 from verl.workers.rollout.llm_server import LLMServerClient  # noqa: E402
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput  # noqa: E402
 
-from ccpo.verl_plugin.cpu import platform, rollout, workers  # noqa: E402
-from ccpo.verl_plugin.cpu.generation import SamplingParams  # noqa: E402
+from ccpo.verl_cpu import platform, rollout, workers  # noqa: E402
+from ccpo.verl_cpu.generation import SamplingParams  # noqa: E402
 
 VERL = Path(verl.__file__).parent
 

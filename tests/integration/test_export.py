@@ -39,7 +39,7 @@ from export_model import ExportError, export  # noqa: E402
 
 SAVE = """
 import os, sys
-from ccpo.verl_plugin.cpu import ENVIRONMENT
+from ccpo.verl_cpu import ENVIRONMENT
 os.environ.update(ENVIRONMENT)
 import multiprocessing, torch
 from torch.distributed.device_mesh import init_device_mesh

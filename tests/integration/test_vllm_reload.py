@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import sys
-import ccpo.verl_plugin.cpu.platform
+import ccpo.verl_cpu.platform
 from safetensors.torch import load_file
 from vllm import LLM, SamplingParams
-from ccpo.verl_plugin.cpu.vllm import reload_model
+from ccpo.verl_cpu.vllm import reload_model
 
 if __name__ == "__main__":
     folder = sys.argv[1]
@@ -40,7 +40,7 @@ def test_a_tied_output_layer_is_reloaded_too(tmp_path):
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VERL_PLATFORM": "cpu",
-        "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_plugin.cpu.platform",
+        "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_cpu.platform",
     }
     command = [sys.executable, str(script), str(ROOT / "data_preprocess/last_digit_model")]
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from ccpo.verl_plugin.cpu import generation
-from ccpo.verl_plugin.cpu.generation import BatchGenerator, Request, SamplingParams, build_model, sample
+from ccpo.verl_cpu import generation
+from ccpo.verl_cpu.generation import BatchGenerator, Request, SamplingParams, build_model, sample
 
 VOCAB = 97
 CONFIGS = {

@@ -1,11 +1,11 @@
-"""As ccpo.verl_plugin.cpu.workers, on a disk that is full when the optimizer of step 4 is saved."""
+"""As ccpo.verl_cpu.workers, on a disk that is full when the optimizer of step 4 is saved."""
 
 import errno
 import os
 
 import torch
 
-from ccpo.verl_plugin.cpu import workers  # noqa: F401
+from ccpo.verl_cpu import workers  # noqa: F401
 
 save = torch.save
 

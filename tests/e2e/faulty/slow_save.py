@@ -1,10 +1,10 @@
-"""As ccpo.verl_plugin.cpu.workers, on a disk so slow that a job can be killed inside a save."""
+"""As ccpo.verl_cpu.workers, on a disk so slow that a job can be killed inside a save."""
 
 import time
 
 import torch
 
-from ccpo.verl_plugin.cpu import workers  # noqa: F401
+from ccpo.verl_cpu import workers  # noqa: F401
 
 save = torch.save
 

@@ -2,7 +2,7 @@
 
 vLLM's CPU linear layers repack their weights for the CPU and drop the original parameters, so that verl's in-place
 load_weights finds nothing to write to. vLLM's own reload brings the checkpoint's layout back first. Choose it with
-`+actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=ccpo.verl_plugin.cpu.vllm.CpuWorkerExtension`.
+`+actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=ccpo.verl_cpu.vllm.CpuWorkerExtension`.
 """
 
 from __future__ import annotations

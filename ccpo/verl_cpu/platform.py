@@ -1,8 +1,8 @@
 """What verl asks of a device, answered for a machine without an accelerator.
 
-Import it in every process with VERL_USE_EXTERNAL_MODULES=ccpo.verl_plugin.cpu.platform and opt in with
+Import it in every process with VERL_USE_EXTERNAL_MODULES=ccpo.verl_cpu.platform and opt in with
 VERL_PLATFORM=cpu. verl imports it while its own package is still loading, so it may import little of verl: what
-workers need comes later, in ccpo.verl_plugin.cpu.workers.
+workers need comes later, in ccpo.verl_cpu.workers.
 """
 
 from __future__ import annotations
