@@ -9,6 +9,7 @@ Module map, in the order in which one training step uses it:
     credit/           the method: one module per family of rules, equation and source on top
     metrics.py        what is logged about credit
     config.py         the ``ccpo:`` node of the configuration and its checks
+    run/              what a run leaves on disk
     verl_plugin/      the bridge to verl: the only package that knows both
     verl_cpu/         optional: verl without a GPU; knows nothing of ccpo
 """

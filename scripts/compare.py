@@ -19,6 +19,8 @@ from pathlib import Path
 
 import report
 
+from ccpo.run.folder import METRICS
+
 Runs = dict[str, list[dict]]  # credit rule -> entries of its run's metrics
 
 TEAM_IN_TRAINING, VOTER_IN_TRAINING = report.VOTE.team, "ccpo/voter_{i}/accuracy"
@@ -141,7 +143,7 @@ def find(out: Path) -> dict[str, dict[int, list[dict]]]:
     found: dict[str, dict[int, list[dict]]] = defaultdict(dict)
     for folder in sorted(out.glob("*-compare-*-seed*")):
         named = re.fullmatch(r".+-compare-(\w+)-seed(\d+)", folder.name)
-        if named and (folder / "metrics.jsonl").exists():  # the folders of all rules are made first
+        if named and (folder / METRICS).exists():  # the folders of all rules are made first
             found[named[1]][int(named[2])] = _validated(folder)
     if not found:
         raise report.ReportError(

@@ -13,7 +13,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import shutil
 import sys
 import warnings
@@ -36,10 +35,11 @@ import report  # noqa: E402
 
 from ccpo.config import CcpoConfig  # noqa: E402
 from ccpo.prompts import DYAD, VOTE, Messages, render, with_persona  # noqa: E402
+from ccpo.run.checkpoint import fingerprint, finished_steps  # noqa: E402
+from ccpo.run.folder import JOB, MARKER, METRICS, policy_folder, step_folder, step_name, step_of  # noqa: E402
+from ccpo.run.run_log import read_run_log  # noqa: E402
 from ccpo.topology.vote import voters_of  # noqa: E402
 from ccpo.types import REASON, SOLO, THINK, voter_index  # noqa: E402
-from ccpo.verl_plugin.checkpoint import MARKER, fingerprint, finished_steps, step_folder  # noqa: E402
-from ccpo.verl_plugin.run_log import read_run_log  # noqa: E402
 
 TAG = "ccpo"  # in every card: how an earlier export is known
 CARD = "README.md"
@@ -88,7 +88,7 @@ class Checkpoint:
         return [
             Source(
                 policy.name,
-                folder / ("actor" if len(policies) == 1 else policy.name),  # a single one keeps verl's own folder name
+                policy_folder(folder, policy.name, alone=len(policies) == 1),
                 policy.roles,
                 policy.model or common,
             )
@@ -107,8 +107,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     path = path.resolve()
     if not path.is_dir():
         raise ExportError(f"{path} is no folder: name a run (trainer.default_local_dir) or its global_step_N")
-    if named := re.fullmatch(r"global_step_(\d+)", path.name):
-        run, step = path.parent, int(named[1])
+    if (step := step_of(path.name)) is not None:
+        run = path.parent
         if not (path / MARKER).exists():
             raise ExportError(
                 f"{path} has no {MARKER}: its save was not finished, or the job went back to an earlier step. Complete "
@@ -129,14 +129,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
     for name in sorted(saved.keys() & now.keys()):
         if saved[name] != now[name]:
             raise ExportError(
-                f"global_step_{step} was trained with {name}={saved[name]!r}, {_job_file(run)} says {now[name]!r}: another job "
+                f"{step_name(step)} was trained with {name}={saved[name]!r}, {_job_file(run)} says {now[name]!r}: another job "
                 "was started in this folder, and the model card would be wrong; put the old configuration back"
             )
     return Checkpoint(run, step, job, ccpo)
 
 
 def _job_file(run: Path) -> Path:
-    return run / "hydra" / ".hydra" / "config.yaml"
+    return run / JOB
 
 
 def _job(run: Path) -> DictConfig:
@@ -353,7 +353,7 @@ def _role_section(config: CcpoConfig, book: Playbook, roles: Sequence[str]) -> l
 
 def _results(checkpoint: Checkpoint) -> list[str]:
     """The last validation up to the checkpoint's step, with the report's names and intervals."""
-    log = checkpoint.run / "metrics.jsonl"
+    log = checkpoint.run / METRICS
     entries = [entry for entry in (read_run_log(log) if log.exists() else []) if entry["step"] <= checkpoint.step]
     lines, topology = [], report.topology_of(entries)
     for source, ends in report.summarize(entries)["sources"].items():

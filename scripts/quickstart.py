@@ -27,8 +27,9 @@ import compare  # noqa: E402
 import report  # noqa: E402
 
 from ccpo.config import DYAD_RULES, TOPOLOGIES, VOTE_RULES  # noqa: E402
-from ccpo.verl_plugin.checkpoint import finished_steps  # noqa: E402
-from ccpo.verl_plugin.run_log import RunLog, read_run_log  # noqa: E402
+from ccpo.run.checkpoint import finished_steps  # noqa: E402
+from ccpo.run.folder import METRICS, PREPARE_LOG, QUICKSTART, TRAIN_LOG  # noqa: E402
+from ccpo.run.run_log import RunLog, read_run_log  # noqa: E402
 from data_preprocess.toy_lessons import UNEQUAL_VOTERS  # noqa: E402
 
 TASK = "last_digit"
@@ -48,9 +49,7 @@ COMPARE_OVERRIDES = [
     f"ccpo.roles.voter_2.model={VOTER_MODELS / WEAK}",
     "actor_rollout_ref.rollout.n=6",  # more sessions a prompt, and shared credit is less noisy: the voters differ less
 ]
-RUN_FILE = "quickstart.json"  # marks a folder as a run of this command and says how it was started
-SETTINGS = ("topology", "rule", "seed", "overrides")  # what it says
-LOG_FILE = "train.log"
+SETTINGS = ("topology", "rule", "seed", "overrides")  # of QUICKSTART, which marks our runs
 GRACE = 30.0  # seconds the trainer has to end after an interrupt
 PATIENCE = 10.0  # seconds its daemons have to follow it
 POLL = 0.5  # seconds between looks at the metrics
@@ -233,13 +232,13 @@ def _run_folder(options: argparse.Namespace):
     """Make or check the folder, and hold it: the trainer inherits the lock, so no second one can write there."""
     out = options.out
     settings = {name: getattr(options, name) for name in SETTINGS}
-    ours = (out / RUN_FILE).exists()
+    ours = (out / QUICKSTART).exists()
     if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
         raise QuickstartError(
-            f"{out} exists and is no folder of this command (it has no {RUN_FILE}); choose another --out"
+            f"{out} exists and is no folder of this command (it has no {QUICKSTART}); choose another --out"
         )
     out.mkdir(parents=True, exist_ok=True)
-    with (out / RUN_FILE).open("a+") as stream:
+    with (out / QUICKSTART).open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -250,7 +249,7 @@ def _run_folder(options: argparse.Namespace):
             for entry in out.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
-                elif entry.name != RUN_FILE:
+                elif entry.name != QUICKSTART:
                     entry.unlink()
             stream.truncate(0)
         stream.seek(0)
@@ -272,7 +271,7 @@ def _run_folder(options: argparse.Namespace):
 
 def _last_step(out: Path) -> int:
     """Last trained step that was logged."""
-    entries = read_run_log(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
+    entries = read_run_log(out / METRICS) if (out / METRICS).exists() else []
     return max((entry["step"] for entry in entries if entry["kind"] == "train"), default=0)
 
 
@@ -285,7 +284,7 @@ def _say(text: str, end: str = "\n") -> None:
 
 def _prepare(out: Path, voters: bool = False) -> None:
     """Write the dataset, and the models of unequal ``voters``. (The other model is the one in the repository.)"""
-    log = out / "prepare.log"
+    log = out / PREPARE_LOG
     made = {"dataset": ("data_preprocess.toy", DATA)}
     if voters:
         made["voters of unequal skill"] = ("data_preprocess.toy_voters", VOTER_MODELS)
@@ -303,7 +302,7 @@ def _prepare(out: Path, voters: bool = False) -> None:
 def train(command: list[str], out: Path, steps: int, lock: int) -> int:
     """Run the trainer as a child and show its progress; returns as `main`. Nothing it started outlives this call."""
     resumed = max(finished_steps(out), default=0)
-    metrics, log = out / "metrics.jsonl", out / LOG_FILE
+    metrics, log = out / METRICS, out / TRAIN_LOG
     RunLog(metrics).rewind(resumed)  # the trainer does the same, but only after its start-up
     log_start = log.stat().st_size if log.exists() else 0
     if resumed:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 
-from ccpo.verl_plugin.run_log import read_run_log
+from ccpo.run.folder import CURVES, METRICS
+from ccpo.run.run_log import read_run_log
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
 
 def load(run_dir: Path) -> list[dict]:
     """Entries of the run's metrics; ReportError when there are none."""
-    path = Path(run_dir) / "metrics.jsonl"
+    path = Path(run_dir) / METRICS
     if not path.exists():
         raise ReportError(
             f"{path} does not exist: {run_dir} is no folder of a run (trainer.default_local_dir), or nothing "
@@ -362,7 +363,7 @@ def show(run_dir: Path) -> None:
     """Print the table and write the picture."""
     entries = load(run_dir)
     print(table(summarize(entries), topology_of(entries)))
-    picture = Path(run_dir) / "curves.png"
+    picture = Path(run_dir) / CURVES
     draw(entries, picture, Path(run_dir).resolve().name)
     print(f"curves: {picture}")
 

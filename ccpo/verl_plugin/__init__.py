@@ -7,6 +7,4 @@ credit_table.py  TransferQueue rows -> CreditTable, in an order that does not de
 estimator.py     `algorithm.adv_estimator=ccpo`
 trainer.py       verl's synchronous trainer with roles, history, policies and atomic checkpoints
 policies.py      which policy plays which roles
-checkpoint.py    the commit marker of a checkpoint and the state it holds
-run_log.py       one JSON line per step
 """

@@ -7,7 +7,7 @@
     the verifier hangs                        its child process is replaced, the answer counts as wrong (ccpo/verifier.py)
     a loss or gradient is not finite          verl skips the update; counted; BAD_UPDATES in a row of one policy: the job stops
     a checkpoint cannot be saved              what was written of it is removed, and the job stops
-    the newest checkpoint is damaged          passed over for the one before it, with a warning (checkpoint.py)
+    the newest checkpoint is damaged          passed over for the one before it, with a warning (run/checkpoint.py)
 
 "The job stops" means: a nonzero exit status, one `error:` line, and the newest complete checkpoint as it was.
 """
@@ -31,7 +31,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTa
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from ccpo.config import ConfigError
-from ccpo.verl_plugin.checkpoint import finished_steps
+from ccpo.run.checkpoint import finished_steps
 
 LOOK_SECONDS = 5.0
 BATCH_GRACE = 60.0  # seconds beyond a session's limit that a batch may take to report

@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ccpo.config import CcpoConfig, ConfigError, Policy
 from ccpo.prompts import DYAD, Messages, render, with_persona
+from ccpo.run import checkpoint
 from ccpo.topology.vote import voters_of
 from ccpo.types import REASON, SOLO, THINK
 from ccpo.verifier import ANSWER_TYPES
-from ccpo.verl_plugin import checkpoint
 from ccpo.verl_plugin.estimator import TRAINER_MODE
 
 LEAST_THOUGHT = 8

@@ -24,7 +24,9 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
 from ccpo.metrics import session_rates, validation_scores
-from ccpo.verl_plugin import checkpoint
+from ccpo.run import checkpoint
+from ccpo.run.folder import METRICS
+from ccpo.run.run_log import RunLog
 from ccpo.verl_plugin.credit_table import Row, read_rows, spread, to_table
 from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
 from ccpo.verl_plugin.faults import (
@@ -50,7 +52,6 @@ from ccpo.verl_plugin.policies import (
     use_model,
     worker_class,
 )
-from ccpo.verl_plugin.run_log import RunLog
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class CcpoTrainer(PPOTrainerSync):
         self._parts: list[tuple[Seat, KVBatchMeta]] = []
         self.history = HistoryState()
         self.run_dir = Path(config.trainer.default_local_dir).absolute()
-        self.run_log = RunLog(self.run_dir / "metrics.jsonl")
+        self.run_log = RunLog(self.run_dir / METRICS)
         # verl prunes inside the save, before our marker makes the new checkpoint complete: pruning is `checkpoint.prune`'s.
         self.keep = config.trainer.max_actor_ckpt_to_keep
         config.trainer.max_actor_ckpt_to_keep = None

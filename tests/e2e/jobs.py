@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from ccpo.verl_plugin.run_log import read_run_log
+from ccpo.run.folder import METRICS, step_folder
+from ccpo.run.run_log import read_run_log
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
@@ -59,7 +60,7 @@ def wait_until(job: subprocess.Popen, out: Path, what: Callable[[], bool], pause
 
 
 def last_step(out: Path) -> int:
-    path = out / "metrics.jsonl"
+    path = out / METRICS
     return max((entry["step"] for entry in read_run_log(path)), default=0) if path.exists() else 0
 
 
@@ -71,7 +72,7 @@ def numbers(out: Path) -> dict:
             for name, value in entry["metrics"].items()
             if not name.startswith("timing") and "perf/" not in name
         }
-        for entry in read_run_log(out / "metrics.jsonl")
+        for entry in read_run_log(out / METRICS)
     }
 
 
@@ -90,7 +91,7 @@ def shards(out: Path, step: int, policy: str) -> dict[str, str]:
             sums[name] = hashlib.sha256(local.contiguous().numpy().tobytes()).hexdigest()
 
     for kind in ("model", "optim"):
-        for path in sorted((out / f"global_step_{step}" / policy).glob(f"{kind}*.pt")):
+        for path in sorted((step_folder(out, step) / policy).glob(f"{kind}*.pt")):
             walk(kind, torch.load(path, weights_only=False))
     assert any(name.startswith("model") for name in sums)  # an optimizer that never stepped has no tensors
     return sums

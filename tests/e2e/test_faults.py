@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from jobs import LIMIT, PER_ROLE, STEPS, finish, kill_session, last_step, log_of, members, numbers, shards, wait_until
 
-from ccpo.verl_plugin.checkpoint import MARKER, finished_steps
+from ccpo.run.checkpoint import finished_steps
+from ccpo.run.folder import ACTOR, MARKER, METRICS, step_folder
 
 NO_VALIDATION = ("trainer.val_before_train=false", "trainer.test_freq=-1")
 
@@ -88,7 +89,7 @@ def test_updates_without_finite_numbers_are_skipped_and_stop_the_job(start, tmp_
     )
     assert "actor/grad_norm was not finite in 3 steps in a row (now nan)" in line
     assert [metrics["ccpo/skipped_updates"] for metrics in numbers(out).values()] == [1, 1]
-    assert shards(out, 1, "actor") == shards(out, 2, "actor"), "skipped: the weights are those of the start"
+    assert shards(out, 1, ACTOR) == shards(out, 2, ACTOR), "skipped: the weights are those of the start"
 
 
 @pytest.mark.slow
@@ -96,7 +97,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(start, tmp_path):
     out = tmp_path / "job"
     finish(start(out, "dyad", *NO_VALIDATION, steps=4), out)
     first = numbers(out)
-    (weights,) = (out / "global_step_4" / "actor").glob("model*.pt")
+    (weights,) = (step_folder(out, 4) / ACTOR).glob("model*.pt")
     weights.write_bytes(weights.read_bytes()[:-1000])
     finish(start(out, "dyad", *NO_VALIDATION, steps=4), out)
     assert "global_step_4 is damaged and is passed over: actor/model_world_size_1_rank_0.pt has" in log_of(out)
@@ -105,7 +106,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(start, tmp_path):
 
 def trained(out: Path, since: float) -> int:
     """Last step that a job logged; 0 until it has taken over what the one before it logged."""
-    path = out / "metrics.jsonl"
+    path = out / METRICS
     return last_step(out) if path.exists() and path.stat().st_mtime > since else 0
 
 
@@ -120,7 +121,7 @@ def inside_a_save(job, out: Path, folder: Path) -> None:
 def test_a_corrupt_checkpoint_of_the_right_size_is_named(start, tmp_path):
     out = tmp_path / "job"
     finish(start(out, "dyad", *NO_VALIDATION, steps=2), out)
-    (weights,) = (out / "global_step_2" / "actor").glob("model*.pt")
+    (weights,) = (step_folder(out, 2) / ACTOR).glob("model*.pt")
     weights.write_bytes(b"x" * weights.stat().st_size)
     line = stopped(start(out, "dyad", *NO_VALIDATION), out)
     assert "global_step_2 cannot be loaded (" in line and "move this one out" in line
@@ -140,7 +141,7 @@ def test_a_job_killed_at_random_moments_equals_one_that_was_not(start, tmp_path,
         began = time.time()
         job = start(killed, *options, steps=steps)
         if number == 2:
-            inside_a_save(job, killed, killed / f"global_step_{resumed + 2}")
+            inside_a_save(job, killed, step_folder(killed, resumed + 2))
         elif number == 4:
             time.sleep(moments.uniform(5, 40))  # somewhere in its start
         else:
@@ -158,5 +159,5 @@ def test_a_job_killed_at_random_moments_equals_one_that_was_not(start, tmp_path,
     for key in set(one) & set(two):
         assert two[key] == one[key], key
     assert {(steps, "train"), (steps, "val")} <= set(two)
-    for policy in ("think", "reason") if policies else ("actor",):
+    for policy in ("think", "reason") if policies else (ACTOR,):
         assert shards(killed, steps, policy) == shards(straight, steps, policy)

@@ -24,8 +24,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  
 
 from ccpo.config import CcpoConfig, Policy  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
-from ccpo.verl_plugin import checkpoint  # noqa: E402
-from ccpo.verl_plugin.run_log import RunLog  # noqa: E402
+from ccpo.run import checkpoint  # noqa: E402
+from ccpo.run.folder import ACTOR, JOB, MARKER, METRICS, policy_folder, step_folder  # noqa: E402
+from ccpo.run.run_log import RunLog  # noqa: E402
 from data_preprocess.toy import draw_problems  # noqa: E402
 from data_preprocess.toy_lessons import vote_messages  # noqa: E402
 from data_preprocess.toy_model import VOTE_TOKENS, accuracy, one_seeded_thread  # noqa: E402
@@ -103,11 +104,11 @@ def make_run(shards, compose):
         job = compose(
             "profile=cpu", "task=last_digit", "actor_rollout_ref.rollout.n=4", *settings, *overrides, name=name
         )
-        (run / "hydra" / ".hydra").mkdir(parents=True)
-        OmegaConf.save(job, run / "hydra" / ".hydra" / "config.yaml")
+        (run / JOB).parent.mkdir(parents=True)
+        OmegaConf.save(job, run / JOB)
         config = CcpoConfig.from_dict(OmegaConf.to_container(job.ccpo, resolve=True), 4)
         for step in (2, 4, 6):
-            shutil.copytree(shards / f"world{world_size}", run / f"global_step_{step}" / "actor")
+            shutil.copytree(shards / f"world{world_size}", policy_folder(step_folder(run, step), "", alone=True))
         for step in (2, 4):
             checkpoint.commit(run, step, config, 4, HistoryState())
         other = "voter" if config.topology == "vote" else "solo"
@@ -117,7 +118,7 @@ def make_run(shards, compose):
                 f"val-aux/toy/{other}_accuracy": 0.5,
                 "val-aux/toy/sessions": 64,
             }
-            RunLog(run / "metrics.jsonl").write(step, "val", metrics)
+            RunLog(run / METRICS).write(step, "val", metrics)
         return run
 
     return build
@@ -242,7 +243,7 @@ def test_several_policies_get_a_folder_each(copied, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "fingerprint", lambda config, n: {})
     monkeypatch.setattr(export_model, "fingerprint", lambda config, n: {})
     for policy in policies:
-        shutil.copytree(copied / "global_step_4" / "actor", copied / "global_step_4" / policy.name)
+        shutil.copytree(copied / "global_step_4" / ACTOR, copied / "global_step_4" / policy.name)
     out = tmp_path / "out"
     assert export(copied, out) == [out / "first", out / "rest"]
     assert sorted(path.name for path in out.iterdir()) == ["first", "rest"]
@@ -255,7 +256,7 @@ def test_several_policies_get_a_folder_each(copied, tmp_path, monkeypatch):
 
 def damage_marker(run: Path) -> None:
     for step in (2, 4):
-        (run / f"global_step_{step}" / checkpoint.MARKER).unlink()
+        (step_folder(run, step) / MARKER).unlink()
 
 
 def damage_rule(run: Path) -> None:

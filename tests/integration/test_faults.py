@@ -19,6 +19,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError  # noqa
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer  # noqa: E402
 
 from ccpo.config import ConfigError  # noqa: E402
+from ccpo.run.folder import MARKER, step_folder  # noqa: E402
 from ccpo.verl_plugin import faults  # noqa: E402
 from ccpo.verl_plugin.faults import BAD_UPDATES, JobStopped, UpdateWatch, Watchdog, WatchedBuffer, reason_of  # noqa: E402
 from ccpo.verl_plugin.trainer import CcpoTrainer  # noqa: E402
@@ -192,8 +193,8 @@ def test_unknown_errors_keep_their_traceback(tmp_path, error):
 
 def test_what_is_whole_names_the_newest(tmp_path):
     for step in (8, 16):
-        (tmp_path / f"global_step_{step}").mkdir()
-        (tmp_path / f"global_step_{step}" / "ccpo_state.json").write_text("{}")
+        step_folder(tmp_path, step).mkdir()
+        (step_folder(tmp_path, step) / MARKER).write_text("{}")
     assert "step 16 is complete" in faults.died("x", tmp_path)
 
 

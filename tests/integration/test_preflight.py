@@ -20,7 +20,8 @@ from omegaconf import OmegaConf  # noqa: E402
 
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
-from ccpo.verl_plugin import checkpoint, preflight  # noqa: E402
+from ccpo.run import checkpoint
+from ccpo.verl_plugin import preflight  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ROOT = Path(__file__).parents[2]

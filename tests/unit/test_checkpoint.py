@@ -7,7 +7,7 @@ import pytest
 
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState, normalize_by_history
-from ccpo.verl_plugin import checkpoint
+from ccpo.run import checkpoint
 
 CONFIG = CcpoConfig.from_dict({}, n=4)
 _, HISTORY = normalize_by_history(np.array([0.1, 0.7]), HistoryState(steps=3), "think/credit")

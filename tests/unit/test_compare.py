@@ -11,6 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import compare  # noqa: E402
 
+from ccpo.run.folder import METRICS  # noqa: E402
+
 SOURCE = "toy/x"
 NAMES = ("weak", "strong")
 
@@ -76,9 +78,7 @@ def test_every_rule_has_its_own_colour():
 
 
 def test_a_run_without_validation_is_refused(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(
-        '{"step": 1, "kind": "train", "metrics": {"ccpo/vote/team_accuracy": 0.5}}\n'
-    )
+    (tmp_path / METRICS).write_text('{"step": 1, "kind": "train", "metrics": {"ccpo/vote/team_accuracy": 0.5}}\n')
     with pytest.raises(compare.report.ReportError, match="has logged no validation"):
         compare.show({"shared": tmp_path}, NAMES, tmp_path / "a.png")
 
@@ -86,7 +86,7 @@ def test_a_run_without_validation_is_refused(tmp_path):
 def saved(out: Path, rule: str, seed: int, entries: list[dict]) -> None:
     folder = compare.run_folder(out, "x", rule, seed)
     folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    (folder / METRICS).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def test_over_seeds_every_rule_is_compared_with_shared_credit_of_the_same_seed(tmp_path):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ccpo.run.folder import CURVES, METRICS
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
 _spec = importlib.util.spec_from_file_location("report", SCRIPT)
 report = sys.modules["report"] = importlib.util.module_from_spec(_spec)  # dataclasses look their module up
@@ -82,7 +84,7 @@ def legends(entries: list[dict], path: Path) -> list[list[str]]:
 
 
 def write(folder: Path, entries: list[dict]) -> Path:
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    (folder / METRICS).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return folder
 
 
@@ -155,13 +157,13 @@ def test_names_fit_their_column(topology):
 
 
 def test_picture_of_a_dyad_shows_its_curves(tmp_path):
-    top, bottom = legends(RUN, tmp_path / "curves.png")
+    top, bottom = legends(RUN, tmp_path / CURVES)
     assert top == ["team (Reason reads the thought)", "solo (Reason answers on its own)"]
     assert bottom == ["Think's contribution: team - solo"]  # the rates stand in the table only
 
 
 def test_picture_of_votes_shows_every_voter(tmp_path):
-    top, bottom = legends(VOTES, tmp_path / "curves.png")
+    top, bottom = legends(VOTES, tmp_path / CURVES)
     assert top[0] == "team, training batches" and top[-3:] == ["voter 0", "voter 1", "voter 2"]
     assert [label.split(" (")[0] for label in top[1:4]] == ["team", "voter", "oracle"]
     assert [label.split(" (")[0] for label in bottom] == ["gain of voting: team - voter", "pivotal rate", "agreement"]
@@ -169,8 +171,8 @@ def test_picture_of_votes_shows_every_voter(tmp_path):
 
 def test_picture_of_many_voters_has_one_word_for_them(tmp_path):
     many = [vote(step, 0.5, (0.5,) * 20, 0.9) for step in (0, 5)]
-    assert legends(many, tmp_path / "curves.png")[0][-1] == "each of the 20 voters"
-    assert len(legends(many, tmp_path / "curves.png")[0]) == 4
+    assert legends(many, tmp_path / CURVES)[0][-1] == "each of the 20 voters"
+    assert len(legends(many, tmp_path / CURVES)[0]) == 4
 
 
 def test_times_stand_on_their_own_lines():
@@ -196,9 +198,9 @@ def test_several_data_sources_are_all_in_the_table():
 @pytest.mark.parametrize("run, word", [(RUN, "solo"), (VOTES, "oracle")], ids=["dyad", "vote"])
 def test_show_writes_a_picture_and_json_is_json(tmp_path, capsys, run, word):
     report.show(write(tmp_path, run))
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / CURVES).read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr().out
-    assert str(tmp_path / "curves.png") in shown and word in shown
+    assert str(tmp_path / CURVES) in shown and word in shown
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path), "--json"], capture_output=True, text=True, cwd=tmp_path
     )
@@ -210,6 +212,6 @@ def test_show_writes_a_picture_and_json_is_json(tmp_path, capsys, run, word):
 )
 def test_nothing_to_report_is_an_error_that_says_so(tmp_path, text, words):
     if text is not None:
-        (tmp_path / "metrics.jsonl").write_text(text)
+        (tmp_path / METRICS).write_text(text)
     with pytest.raises(report.ReportError, match=words):
         report.load(tmp_path)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ccpo.verl_plugin.run_log import RunLog, read_run_log
+from ccpo.run.run_log import RunLog, read_run_log
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Any
 
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState
+from ccpo.run.folder import MARKER, TRACKER, step_folder, step_name, step_of
 
 logger = logging.getLogger(__name__)
 
-MARKER = "ccpo_state.json"
-TRACKER = "latest_checkpointed_iteration.txt"
 FORMAT = 1
 
 
@@ -37,14 +35,10 @@ def write_atomic(path: Path, text: str) -> None:
     _flush(path.parent)
 
 
-def step_folder(root: Path, step: int) -> Path:
-    return Path(root) / f"global_step_{step}"
-
-
 def finished_steps(root: Path) -> list[int]:
     """Steps with a complete checkpoint, ascending. Folders with other names (global_step_4.old) are none."""
-    names = (re.fullmatch(r"global_step_(\d+)", marker.parent.name) for marker in Path(root).glob(f"*/{MARKER}"))
-    return sorted(int(name[1]) for name in names if name)
+    steps = (step_of(marker.parent.name) for marker in Path(root).glob(f"*/{MARKER}"))
+    return sorted(step for step in steps if step is not None)
 
 
 def begin(root: Path, step: int) -> None:
@@ -140,7 +134,7 @@ def to_resume(trainer: Mapping[str, Any]) -> Path | None:
         found[step] = what
         logger.warning("%s is damaged and is passed over: %s", step_folder(root, step), what)
     if found:
-        listed = "; ".join(f"global_step_{step}: {what}" for step, what in found.items())
+        listed = "; ".join(f"{step_name(step)}: {what}" for step, what in found.items())
         raise ConfigError(
             [
                 f"every checkpoint in {root} is damaged ({listed}): restore one, or start anew with another trainer.default_local_dir"
@@ -154,7 +148,7 @@ def point_tracker_at(root: Path, folder: Path | None) -> None:
     if folder is None:
         (Path(root) / TRACKER).unlink(missing_ok=True)
     else:
-        write_atomic(Path(root) / TRACKER, folder.name.rsplit("_", 1)[1])
+        write_atomic(Path(root) / TRACKER, str(step_of(folder.name)))
 
 
 def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:

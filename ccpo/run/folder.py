@@ -1,0 +1,50 @@
+"""The names of everything in a run's folder (``trainer.default_local_dir``).
+
+    metrics.jsonl                one line per step and validation (run_log.py)
+    hydra/.hydra/config.yaml     the composed configuration of the job
+    global_step_N/               a checkpoint (checkpoint.py), complete when it has its marker ccpo_state.json
+        actor/ or POLICY/        shards of the only policy, or of each
+    latest_checkpointed_iteration.txt
+    curves.png                   what scripts/report.py draws
+    quickstart.json, prepare.log, train.log      of scripts/quickstart.sh
+
+Readers and writers take them from here, so that a name stands in one place.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+METRICS = "metrics.jsonl"
+JOB = Path("hydra") / ".hydra" / "config.yaml"  # recipe/config sets hydra.run.dir
+MARKER = "ccpo_state.json"
+CURVES = "curves.png"
+
+QUICKSTART = "quickstart.json"
+PREPARE_LOG = "prepare.log"
+TRAIN_LOG = "train.log"
+
+# verl's own names (verl 0.9.1, trainer_base.py::_save_checkpoint)
+TRACKER = "latest_checkpointed_iteration.txt"
+ACTOR = "actor"  # folder of a policy that is alone
+STEP = "global_step_"
+
+
+def step_name(step: int) -> str:
+    return f"{STEP}{step}"
+
+
+def step_folder(root: Path, step: int) -> Path:
+    return Path(root) / step_name(step)
+
+
+def step_of(name: str) -> int | None:
+    """The step of a checkpoint folder's name; None for any other name (global_step_4.old)."""
+    found = re.fullmatch(rf"{STEP}(\d+)", name)
+    return int(found[1]) if found else None
+
+
+def policy_folder(checkpoint: Path, policy: str, alone: bool) -> Path:
+    """Where a checkpoint keeps a policy's shards; one that is ``alone`` keeps verl's own folder name."""
+    return Path(checkpoint) / (ACTOR if alone else policy)
