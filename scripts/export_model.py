@@ -63,7 +63,7 @@ class ExportError(ValueError):
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportedPolicy:
     """One policy to export: its name, its folder in the checkpoint, the roles it plays, and the model it began as."""
 
     name: str
@@ -82,11 +82,11 @@ class Checkpoint:
     ccpo: CcpoConfig
 
     @property
-    def sources(self) -> list[Source]:
+    def policies(self) -> list[ExportedPolicy]:
         folder, policies = step_folder(self.run, self.step), self.ccpo.policy_list()
         common = str(self.job.actor_rollout_ref.model.path)
         return [
-            Source(
+            ExportedPolicy(
                 policy.name,
                 policy_folder(folder, policy.name, alone=len(policies) == 1),
                 policy.roles,
@@ -152,21 +152,21 @@ def _n(job: DictConfig) -> int:
     return job.actor_rollout_ref.rollout.n
 
 
-def check_files(source: Source) -> None:
+def check_files(policy: ExportedPolicy) -> None:
     """Raises ExportError naming what the policy's folder lacks."""
-    layout = source.folder / "fsdp_config.json"
+    layout = policy.folder / "fsdp_config.json"
     if not layout.exists():
         raise ExportError(f"{layout} is missing: it says how many shards there are; copy the checkpoint again, whole")
     world_size = json.loads(layout.read_text())["world_size"]
     shards = [f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(world_size)]
-    if missing := [name for name in shards if not (source.folder / name).exists()]:
+    if missing := [name for name in shards if not (policy.folder / name).exists()]:
         raise ExportError(
-            f"{source.folder} lacks {len(missing)} of its {world_size} weight shards ({', '.join(missing[:4])}"
+            f"{policy.folder} lacks {len(missing)} of its {world_size} weight shards ({', '.join(missing[:4])}"
             f"{', ...' if len(missing) > 4 else ''}): gather the shards of all machines in one folder"
         )
-    if not (source.folder / "huggingface" / "config.json").exists():
+    if not (policy.folder / "huggingface" / "config.json").exists():
         raise ExportError(
-            f"{source.folder / 'huggingface'} has no config.json: verl saves the model's configuration and tokenizer there; "
+            f"{policy.folder / 'huggingface'} has no config.json: verl saves the model's configuration and tokenizer there; "
             "copy the checkpoint again, or put the base model's files there"
         )
 
@@ -174,7 +174,7 @@ def check_files(source: Source) -> None:
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
-def write_model(source: Source, target: Path, trust_remote_code: bool) -> None:
+def write_model(policy: ExportedPolicy, target: Path, trust_remote_code: bool) -> None:
     """Merge the shards with verl's merger; writes weights, configuration, generation configuration and tokenizer.
 
     verl fact: its FSDP merger rounds every weight to bfloat16 and declares that type, so both are overridden. Shards are
@@ -187,7 +187,7 @@ def write_model(source: Source, target: Path, trust_remote_code: bool) -> None:
 
     class ExactMerger(FSDPModelMerger):
         def _load_and_merge_state_dicts(self, world_size, total_shards, mesh_shape, mesh_dim_names):
-            names = [source.folder / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(total_shards)]
+            names = [policy.folder / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(total_shards)]
             shards = [torch.load(name, map_location="cpu", weights_only=False, mmap=True) for name in names]
             return {key: self._merged(key, [shard[key] for shard in shards]) for key in shards[0]}
 
@@ -210,8 +210,8 @@ def write_model(source: Source, target: Path, trust_remote_code: bool) -> None:
         ModelMergerConfig(
             operation="merge",
             backend="fsdp",
-            local_dir=str(source.folder),
-            hf_model_config_path=str(source.folder / "huggingface"),
+            local_dir=str(policy.folder),
+            hf_model_config_path=str(policy.folder / "huggingface"),
             target_dir=str(target),
             trust_remote_code=trust_remote_code,
         )
@@ -255,17 +255,17 @@ def playbook(checkpoint: Checkpoint, role: str) -> Playbook:
     )
 
 
-def card(checkpoint: Checkpoint, source: Source) -> str:
+def card(checkpoint: Checkpoint, policy: ExportedPolicy) -> str:
     """The model card of a policy. Absolute paths lose their front, because a card is made to be published."""
     config, job = checkpoint.ccpo, checkpoint.job
-    base = source.base
+    base = policy.base
     topology = TOPOLOGIES[config.topology].format(n=config.vote.n_voters)
     alike: list[tuple[Playbook, list[str]]] = []
-    for role in source.roles:
+    for role in policy.roles:
         book = playbook(checkpoint, role)
         same = next((roles for seen, roles in alike if seen == book), None)
         same.append(role) if same else alike.append((book, [role]))
-    others = [f"{other.name} ({', '.join(other.roles)})" for other in checkpoint.sources if other.name != source.name]
+    others = [f"{other.name} ({', '.join(other.roles)})" for other in checkpoint.policies if other.name != policy.name]
     return "\n".join(
         [
             "---",
@@ -275,7 +275,7 @@ def card(checkpoint: Checkpoint, source: Source) -> str:
             f"# {Path(base).name}, trained with {TAG} ({config.topology}, step {checkpoint.step})",
             "",
             f"Topology: {topology}.",
-            f"This policy, `{source.name}`, plays {_listed(source.roles)}."
+            f"This policy, `{policy.name}`, plays {_listed(policy.roles)}."
             + (f" The team's other policies: {'; '.join(others)}." if others else ""),
             "",
             "## Use",
@@ -431,24 +431,24 @@ def export(checkpoint: Path, out: Path, force: bool = False) -> list[Path]:
     makes room, nothing else.
     """
     opened, out = open_checkpoint(Path(checkpoint)), Path(out).resolve()
-    for source in opened.sources:
-        check_files(source)
+    for policy in opened.policies:
+        check_files(policy)
     _check_target(out, force)
     new, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
-    single = len(opened.sources) == 1
+    single = len(opened.policies) == 1
     try:
-        for source in opened.sources:
-            target = new if single else new / source.name
+        for policy in opened.policies:
+            target = new if single else new / policy.name
             target.mkdir(parents=True)
-            write_model(source, target, opened.job.actor_rollout_ref.model.trust_remote_code)
-            (target / CARD).write_text(card(opened, source), encoding="utf-8")
+            write_model(policy, target, opened.job.actor_rollout_ref.model.trust_remote_code)
+            (target / CARD).write_text(card(opened, policy), encoding="utf-8")
         if out.exists():
             out.rename(old)
         new.rename(out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    return [out if single else out / source.name for source in opened.sources]
+    return [out if single else out / policy.name for policy in opened.policies]
 
 
 def _check_target(out: Path, force: bool) -> None:

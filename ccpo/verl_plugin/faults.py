@@ -58,7 +58,7 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
-def reason_of(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """Kind and first line of what went wrong."""
     cause = innermost(error)
     lines = str(cause).strip().splitlines()
@@ -75,7 +75,7 @@ def explained(error: BaseException, run_dir: Path) -> str | None:
     if isinstance(cause, (JobStopped, ConfigError)):
         return str(cause)
     if is_death(error):
-        return died(reason_of(error), run_dir)
+        return died(cause_of(error), run_dir)
     if isinstance(cause, OSError) and cause.errno in FULL_DISK:
         return f"the disk is full ({cause}): make room. {what_is_whole(run_dir)}"
     return None

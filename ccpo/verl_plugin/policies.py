@@ -48,7 +48,7 @@ class PolicyWorker(ActorRolloutRefWorker):
 
 
 @dataclass
-class Seat:
+class PolicyRuntime:
     """A policy at work. ``config``: the whole configuration with this policy's actor_rollout_ref."""
 
     policy: Policy
@@ -68,16 +68,16 @@ def use_model(config: DictConfig, policy: Policy, common: DictConfig) -> None:
     model.tokenizer_path = None if policy.model else common.tokenizer_path
 
 
-def by_role(seats: list[Seat]) -> dict[str, Seat]:
+def by_role(runtimes: list[PolicyRuntime]) -> dict[str, PolicyRuntime]:
     """Role -> who plays it. ``emptied`` is Reason with an empty thought."""
-    found = {role: seat for seat in seats for role in seat.policy.roles}
+    found = {role: runtime for runtime in runtimes for role in runtime.policy.roles}
     if REASON in found:
         found[EMPTIED] = found[REASON]
     return found
 
 
-def seats_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: DictConfig) -> list[Seat]:
-    """One seat per policy, not attached yet.
+def runtimes_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: DictConfig) -> list[PolicyRuntime]:
+    """One runtime per policy, not attached yet.
 
     Args:
         config: the whole configuration; not modified.
@@ -85,7 +85,7 @@ def seats_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: Dic
         total_steps: optimizer steps of the job; a policy's learning-rate schedule counts those in which it learns.
         common: the job's model section, for policies without a model of their own.
     """
-    policies, seats, first = ccpo.policy_list(), [], 0
+    policies, runtimes, first = ccpo.policy_list(), [], 0
     for policy in policies:
         own = deepcopy(config)
         shared = own.actor_rollout_ref
@@ -101,45 +101,47 @@ def seats_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: Dic
                 )
                 shared.actor.fsdp_config.param_offload = True
                 shared.actor.fsdp_config.optimizer_offload = True
-        seats.append(Seat(policy, own, first))
+        runtimes.append(PolicyRuntime(policy, own, first))
         first += config.trainer.n_gpus_per_node * config.trainer.nnodes // _replica_size(shared.rollout)
-    return seats
+    return runtimes
 
 
-def scale_mini_batches(seats: list[Seat], ccpo: CcpoConfig, n: int) -> None:
+def scale_mini_batches(runtimes: list[PolicyRuntime], ccpo: CcpoConfig, n: int) -> None:
     """verl counts a mini-batch as ppo_mini_batch_size x n ROWS; a session has several. Keep it a number of prompts."""
-    for seat in seats:
-        actor = seat.config.actor_rollout_ref.actor
-        rows = ccpo.rows_per_prompt(n, seat.policy.roles)
+    for runtime in runtimes:
+        actor = runtime.config.actor_rollout_ref.actor
+        rows = ccpo.rows_per_prompt(n, runtime.policy.roles)
         actor.ppo_mini_batch_size = -(-actor.ppo_mini_batch_size * rows // n)
 
 
-def worker_class(seat: Seat, cls: Any, actor_role: str) -> RayClassWithInitArgs:
+def worker_class(runtime: PolicyRuntime, cls: Any, actor_role: str) -> RayClassWithInitArgs:
     return RayClassWithInitArgs(
         cls=cls,
-        config=seat.config.actor_rollout_ref,
-        distillation_config=seat.config.get("distillation"),
+        config=runtime.config.actor_rollout_ref,
+        distillation_config=runtime.config.get("distillation"),
         role=actor_role,
-        first_replica=seat.first_replica,
+        first_replica=runtime.first_replica,
     )
 
 
-def attach(seat: Seat, group: Any) -> None:
+def attach(runtime: PolicyRuntime, group: Any) -> None:
     """What verl's `_setup` does for policy 0: model, servers, weight sync, sleep. ``group``: any worker group of the process."""
-    rollout = seat.config.actor_rollout_ref.rollout
-    model = omega_conf_to_dataclass(seat.config.actor_rollout_ref.model)
-    seat.tokenizer, seat.processor = model.tokenizer, model.processor
-    seat.workers = group.spawn([seat.policy.name])[seat.policy.name]
-    seat.workers.init_model()
-    seat.servers = LLMServerManager.create(
-        config=seat.config,
-        worker_group=_Shifted(seat.workers, seat.first_replica * _replica_size(rollout)),
-        start_rank=seat.first_replica,
+    rollout = runtime.config.actor_rollout_ref.rollout
+    model = omega_conf_to_dataclass(runtime.config.actor_rollout_ref.model)
+    runtime.tokenizer, runtime.processor = model.tokenizer, model.processor
+    runtime.workers = group.spawn([runtime.policy.name])[runtime.policy.name]
+    runtime.workers.init_model()
+    runtime.servers = LLMServerManager.create(
+        config=runtime.config,
+        worker_group=_Shifted(runtime.workers, runtime.first_replica * _replica_size(rollout)),
+        start_rank=runtime.first_replica,
     )
     engine = omega_conf_to_dataclass(rollout.checkpoint_engine)
     engine.backend = "naive"
-    seat.sync = CheckpointEngineManager(config=engine, actor_wg=seat.workers, replicas=seat.servers.get_replicas())
-    seat.sync.sleep_replicas()
+    runtime.sync = CheckpointEngineManager(
+        config=engine, actor_wg=runtime.workers, replicas=runtime.servers.get_replicas()
+    )
+    runtime.sync.sleep_replicas()
 
 
 def _replica_size(rollout: DictConfig) -> int:
@@ -153,11 +155,11 @@ class _Shifted:
         self.world_size, self.workers = group.world_size, [None] * before + list(group.workers)
 
 
-class Syncs:
+class PolicySyncs:
     """Stands in for the checkpoint manager: calls every policy's in turn."""
 
-    def __init__(self, seats: list[Seat]) -> None:
-        self._managers = [seat.sync for seat in seats]
+    def __init__(self, runtimes: list[PolicyRuntime]) -> None:
+        self._managers = [runtime.sync for runtime in runtimes]
 
     def update_weights(self, *args: Any, **kwargs: Any) -> None:
         for manager in self._managers:
@@ -168,34 +170,34 @@ class Syncs:
             manager.sleep_replicas()
 
 
-class Folders:
+class PolicyCheckpoints:
     """Stands in for the actor's workers while verl saves or loads: global_step_N/POLICY instead of global_step_N/actor."""
 
-    def __init__(self, seats: list[Seat]) -> None:
-        self._seats = seats
+    def __init__(self, runtimes: list[PolicyRuntime]) -> None:
+        self._runtimes = runtimes
 
     def save_checkpoint(self, local: str, remote: str | None, step: int, max_ckpt_to_keep: int | None = None) -> None:
-        for seat in self._seats:
-            seat.workers.save_checkpoint(
-                _beside(local, seat), remote and _beside(remote, seat), step, max_ckpt_to_keep=max_ckpt_to_keep
+        for runtime in self._runtimes:
+            runtime.workers.save_checkpoint(
+                _beside(local, runtime), remote and _beside(remote, runtime), step, max_ckpt_to_keep=max_ckpt_to_keep
             )
 
     def load_checkpoint(self, local_path: str, del_local_after_load: bool = False) -> None:
-        for seat in self._seats:
-            seat.workers.load_checkpoint(
-                local_path=_beside(local_path, seat), del_local_after_load=del_local_after_load
+        for runtime in self._runtimes:
+            runtime.workers.load_checkpoint(
+                local_path=_beside(local_path, runtime), del_local_after_load=del_local_after_load
             )
 
 
-def _beside(path: str, seat: Seat) -> str:
-    return os.path.join(os.path.dirname(path), seat.policy.name)
+def _beside(path: str, runtime: PolicyRuntime) -> str:
+    return os.path.join(os.path.dirname(path), runtime.policy.name)
 
 
 class PolicyClient(LLMServerClient):
     """What agent loops get for their server: one client per policy, chosen by role."""
 
-    def __init__(self, seats: list[Seat]) -> None:
-        self.clients = {seat.policy.name: seat.servers.get_client() for seat in seats}
-        self.policy_of = {role: seat.policy.name for role, seat in by_role(seats).items()}
-        first = self.clients[seats[0].policy.name]
+    def __init__(self, runtimes: list[PolicyRuntime]) -> None:
+        self.clients = {runtime.policy.name: runtime.servers.get_client() for runtime in runtimes}
+        self.policy_of = {role: runtime.policy.name for role, runtime in by_role(runtimes).items()}
+        first = self.clients[runtimes[0].policy.name]
         super().__init__(config=first.config, load_balancer_handle=first._load_balancer)

@@ -35,20 +35,20 @@ from ccpo.verl_plugin.faults import (
     UpdateWatch,
     Watchdog,
     all_dropped,
+    cause_of,
     is_death,
-    reason_of,
     what_is_whole,
 )
 from ccpo.verl_plugin.policies import (
-    Folders,
+    PolicyCheckpoints,
     PolicyClient,
+    PolicyRuntime,
+    PolicySyncs,
     PolicyWorker,
-    Seat,
-    Syncs,
     attach,
     by_role,
+    runtimes_of,
     scale_mini_batches,
-    seats_of,
     use_model,
     worker_class,
 )
@@ -68,8 +68,8 @@ class CcpoTrainer(PPOTrainerSync):
         config.trainer.v1.trainer_mode = "sync"
         self.n = config.actor_rollout_ref.rollout.n
         self.ccpo = CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), self.n)
-        self.seats: list[Seat] = []  # filled when the number of steps is known
-        self._parts: list[tuple[Seat, KVBatchMeta]] = []
+        self.runtimes: list[PolicyRuntime] = []  # filled when the number of steps is known
+        self._parts: list[tuple[PolicyRuntime, KVBatchMeta]] = []
         self.history = HistoryState()
         self.run_dir = Path(config.trainer.default_local_dir).absolute()
         self.run_log = RunLog(self.run_dir / METRICS)
@@ -97,10 +97,10 @@ class CcpoTrainer(PPOTrainerSync):
         """Name -> Ray actor of everything whose death would leave somebody waiting."""
         found = {f"agent loop worker {i}": w for i, w in enumerate(agent_loop_manager.agent_loop_workers)}
         found |= {f"training worker {i}": worker for i, worker in enumerate(self.actor_rollout_wg.workers)}
-        for seat in self.seats:
-            for replica in seat.servers.get_replicas():
+        for runtime in self.runtimes:
+            for replica in runtime.servers.get_replicas():
                 for i, server in enumerate(replica.servers):
-                    found[f"rollout server {replica.replica_rank}.{i} of policy {seat.policy.name}"] = server
+                    found[f"rollout server {replica.replica_rank}.{i} of policy {runtime.policy.name}"] = server
         found["TransferQueue's controller"] = interface._TQ_CONTROLLER
         for i, unit in enumerate(interface._TQ_STORAGE.get("SimpleStorage", {}).values()):
             found[f"TransferQueue's storage {i}"] = unit
@@ -109,10 +109,10 @@ class CcpoTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------------------------------------ several policies
     def _init_resource_pool_mgr(self):
         super()._init_resource_pool_mgr()
-        self.seats = seats_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
-        scale_mini_batches(self.seats, self.ccpo, self.n)
-        self.config.actor_rollout_ref = self.seats[0].config.actor_rollout_ref  # policy 0 is verl's own actor
-        if len(self.seats) > 1:
+        self.runtimes = runtimes_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
+        scale_mini_batches(self.runtimes, self.ccpo, self.n)
+        self.config.actor_rollout_ref = self.runtimes[0].config.actor_rollout_ref  # policy 0 is verl's own actor
+        if len(self.runtimes) > 1:
             (self._actor_role,) = self.role_worker_mapping
             self.role_worker_mapping[self._actor_role] = ray.remote(PolicyWorker)
 
@@ -123,38 +123,38 @@ class CcpoTrainer(PPOTrainerSync):
     @resource_pool_to_cls.setter
     def resource_pool_to_cls(self, pools):
         """verl assigns this before it makes one worker class of each pool's entries: further policies join here."""
-        for seat in self.seats[1:]:
+        for runtime in self.runtimes[1:]:
             pool = pools[self.resource_pool_manager.get_resource_pool(self._actor_role)]
-            pool[seat.policy.name] = worker_class(
-                seat, self.role_worker_mapping[self._actor_role], str(self._actor_role)
+            pool[runtime.policy.name] = worker_class(
+                runtime, self.role_worker_mapping[self._actor_role], str(self._actor_role)
             )
         self._resource_pool_to_cls = pools
 
     def _attach_policies(self) -> None:
-        first = self.seats[0]
+        first = self.runtimes[0]
         first.workers, first.servers, first.sync = (
             self.actor_rollout_wg,
             self.llm_server_manager,
             self.checkpoint_manager,
         )
         first.tokenizer, first.processor = self.tokenizer, self.processor
-        for seat in self.seats[1:]:
-            attach(seat, self.actor_rollout_wg)
-        if len(self.seats) > 1:
-            self.checkpoint_manager = Syncs(self.seats)
+        for runtime in self.runtimes[1:]:
+            attach(runtime, self.actor_rollout_wg)
+        if len(self.runtimes) > 1:
+            self.checkpoint_manager = PolicySyncs(self.runtimes)
 
     def get_llm_client(self):
-        return PolicyClient(self.seats) if len(self.seats) > 1 else super().get_llm_client()
+        return PolicyClient(self.runtimes) if len(self.runtimes) > 1 else super().get_llm_client()
 
     @contextmanager
-    def _as(self, seat: Seat) -> Iterator[None]:
+    def _as(self, runtime: PolicyRuntime) -> Iterator[None]:
         """Inside, every method of the base class sees this policy as the actor."""
         view = {
-            "config": seat.config,
-            "actor_rollout_wg": seat.workers,
-            "ref_policy_wg": seat.workers,
-            "tokenizer": seat.tokenizer,
-            "processor": seat.processor,
+            "config": runtime.config,
+            "actor_rollout_wg": runtime.workers,
+            "ref_policy_wg": runtime.workers,
+            "tokenizer": runtime.tokenizer,
+            "processor": runtime.processor,
         }
         saved = {name: self.__dict__[name] for name in view if name in self.__dict__}
         self.__dict__.update(view)
@@ -168,12 +168,12 @@ class CcpoTrainer(PPOTrainerSync):
     def _each(self, method: Callable[[KVBatchMeta, dict], KVBatchMeta], metrics: dict) -> KVBatchMeta:
         """Run a step of the base class for every policy that learns, on its own rows; metrics are named POLICY/... if several."""
         parts = []
-        for seat, part in self._parts:
+        for runtime, part in self._parts:
             self.watchdog.beat(f"{method.__name__.strip('_')} of step {self.global_steps}")
             own: dict = {}
-            with self._as(seat):
-                parts.append((seat, _fresh(method(part, own))))
-            prefix = f"{seat.policy.name}/" if len(self.seats) > 1 else ""
+            with self._as(runtime):
+                parts.append((runtime, _fresh(method(part, own))))
+            prefix = f"{runtime.policy.name}/" if len(self.runtimes) > 1 else ""
             metrics.update({prefix + name: value for name, value in own.items()})
         self._parts = parts
         return _joined([part for _, part in parts])
@@ -183,16 +183,16 @@ class CcpoTrainer(PPOTrainerSync):
         """Read every row once, forget those that are not trained, and go on with the rest in canonical order."""
         self._rows = read_rows(batch)
         metrics.update(self._session_metrics(self._rows, self.config.data.train_batch_size * self.n))
-        learning = [seat for seat in self.seats if self.ccpo.learns(seat.policy.name, self.global_steps)]
-        trained = {role for seat in learning for role in seat.policy.roles} & set(self.ccpo.trained_roles())
+        learning = [runtime for runtime in self.runtimes if self.ccpo.learns(runtime.policy.name, self.global_steps)]
+        trained = {role for runtime in learning for role in runtime.policy.roles} & set(self.ccpo.trained_roles())
         unused = [row.key for row in self._rows if row.role not in trained]
         if unused:  # what nobody learns from this step; credit was read above
             tq.kv_clear(keys=unused, partition_id=batch.partition_id)
         self._parts = []
-        for seat in learning:
-            keys = [row.key for row in self._rows if row.role in trained and row.role in seat.policy.roles]
+        for runtime in learning:
+            keys = [row.key for row in self._rows if row.role in trained and row.role in runtime.policy.roles]
             if keys:
-                self._parts.append((seat, batch.select_keys(keys)))
+                self._parts.append((runtime, batch.select_keys(keys)))
         balance = super()._balance_batch
 
         def balance_batch(part, own):
@@ -306,10 +306,10 @@ class CcpoTrainer(PPOTrainerSync):
         data = tq.kv_batch_get(
             keys=keys, partition_id=partition_id, select_fields=["prompts", "responses", "reward_model"]
         )
-        seat_of = by_role(self.seats)
+        runtime_of = by_role(self.runtimes)
         texts = {
             name: [
-                seat_of[row.role].tokenizer.decode(ids, skip_special_tokens=True)
+                runtime_of[row.role].tokenizer.decode(ids, skip_special_tokens=True)
                 for row, ids in zip(rows, data[name].unbind(), strict=True)
             ]
             for name in ("prompts", "responses")
@@ -328,9 +328,11 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _log_rollout_data(self, batch, timing_raw, rollout_data_dir):
         """verl's trainer.rollout_data_dir; every policy's rows are decoded with its own tokenizer."""
-        for seat, part in self._parts:
-            with self._as(seat):
-                folder = str(Path(rollout_data_dir) / seat.policy.name) if len(self.seats) > 1 else rollout_data_dir
+        for runtime, part in self._parts:
+            with self._as(runtime):
+                folder = (
+                    str(Path(rollout_data_dir) / runtime.policy.name) if len(self.runtimes) > 1 else rollout_data_dir
+                )
                 super()._log_rollout_data(part, timing_raw, folder)
 
     # ------------------------------------------------------------------------------------------------ checkpoints
@@ -338,8 +340,8 @@ class CcpoTrainer(PPOTrainerSync):
     def _folders(self) -> Iterator[None]:
         """Inside, verl saves and loads every policy; a single one keeps verl's own folder name."""
         workers = self.actor_rollout_wg
-        if len(self.seats) > 1:
-            self.actor_rollout_wg = Folders(self.seats)
+        if len(self.runtimes) > 1:
+            self.actor_rollout_wg = PolicyCheckpoints(self.runtimes)
         try:
             yield
         finally:
@@ -357,7 +359,7 @@ class CcpoTrainer(PPOTrainerSync):
                 raise
             checkpoint.begin(self.run_dir, self.global_steps)
             raise JobStopped(
-                f"the checkpoint of step {self.global_steps} could not be saved ({reason_of(error)}), and what was written of it is removed. "
+                f"the checkpoint of step {self.global_steps} could not be saved ({cause_of(error)}), and what was written of it is removed. "
                 f"Make room in {self.run_dir}, or keep fewer (trainer.max_actor_ckpt_to_keep). {what_is_whole(self.run_dir)}"
             ) from error
         checkpoint.prune(self.run_dir, self.global_steps, self.keep)
@@ -377,7 +379,7 @@ class CcpoTrainer(PPOTrainerSync):
             if folder is None or is_death(error):
                 raise
             raise JobStopped(
-                f"{folder} cannot be loaded ({reason_of(error)}): its files have the right sizes, so either one is corrupt, or the model is "
+                f"{folder} cannot be loaded ({cause_of(error)}): its files have the right sizes, so either one is corrupt, or the model is "
                 "another one than that of the checkpoint. Set the model back, or go on from another checkpoint (move this one out of "
                 "trainer.default_local_dir, or set trainer.resume_mode=resume_path and trainer.resume_from_path)"
             ) from error

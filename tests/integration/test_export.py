@@ -229,8 +229,8 @@ def test_the_card_tells_voters_apart(make_run, tmp_path):
         "actor_rollout_ref.model.path=org/base",
     ]
     opened = export_model.open_checkpoint(make_run(tmp_path / "run", 1, *options))
-    (source,) = opened.sources
-    text = export_model.card(opened, source)
+    (policy,) = opened.policies
+    text = export_model.card(opened, policy)
     assert ModelCard(text).data.base_model == "org/base"
     assert "### voter_0\n" in text and "### voter_1, voter_2\n" in text and "stop_strings=['END']" in text
     assert text.count("{others}") == 2 and "[system] Solve the problem step by step." in text

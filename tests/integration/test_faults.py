@@ -21,7 +21,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer  # noqa: E402
 from ccpo.config import ConfigError  # noqa: E402
 from ccpo.run.folder import MARKER, step_folder  # noqa: E402
 from ccpo.verl_plugin import faults  # noqa: E402
-from ccpo.verl_plugin.faults import BAD_UPDATES, JobStopped, UpdateWatch, Watchdog, WatchedBuffer, reason_of  # noqa: E402
+from ccpo.verl_plugin.faults import BAD_UPDATES, JobStopped, UpdateWatch, Watchdog, WatchedBuffer, cause_of  # noqa: E402
 from ccpo.verl_plugin.trainer import CcpoTrainer  # noqa: E402
 
 
@@ -227,8 +227,8 @@ def test_dropped_sessions_are_noise_up_to_a_limit(tmp_path):
 
 def test_reasons_are_those_of_the_process_that_failed():
     inside = OSError(28, "No space left on device")
-    assert reason_of(RayTaskError("save", "long traceback", inside)) == "OSError: [Errno 28] No space left on device"
-    assert reason_of(RuntimeError("first line\nsecond line")) == "RuntimeError: first line"
+    assert cause_of(RayTaskError("save", "long traceback", inside)) == "OSError: [Errno 28] No space left on device"
+    assert cause_of(RuntimeError("first line\nsecond line")) == "RuntimeError: first line"
 
 
 def test_the_reason_to_stop_reaches_the_driver():
