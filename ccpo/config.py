@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
+from ccpo.plurality import TIES
 from ccpo.prompts import DYAD, VOTE
 from ccpo.types import REASON, SOLO, THINK, is_voter, voter_role
-from ccpo.voting import TIES
 
 TOPOLOGIES = ("dyad", "vote")
 DYAD_RULES = ("counterfactual", "shared", "shared_history", "paper_v1", "event_v2")
@@ -137,7 +137,7 @@ class VoteConfig:
     """The N voters of ``topology: vote``. Lists have one entry per voter, or none.
 
     n_voters:        2 to 64
-    tie:             what a tie is worth, one of `ccpo.voting.TIES`
+    tie:             what a tie is worth, one of `ccpo.plurality.TIES`
     rounds:          1: everyone votes once, unseen; more: each voter sees the others' last answers before it votes again
     share_reasoning: the others' whole texts are shown, not their answers alone
     personas:        text added to the voter's system message

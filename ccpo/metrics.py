@@ -15,8 +15,8 @@ import numpy as np
 from ccpo.credit.history import HistoryState
 from ccpo.credit.shared import group_normalize
 from ccpo.credit.voting import leave_one_out, sessions_of
+from ccpo.plurality import vote_value, winners
 from ccpo.types import EMPTIED, REASON, SOLO, THINK, CreditTable, is_voter, voter_index
-from ccpo.voting import vote_value, winners
 
 _RESERVED = ("max", "min", "sum", "total")
 

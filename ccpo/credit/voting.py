@@ -1,4 +1,4 @@
-"""Credit of N voters. R(b) is the value of the ballots b (`ccpo.voting`), b_i the ballot of voter i, b_-i those of the others.
+"""Credit of N voters. R(b) is the value of the ballots b (`ccpo.plurality`), b_i the ballot of voter i, b_-i those of the others.
 
     leave_one_out     R(b) - R(b_-i)                                           the vote is taken again without voter i
     shapley           mean over orders of joining of R(S + i) - R(S)           exact, up to 10 voters; credits add up to R
@@ -27,8 +27,8 @@ from math import comb, factorial
 import numpy as np
 
 from ccpo.config import MAX_SHAPLEY_VOTERS
+from ccpo.plurality import check_tie, count_value, counts_of_codes, values_of_codes, values_of_counts, vote_value
 from ccpo.types import CreditTable, voter_index
-from ccpo.voting import check_tie, count_value, counts_of_codes, values_of_codes, values_of_counts, vote_value
 
 Ballot = Hashable | None
 EXACT_LIMIT = 50_000  # combinations of ballots up to which `resampled` enumerates; above, it draws DRAWS of them

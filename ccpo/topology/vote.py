@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ccpo.config import VoteConfig
+from ccpo.plurality import vote_value
 from ccpo.prompts import VOTE, Messages, VotePrompts, render, with_persona
 from ccpo.topology.session import Generate, Judge, PromptBudget, Scored, Turn, all_or_nothing
 from ccpo.types import voter_role
 from ccpo.verifier import Verdict
-from ccpo.voting import vote_value
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ async def run_vote(
         label: canonical spelling of an answer.
         same: whether two answers mean the same.
         budgets: one per voter, see `PromptBudget`.
-        tie: one of `ccpo.voting.TIES`.
+        tie: one of `ccpo.plurality.TIES`.
         rounds: how often everyone votes; the last vote counts.
         share_reasoning: from the second round on, show the others' texts instead of their answers.
 

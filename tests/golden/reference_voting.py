@@ -1,7 +1,7 @@
 """A second, slow and plain implementation of voting and its credit rules, to check the package against.
 
 Written from the method's description alone: exact fractions, plain loops over every subset or combination, no code
-shared with ``ccpo.voting`` and ``ccpo.credit.voting``. A ballot is a label or None, an abstention.
+shared with ``ccpo.plurality`` and ``ccpo.credit.voting``. A ballot is a label or None, an abstention.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ccpo.credit.voting import leave_one_out, marginal, own_correctness, resampled, shapley
-from ccpo.voting import TIES, vote_value
+from ccpo.plurality import TIES, vote_value
 
 _spec = importlib.util.spec_from_file_location("reference_voting", Path(__file__).with_name("reference_voting.py"))
 reference = importlib.util.module_from_spec(_spec)

@@ -11,8 +11,8 @@ from ccpo.config import VOTE_RULES, CcpoConfig
 from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
 from ccpo.metrics import validation_scores, vote_metrics
+from ccpo.plurality import vote_value
 from ccpo.types import CreditTable
-from ccpo.voting import vote_value
 
 A, B, C = "a", "b", "c"
 SESSIONS = {("p", 0): (A, A, B), ("p", 1): (B, B, A), ("q", 0): (A, B, C), ("q", 1): (None, None, B)}
