@@ -4,6 +4,7 @@ Module map, in the order in which one training step uses it:
 
     prompts.py        what each role is asked
     topology/         who speaks when (generation is injected)
+    algebra.py        LaTeX answers: one spelling, simple values
     verifier.py       text -> outcome reward
     types.py          the vocabulary: CreditTable in, CreditResult out
     credit/           the method: one module per family of rules, equation and source on top

@@ -23,16 +23,27 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
+
+from ccpo.algebra import (
+    INTEGER,
+    MAX_ANSWER,
+    NUMBER,
+    canonical,
+    contradicts,
+    normalize,
+    number_value,
+    numbers,
+    only_number,
+    plain,
+    simple_value,
+    too_complex,
+)
 
 ANSWER_TYPES = ("boxed", "number", "option")
 LETTERS = "ABCDE"  # of options
 
 MAX_TEXT = 100_000  # characters; of a longer text the end is read, where the final answer is
-MAX_ANSWER = 500  # characters given to symbolic algebra; the longest MATH truth has 159
-MAX_DEPTH = 6  # nested brackets; the deepest MATH truth has 3, and the parser's cost grows steeply
-MAX_DIGITS = 1_000  # of one number
 MAX_WORKERS = 4  # child processes, started one by one when all are busy; about 100 MB each
 STARTUP_SECONDS = 120.0  # importing sympy on a busy machine; not part of a verdict's time
 GRACE_SECONDS = 0.2  # beyond the child's own limit, then the child itself is replaced
@@ -88,9 +99,7 @@ def label(answer: str, answer_type: str) -> str:
     _check_type(answer_type)
     if answer_type != "boxed":
         return answer
-    answer = normalize(answer)
-    value = _simple_value(answer)
-    return answer if value is None else str(value)
+    return canonical(answer)
 
 
 def same_answer(a: str, b: str, answer_type: str) -> bool:
@@ -105,9 +114,9 @@ def same_answer(a: str, b: str, answer_type: str) -> bool:
         return True
     if answer_type != "boxed" or not a:
         return False
-    if _simple_value(a) is not None and _simple_value(b) is not None:
+    if simple_value(a) is not None and simple_value(b) is not None:
         return False
-    if _too_complex(a) or _too_complex(b) or _contradicts(a, b):
+    if too_complex(a) or too_complex(b) or contradicts(a, b):
         return False
     return _POOL.equal(a, b) is True
 
@@ -144,150 +153,45 @@ def _verify_boxed(text: str, truth: str) -> Verdict:
         return UNPARSED
     if boxed.strip() == truth.strip():
         return Verdict(normalize(truth), 1.0, True)
-    if _too_complex(boxed):
+    if too_complex(boxed):
         return UNPARSED
     answer, wanted = normalize(boxed), normalize(truth)
     if not answer:
         return UNPARSED
     if answer == wanted:
         return Verdict(answer, 1.0, True)
-    integers = _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(wanted) and "%" not in boxed + truth
-    if integers or len(truth) > MAX_ANSWER or _contradicts(boxed, truth):
+    integers = INTEGER.fullmatch(answer) and INTEGER.fullmatch(wanted) and "%" not in boxed + truth
+    if integers or len(truth) > MAX_ANSWER or contradicts(boxed, truth):
         return Verdict(answer, 0.0, True)
     equal = _POOL.equal(boxed, truth)
     return UNPARSED if equal is None else Verdict(answer, float(equal), True)
 
 
-_UNEQUAL = re.compile(r"\\neq?(?![a-zA-Z])|\\not\b|\u2260|!=")
-_BASE = re.compile(r"\d\s?_\s?\{?\s?(\d+)")
-
-
-def _contradicts(answer: str, truth: str) -> bool:
-    """What math-verify overlooks: an inequality is no value, and numerals of two stated bases are not one number."""
-    if (_UNEQUAL.search(answer) is None) != (_UNEQUAL.search(truth) is None):
-        return True
-    bases = [set(_BASE.findall(text)) for text in (answer, truth)]
-    return all(bases) and bases[0] != bases[1]
-
-
-_INTEGER = re.compile(r"-?[0-9]+")
-_GROUPED = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+")
-_TOWER = re.compile(r"!\W{0,9}!|\d{6}\W{0,3}!|(?:\^[^\^]{0,40}){8}|\^\W{0,3}\d{5}|(?:\^[({\\a-z\d ]{0,12}){3}")
-
-
-def _too_complex(answer: str) -> bool:
-    """Cheap refusal of what no dataset contains: the child would only find out by running out of time."""
-    if len(answer) > MAX_ANSWER:
-        return True
-    answer = answer.replace("\\!", "")  # a thin space, not a factorial
-    depth = deepest = 0
-    for char in answer:
-        depth += (char in "{([") - (char in "})]")
-        deepest = max(deepest, depth)
-    return deepest > MAX_DEPTH or _TOWER.search(answer) is not None
-
-
-@lru_cache(maxsize=4096)
-def normalize(answer: str) -> str:
-    """Spelling without meaning removed from a LaTeX answer: equal results mean equal answers, not the reverse."""
-    fractions = (("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"))
-    for old, new in ((",\\!", ","), ("{,}", ","), *fractions, ("\\$", ""), ("$", "")):
-        answer = answer.replace(old, new)
-    answer = re.sub(r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[!,;:]", "", answer)
-    answer = re.sub(r"\\(?:text|textbf|textrm|mathrm|mbox)\s?\{([^{}]*)\}", r" \1 ", answer)
-    answer = re.sub(r"\\ |~|\s", " ", answer)
-    answer = re.sub(r" +", " ", answer)
-    answer = re.sub(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])", "", answer)  # "3 1/2" is not "31/2"
-    answer = re.sub(r"\\?%$", "", answer.removesuffix("."))
-    if _GROUPED.fullmatch(answer):
-        answer = answer.replace(",", "")
-    if _INTEGER.fullmatch(answer):
-        digits = answer.lstrip("-").lstrip("0") or "0"
-        answer = "-" + digits if answer[0] == "-" and digits != "0" else digits
-    return answer
-
-
-_DECIMAL = re.compile(r"([-+]?)(\d+\.?\d*|\.\d+)(?:/(\d+))?", re.ASCII)
-
-
-def _simple_value(answer: str) -> Fraction | None:
-    """The value of a normalized answer that is an integer, a decimal or a fraction of integers, else None."""
-    decimal = _DECIMAL.fullmatch(answer)
-    if decimal:
-        sign, top, bottom = decimal.groups()
-        return _value(sign, top, bottom or "1")
-    fraction = _FRACTION.fullmatch(re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", answer))
-    if fraction is None:
-        return None
-    sign, top, bottom = fraction.groups()
-    value = _value("", top, bottom)
-    return -value if value is not None and sign == "-" else value
-
-
 # --- number -----------------------------------------------------------------------------------------------------------
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+"
-_NUMBER = re.compile(rf"(?<![\w)])([-+]?)\s?\\?\$?\s?({_DIGITS})(?:\s?/\s?({_DIGITS}))?|({_DIGITS})", re.ASCII)
-_FRACTION = re.compile(r"([-+]?)\s?\\[dt]?frac\s?\{\s?(-?\d+)\s?\}\s?\{\s?(-?\d+)\s?\}", re.ASCII)
 _ANSWER_IS = re.compile(r"\banswer\b[\s*]{0,3}(?:is|=|:)[\s:*$\\({\[=]{0,12}", re.IGNORECASE)
-
-
-def _plain(text: str) -> str:
-    for old, new in ((",\\!", ","), ("{,}", ","), ("\u2212", "-"), ("\\%", "%"), ("\\left", ""), ("\\right", "")):
-        text = text.replace(old, new)
-    return text
-
-
-def _value(sign: str, top: str, bottom: str = "1") -> Fraction | None:
-    if max(len(top), len(bottom)) > MAX_DIGITS:
-        return None
-    try:
-        return Fraction(sign + top.replace(",", "")) / Fraction(bottom.replace(",", ""))
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def _numbers(text: str) -> list[re.Match[str]]:
-    return list(_NUMBER.finditer(text))
-
-
-def _match_value(match: re.Match[str]) -> Fraction | None:
-    sign, top, bottom, bare = match.groups()
-    return _value("", bare) if bare else _value(sign, top, bottom or "1")
-
-
-def _only_number(text: str) -> Fraction | None:
-    """The value of an expression with one number and perhaps a unit: "72", "\\$1,000", "50\\%", "\\frac{1}{2}"."""
-    fraction = _FRACTION.search(text)
-    if fraction:
-        rest = text[: fraction.start()] + text[fraction.end() :]
-        sign, top, bottom = fraction.groups()
-        value = _value("", top, bottom)
-        return None if value is None or _numbers(rest) else -value if sign == "-" else value
-    found = _numbers(text)
-    return _match_value(found[0]) if len(found) == 1 else None
 
 
 def read_number(text: str) -> Fraction | None:
     """The final number of ``text`` by the rules in the module's docstring; None if there is none that can be read."""
     if _BOXED.search(text):
         boxed = last_boxed(text)
-        return None if boxed is None else _only_number(_plain(boxed))
-    text = _plain(text)
+        return None if boxed is None else only_number(plain(boxed))
+    text = plain(text)
     head, marker, tail = text.rpartition("####")
     if marker:
-        first = _NUMBER.search(tail)
+        first = NUMBER.search(tail)
         if first:
-            return _match_value(first)
-    stated = [first for match in _ANSWER_IS.finditer(text) if (first := _NUMBER.match(text, match.end()))]
+            return number_value(first)
+    stated = [first for match in _ANSWER_IS.finditer(text) if (first := NUMBER.match(text, match.end()))]
     if stated:
-        return _match_value(stated[-1])
-    found = _numbers(text)
-    return _match_value(found[-1]) if found else None
+        return number_value(stated[-1])
+    found = numbers(text)
+    return number_value(found[-1]) if found else None
 
 
 def _verify_number(text: str, truth: str) -> Verdict:
-    wanted = _only_number(_plain(truth))
+    wanted = only_number(plain(truth))
     if wanted is None:
         raise ValueError(f"truth {truth!r} is not one number, as answer_type 'number' needs: set answer_type 'boxed'")
     value = read_number(text)
