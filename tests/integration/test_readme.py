@@ -68,6 +68,8 @@ def test_command(command, compose):
         )
         if arguments[0] == "scripts/quickstart.sh":
             accepts([str(ROOT / "scripts/quickstart.py")], arguments[1:])
+    elif program == "pip":
+        assert arguments[0] == "install" and (ROOT / arguments[-1]).exists(), command
     elif arguments[0].startswith("scripts/"):
         accepts([arguments[0]], arguments[1:])
     elif arguments[0] == "-m" and arguments[1].startswith("data_preprocess."):
