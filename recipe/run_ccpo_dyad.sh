@@ -5,41 +5,9 @@
 #   python -m data_preprocess.math --out data/math --skip-bad     (.venv/bin/python; or gsm8k, TASK=gsm8k)
 #   bash recipe/run_ccpo_dyad.sh                       any verl override may follow: data.train_batch_size=32
 #
+# MODEL, TASK (math), DATA, N_GPUS, SEED and OUT are those of run_ccpo.sh.
 # The same command after an interruption goes on from the last checkpoint. DRY_RUN=1 only prints the command.
 # Afterwards: .venv/bin/python scripts/report.py $OUT
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-MODEL=${MODEL:-Qwen/Qwen2.5-1.5B-Instruct} # a hub id or a folder
-TASK=${TASK:-math}                         # prompts and lengths: a file of recipe/config/task
-DATA=${DATA:-data/$TASK}                   # folder with train.parquet and test.parquet
-N_GPUS=${N_GPUS:-1}
-SEED=${SEED:-0}
-OUT=${OUT:-outputs/dyad-$(basename "$MODEL")-$(basename "$DATA")-seed$SEED} # checkpoints, metrics.jsonl, curves.png
-
-PYTHON=.venv/bin/python
-[ -x "$PYTHON" ] || PYTHON=python3
-
-command=(
-    "$PYTHON" recipe/main_ccpo.py profile=gpu "task=$TASK"
-    "actor_rollout_ref.model.path=$MODEL"
-    "data.train_files=$DATA/train.parquet"
-    "data.val_files=$DATA/test.parquet"
-    "trainer.n_gpus_per_node=$N_GPUS"
-    "trainer.default_local_dir=$OUT"
-    "data.seed=$SEED"
-    "actor_rollout_ref.rollout.seed=$SEED"
-    "actor_rollout_ref.actor.data_loader_seed=$SEED"
-    "actor_rollout_ref.actor.fsdp_config.seed=$SEED"
-    "$@" # last, so that it wins
-)
-if [ -n "${DRY_RUN:-}" ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-fi
-if [ ! -f "$DATA/train.parquet" ]; then
-    echo "error: $DATA/train.parquet is missing; make it with: $PYTHON -m data_preprocess.$TASK --out $DATA" >&2
-    exit 1
-fi
-PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "${command[@]}"
+export TEAM=dyad
+exec bash "$(dirname "${BASH_SOURCE[0]}")/run_ccpo.sh" "$@"

@@ -128,11 +128,10 @@ def test_what_a_recipe_runs_composes(script, compose):
     )
     command = shlex.split(done.stdout)
     words = command[command.index("recipe/main_ccpo.py") + 1 :]
-    name = "ccpo_dyad"
-    if words[0] == "--config-name":
-        name, words = words[1], words[2:]
+    assert words[0] == "--config-name"
+    name, words = words[1], words[2:]
     config = compose(*words, name=name)
-    assert name == script.stem.removeprefix("run_")
+    assert name == {"run_ccpo": "ccpo_dyad"}.get(script.stem, script.stem.removeprefix("run_"))
     assert config.data.seed == config.actor_rollout_ref.rollout.seed == 7
     assert config.data.train_files == "my data/train.parquet" and config.trainer.default_local_dir == "out"
     assert config.actor_rollout_ref.model.path == "org/model"
@@ -146,7 +145,7 @@ def test_override_names_in_scripts_exist(script, default):
     for name in names:
         name = re.sub(r"^ccpo\.roles\.voter_\d+", "ccpo.roles.think", name)  # voters are added, with the same fields
         assert OmegaConf.select(default, name, default=KeyError) is not KeyError, name
-    if script.name in ("quickstart.py", "run_ccpo_dyad.sh", "run_ccpo_vote.sh"):
+    if script.name in ("quickstart.py", "run_ccpo.sh"):
         assert len(names) >= 5
 
 

@@ -382,18 +382,64 @@ def test_setup_explains_mistakes_and_makes_nothing(clone, arguments, environment
     assert not (clone / ".venv").exists()
 
 
-def test_dyad_script_prints_a_command_whose_last_words_are_the_users():
-    done = bash(
-        ROOT, "recipe/run_ccpo_dyad.sh", "data.train_batch_size=32", "x=[1, 2]", DRY_RUN="1", SEED="7", N_GPUS="2"
-    )
-    command = shlex.split(done.stdout)
-    assert command[1] == "recipe/main_ccpo.py" and command[-2:] == ["data.train_batch_size=32", "x=[1, 2]"]
-    assert {"data.seed=7", "trainer.n_gpus_per_node=2", "data.train_files=data/math/train.parquet"} <= set(command)
+def recipe(script: str, *arguments: str, **environment: str) -> list[str]:
+    """The words of the command that a recipe would run."""
+    done = bash(ROOT, f"recipe/{script}", *arguments, DRY_RUN="1", **environment)
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    assert words[1:3] == ["recipe/main_ccpo.py", "--config-name"]  # hydra wants it before the overrides
+    return words[3:]
 
 
-def test_dyad_script_without_data_says_how_to_make_it(tmp_path):
-    done = bash(ROOT, "recipe/run_ccpo_dyad.sh", DATA=str(tmp_path))
-    assert done.returncode == 1 and "data_preprocess.math" in done.stderr
+@pytest.mark.parametrize("script", ["run_ccpo.sh", "run_ccpo_dyad.sh", "run_ccpo_vote.sh"])
+def test_a_recipe_prints_a_command_whose_last_words_are_the_users(script):
+    command = recipe(script, "data.train_batch_size=32", "x=[1, 2]", SEED="7", N_GPUS="2", TASK="gsm8k")
+    assert command[-2:] == ["data.train_batch_size=32", "x=[1, 2]"]
+    assert {"data.seed=7", "trainer.n_gpus_per_node=2", "data.train_files=data/gsm8k/train.parquet"} <= set(command)
+
+
+@pytest.mark.parametrize(
+    "script, environment, config, words",
+    [
+        ("run_ccpo.sh", {}, "ccpo_dyad", {"task=math", "trainer.default_local_dir=outputs/dyad-m-math-seed0"}),
+        ("run_ccpo_dyad.sh", {"TEAM": "vote"}, "ccpo_dyad", {"task=math"}),
+        (
+            "run_ccpo_vote.sh",
+            {"N_VOTERS": "5"},
+            "ccpo_vote",
+            {
+                "task=logiqa",
+                "ccpo.team_kwargs.n_voters=5",
+                "trainer.default_local_dir=outputs/vote5-m-logiqa-seed0",
+            },
+        ),
+        ("run_ccpo.sh", {"TEAM": "vote"}, "ccpo_vote", {"ccpo.team_kwargs.n_voters=3", "task=math"}),
+        (
+            "run_ccpo.sh",
+            {"TEAM": "my teams/team.py:My_Team"},
+            "ccpo",
+            {"ccpo.team=my teams/team.py:My_Team", "trainer.default_local_dir=outputs/My_Team-m-math-seed0"},
+        ),
+        (
+            "run_ccpo.sh",
+            {"TEAM": "package.module:Relay", "SEED": "3", "DATA": "tables/x"},
+            "ccpo",
+            {"ccpo.team=package.module:Relay", "trainer.default_local_dir=outputs/Relay-m-x-seed3"},
+        ),
+    ],
+)
+def test_a_recipe_names_the_team_in_its_command_and_its_folder(script, environment, config, words):
+    command = recipe(script, MODEL="org/m", **environment)
+    assert command[0] == config
+    assert words <= set(command)
+    if config != "ccpo_vote":
+        assert not any("n_voters" in word for word in command)
+
+
+@pytest.mark.parametrize("script, task", [("run_ccpo_dyad.sh", "math"), ("run_ccpo_vote.sh", "logiqa")])
+def test_a_recipe_without_data_says_how_to_make_it(script, task, tmp_path):
+    done = bash(ROOT, f"recipe/{script}", DATA=str(tmp_path))
+    assert done.returncode == 1 and f"data_preprocess.{task}" in done.stderr
 
 
 @pytest.mark.parametrize(

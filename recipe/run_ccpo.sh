@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Train a team on the GPUs of this machine.
+#
+#   bash scripts/setup.sh gpu
+#   python -m data_preprocess.math --out data/math --skip-bad     (.venv/bin/python; or gsm8k, TASK=gsm8k)
+#   bash recipe/run_ccpo.sh                            the Think-Reason dyad; TEAM=vote: N_VOTERS voters
+#   TEAM=my_team.py:MyTeam bash recipe/run_ccpo.sh     any verl override may follow: data.train_batch_size=32
+#
+# TEAM is dyad, vote, path/to/file.py:Class or package.module:Class. Paths are seen from the repository's root.
+# The same command after an interruption goes on from the last checkpoint. DRY_RUN=1 only prints the command.
+# Afterwards: .venv/bin/python scripts/report.py $OUT
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+TEAM=${TEAM:-dyad}
+MODEL=${MODEL:-Qwen/Qwen2.5-1.5B-Instruct} # a hub id or a folder
+TASK=${TASK:-math}                         # prompts and lengths: a file of recipe/config/task
+DATA=${DATA:-data/$TASK}                   # folder with train.parquet and test.parquet
+N_GPUS=${N_GPUS:-1}
+SEED=${SEED:-0}
+
+name=${TEAM##*:} # of the class, or of the built-in team
+name=${name//[^A-Za-z0-9_.-]/}
+case $TEAM in
+    dyad) team=(--config-name ccpo_dyad) ;;
+    vote)
+        N_VOTERS=${N_VOTERS:-3} # 2 to 64
+        name=vote$N_VOTERS
+        team=(--config-name ccpo_vote "ccpo.team_kwargs.n_voters=$N_VOTERS")
+        ;;
+    *) team=(--config-name ccpo "ccpo.team=$TEAM") ;;
+esac
+OUT=${OUT:-outputs/$name-$(basename "$MODEL")-$(basename "$DATA")-seed$SEED} # checkpoints, metrics.jsonl, curves.png
+
+PYTHON=.venv/bin/python
+[ -x "$PYTHON" ] || PYTHON=python3
+
+command=(
+    "$PYTHON" recipe/main_ccpo.py "${team[@]}" profile=gpu "task=$TASK"
+    "actor_rollout_ref.model.path=$MODEL"
+    "data.train_files=$DATA/train.parquet"
+    "data.val_files=$DATA/test.parquet"
+    "trainer.n_gpus_per_node=$N_GPUS"
+    "trainer.default_local_dir=$OUT"
+    "data.seed=$SEED"
+    "actor_rollout_ref.rollout.seed=$SEED"
+    "actor_rollout_ref.actor.data_loader_seed=$SEED"
+    "actor_rollout_ref.actor.fsdp_config.seed=$SEED"
+    "$@" # last, so that it wins
+)
+if [ -n "${DRY_RUN:-}" ]; then
+    printf '%q ' "${command[@]}"
+    echo
+    exit 0
+fi
+if [ ! -f "$DATA/train.parquet" ]; then
+    echo "error: $DATA/train.parquet is missing; make it with: $PYTHON -m data_preprocess.$TASK --out $DATA" >&2
+    exit 1
+fi
+PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "${command[@]}"
