@@ -1,17 +1,30 @@
-"""A second, slow and plain implementation of the dyad's credit rules, to check ``ccpo.credit`` against.
+"""A second, slow and plain implementation of a step of credit, to check ``ccpo.step`` and ``ccpo.credit`` against.
 
-Written from the method's description alone: dictionaries and loops, one row at a time, no code shared with the package.
-A row is ``(group, session, role, reward)``; a memory is a plain dict of numbers; nothing is changed in place.
+Written from the method's description alone: dictionaries and loops, one session at a time, no code shared with the package.
+A session is a dict,
+
+    prompt, session, value     its group, its number in it, R
+    spoke                      {role: whether one of its turns was cut}, of the roles that said something
+    replays                    [(how, role, value, shared, turns that were decoded)]
+    ballots                    {role: label or None}, where the outcome is a plurality whose right label is "C"
+
+A memory is a plain dict of numbers; nothing is changed in place. Settings are a dict, see `reference_step`.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
-Row = tuple[Any, int, str, float]
+_spec = importlib.util.spec_from_file_location("reference_voting", Path(__file__).with_name("reference_voting.py"))
+voting = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(voting)
+
 Key = tuple[Any, int, str]
+TRUTH = "C"
 
 
 def mean(values: list[float]) -> float:
@@ -28,14 +41,14 @@ def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-max(-20.0, min(20.0, x))))
 
 
-def zscore_by_group(values: dict[Key, float], by_std: bool = True) -> dict[Key, float]:
-    """Per (prompt, role): minus the mean, over Bessel's standard deviation + 1e-6. A row alone: 0."""
+def zscore_by_group(values: dict[tuple, float], by_std: bool = True) -> dict[tuple, float]:
+    """Per (first, last) entry of the key, that is prompt and role: minus the mean, over Bessel's standard deviation + 1e-6. Alone: 0."""
     groups: dict[tuple, list[float]] = {}
-    for (group, _, role), value in values.items():
-        groups.setdefault((group, role), []).append(value)
+    for key, value in values.items():
+        groups.setdefault((key[0], key[-1]), []).append(value)
     result = {}
     for key, value in values.items():
-        peers = groups[key[0], key[2]]
+        peers = groups[key[0], key[-1]]
         if len(peers) == 1:
             result[key] = 0.0
             continue
@@ -43,6 +56,9 @@ def zscore_by_group(values: dict[Key, float], by_std: bool = True) -> dict[Key, 
         std = math.sqrt(sum((peer - center) ** 2 for peer in peers) / (len(peers) - 1))
         result[key] = (value - center) / (std + 1e-6) if by_std else value - center
     return result
+
+
+# -------------------------------------------------------------------------------------------------------------- history
 
 
 def averaged(memory: dict, name: str, value: float, decay: float) -> float:
@@ -57,47 +73,152 @@ def read(memory: dict, name: str) -> float:
     return raw / weight
 
 
-def history_normalized(
-    values: dict[Key, float], stream: str, old: dict, new: dict, decay: float, floor: float
-) -> dict[Key, float]:
-    """With the old mean and deviation (the first batch: its own); then the new memory learns the batch."""
-    if not values:
-        return {}
-    batch = list(values.values())
+def old_moments(batch: list[float], stream: str, old: dict) -> tuple[float, float]:
+    """Mean and variance that a batch is normalized with: the old ones, for the first batch its own."""
     if f"{stream}/mean" in old:
-        center, variance = read(old, f"{stream}/mean"), read(old, f"{stream}/second")
-    else:
-        center, variance = mean(batch), population_variance(batch)
-    center_after = averaged(new, f"{stream}/mean", mean(batch), decay)
-    averaged(new, f"{stream}/second", population_variance(batch, about=center_after), decay)
-    return {key: (value - center) / max(math.sqrt(variance), floor) for key, value in values.items()}
+        return read(old, f"{stream}/mean"), read(old, f"{stream}/second")
+    return mean(batch), population_variance(batch)
 
 
-def solo_means(rows: list[Row]) -> dict[Any, float]:
-    groups: dict[Any, list[float]] = {}
-    for group, _, role, reward in rows:
-        if role == "solo":
-            groups.setdefault(group, []).append(reward)
-    return {group: mean(rewards) for group, rewards in groups.items()}
+def learn(batch: list[float], stream: str, new: dict, decay: float) -> None:
+    center = averaged(new, f"{stream}/mean", mean(batch), decay)
+    averaged(new, f"{stream}/second", population_variance(batch, about=center), decay)
 
 
-def joint_means(rows: list[Row]) -> dict[Any, float]:
-    groups: dict[Any, list[float]] = {}
-    for group, _, role, reward in rows:
-        if role == "reason":
-            groups.setdefault(group, []).append(reward)
-    return {group: mean(rewards) for group, rewards in groups.items()}
+def history_normalized(
+    streams: dict[str, dict[tuple, float]], policy_of: dict[str, str], old: dict, new: dict, decay: float, floor: float
+) -> dict[tuple, float]:
+    """Own means; one scale for the streams of one policy: the root of the mean of their variances."""
+    spoken = {name: values for name, values in streams.items() if values}
+    moments = {name: old_moments(list(values.values()), name, old) for name, values in spoken.items()}
+    result = {}
+    for name, values in spoken.items():
+        variances = [moments[other][1] for other in spoken if policy_of[other] == policy_of[name]]
+        scale = max(math.sqrt(mean(variances)), floor)
+        for key, value in values.items():
+            result[key] = (value - moments[name][0]) / scale
+        learn(list(values.values()), name, new, decay)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------------ baselines
+
+
+def by_prompt(records: list[dict]) -> dict[Any, list[dict]]:
+    groups: dict[Any, list[dict]] = {}
+    for record in records:
+        groups.setdefault(record["prompt"], []).append(record)
+    return groups
+
+
+def replay_values(record: dict, how: str, role: str) -> list[float]:
+    return [value for h, r, value, *_ in record["replays"] if (h, r) == (how, role)]
+
+
+def shared_removals(record: dict) -> list[tuple[str, float]]:
+    return [(role, value) for how, role, value, shared, _ in record["replays"] if how == "remove" and shared]
+
+
+def removal_baseline(records: list[dict], role: str) -> tuple[dict[tuple, float], list[tuple[float, float]]]:
+    """({session: b}, [(b, R)] that the coefficient is fitted to): by prompt if a removal of the role is shared, else by session."""
+    if any(role == r for record in records for r, _ in shared_removals(record)):
+        b, pairs = {}, []
+        for prompt, group in by_prompt(records).items():
+            found = [value for record in group for r, value in shared_removals(record) if r == role]
+            if found:
+                pairs.append((mean(found), mean([record["value"] for record in group])))
+                for record in group:
+                    b[prompt, record["session"]] = mean(found)
+        return b, pairs
+    b, pairs = {}, []
+    for record in records:
+        if found := replay_values(record, "remove", role):
+            b[record["prompt"], record["session"]] = mean(found)
+            pairs.append((mean(found), record["value"]))
+    return b, pairs
+
+
+def minus_removal(
+    records: list[dict],
+    roles: list[str],
+    removed: str,
+    fixed: float | None,
+    centred: bool,
+    old: dict,
+    new: dict,
+    decay: float,
+) -> dict[Key, float]:
+    """R - beta b of these roles; with ``centred`` R - beta (b - mu_b), what the history normalizes. A session without b: b = mu_b."""
+    b, pairs = removal_baseline(records, removed)
+    if not b:
+        raise ValueError("this step has none")
+    name = f"cv/{removed}"
+    beta = fixed
+    if fixed is None:
+        beta = 0.0
+        if f"{name}/cov" in old:
+            beta = max(0.0, min(1.0, read(old, f"{name}/cov") / max(read(old, f"{name}/var"), 1e-4)))
+    mu_b = read(old, f"{name}/b") if f"{name}/b" in old else mean([x for x, _ in pairs])
+    result = {}
+    for record in records:
+        base = b.get((record["prompt"], record["session"]), mu_b)
+        for role in roles:
+            if role in record["spoke"]:
+                credit = record["value"] - beta * (base - (mu_b if centred else 0.0))
+                result[record["prompt"], record["session"], role] = credit
+    xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
+    averaged(new, f"{name}/b", mean(xs), decay)
+    averaged(new, f"{name}/var", population_variance(xs), decay)
+    averaged(new, f"{name}/cov", mean([(x - mean(xs)) * (y - mean(ys)) for x, y in pairs]), decay)
+    return result
+
+
+def resampling(records: list[dict], roles: list[str]) -> dict[Key, float]:
+    result = {}
+    for role in roles:
+        decoded = any(replay_values(record, "resample", role) for record in records)
+        for group in by_prompt(records).values():
+            for record in group:
+                if role not in record["spoke"]:
+                    continue
+                if decoded:
+                    others = replay_values(record, "resample", role)
+                else:
+                    others = [other["value"] for other in group if other is not record]
+                key = (record["prompt"], record["session"], role)
+                result[key] = record["value"] - mean(others) if others else 0.0
+    return result
+
+
+def from_ballots(records: list[dict], rule: str, tie: str) -> dict[Key, float]:
+    result = {}
+    for prompt, group in by_prompt(records).items():
+        group = sorted(group, key=lambda record: record["session"])
+        votes = [list(record["ballots"].values()) for record in group]
+        if rule in ("marginal", "resampled"):
+            table = getattr(voting, rule)(votes, TRUTH, tie)
+        elif rule == "shapley":
+            table = [voting.shapley(vote, TRUTH, tie) for vote in votes]
+        else:
+            table = [voting.own_correctness(vote, TRUTH) for vote in votes]
+        for record, row in zip(group, table, strict=True):
+            for role, credit in zip(record["ballots"], row, strict=True):
+                result[prompt, record["session"], role] = float(credit)
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------ published rules
 
 
-def paper_v1(rows: list[Row], old: dict, new: dict) -> dict[Key, float]:
+def paper_v1(records: list[dict], first: str, old: dict, new: dict) -> dict[Key, float]:
+    """Alpha, eta, decay and epsilon are the authors', whatever the settings say."""
     alpha = eta = 1.0
     beta, eps = 0.99, 1e-6
-    joint = {(g, s): r for g, s, role, r in rows if role == "reason"}
-    solo = {(g, s): r for g, s, role, r in rows if role == "solo"}
-    delta = {pair: joint[pair] - solo[pair] for pair in joint}  # KeyError: a session without its solo answer
+    joint = {(r["prompt"], r["session"]): r["value"] for r in records}
+    solo = {}
+    for record in records:
+        (solo[record["prompt"], record["session"]],) = [v for _, v in shared_removals(record)] or _none("pairs")
+    delta = {pair: joint[pair] - solo[pair] for pair in joint}
     streams = {"delta": delta, "joint": joint, "solo": solo}
 
     def moments(name: str) -> tuple[float, float]:
@@ -108,109 +229,142 @@ def paper_v1(rows: list[Row], old: dict, new: dict) -> dict[Key, float]:
         mu, sigma = moments(name)
         return (value - mu) / (sigma + eps)
 
-    first = "paper/delta" not in old
     rewards: dict[Key, float] = {}
-    for pair, r_joint in joint.items():
-        if first:
-            rewards[(*pair, "think")] = delta[pair]
-            rewards[(*pair, "reason")] = r_joint
-            continue
-        mu, sigma = moments("delta")
-        g = sigmoid(eta * mu / (sigma + eps))
-        rewards[(*pair, "think")] = math.tanh(alpha * z("delta", delta[pair]))
-        rewards[(*pair, "reason")] = g * z("joint", r_joint) + (1 - g) * z("solo", solo[pair])
+    for record in records:
+        pair = (record["prompt"], record["session"])
+        for role in record["spoke"]:
+            if any(record["spoke"].values()):
+                shaped = 0.0  # a turn was cut
+            elif "paper/delta" not in old:
+                shaped = delta[pair] if role == first else joint[pair]
+            elif role == first:
+                shaped = math.tanh(alpha * z("delta", delta[pair]))
+            else:
+                mu, sigma = moments("delta")
+                g = sigmoid(eta * mu / (sigma + eps))
+                shaped = g * z("joint", joint[pair]) + (1 - g) * z("solo", solo[pair])
+            rewards[(*pair, role)] = shaped
     for name, values in streams.items():
         batch = list(values.values())
-        if not batch:
-            continue
         mu, variance = mean(batch), population_variance(batch)
         if f"paper/{name}" in old:
             old_mu, old_variance = old[f"paper/{name}"]
             mu, variance = beta * old_mu + (1 - beta) * mu, beta * old_variance + (1 - beta) * variance
         new[f"paper/{name}"] = (mu, variance)
-    return zscore_by_group(rewards)
+    return rewards
 
 
-def event_v2(rows: list[Row]) -> dict[Key, float]:
-    """Rewards 0/1 become -1/+1. Without a solo answer there is no event, so no bonus."""
-    signed = [(g, s, role, 2 * r - 1) for g, s, role, r in rows]
-    b = solo_means(signed)
-    rewards = {}
-    for group, session, role, r in signed:
-        if role == "solo":
-            continue
-        base = b.get(group, 0.0)
-        bonus = (r > 0 and base < 0) - (r < 0 and base > 0)
-        rewards[(group, session, role)] = r + 0.2 * bonus if role == "think" else r
-    return zscore_by_group(rewards, by_std=False)
+def event_v2(records: list[dict], first: str) -> dict[Key, float]:
+    """Rewards 0/1 become -1/+1. A prompt without a removal has no event, so no bonus."""
+    rewards: dict[Key, float] = {}
+    if not any(shared_removals(record) for record in records):
+        _none("this step has none")
+    for prompt, group in by_prompt(records).items():
+        found = [2 * value - 1 for record in group for _, value in shared_removals(record)]
+        base = mean(found) if found else 0.0
+        for record in group:
+            r = 2 * record["value"] - 1
+            bonus = (r > 0 and base < 0) - (r < 0 and base > 0)
+            for role in record["spoke"]:
+                rewards[prompt, record["session"], role] = r + 0.2 * bonus if role == first else r
+    return rewards
 
 
-# ------------------------------------------------------------------------------------------------------------ our rules
+def _none(what: str) -> list:
+    raise ValueError(what)
 
 
-def coefficient_of(old: dict, fixed: float | None) -> float:
-    """The fitted coefficient of the old memory. Nothing seen, or a solo reward that never varied: 0."""
-    if fixed is not None:
-        return fixed
-    if "cv/cov" not in old or read(old, "cv/var") <= 0:
-        return 0.0
-    return max(0.0, min(1.0, read(old, "cv/cov") / read(old, "cv/var")))
+# ---------------------------------------------------------------------------------------------------------------- a step
 
 
-def reference_step(rows: list[Row], config: Any, memory: dict) -> tuple[dict[Key, float], dict]:
+def reference_step(
+    records: list[dict], settings: dict, memory: dict
+) -> tuple[dict[Key, float], dict[tuple, float], dict]:
     """One step of any rule.
 
     Args:
-        rows: the step's trajectories.
-        config: a CcpoConfig, read for its settings only.
+        records: the step's sessions.
+        settings: rule, normalize, coefficient, shaping, alpha, train_replays, eta, decay, floor, tie; roles: all of the team's;
+            policy_of: {role: policy}; first: the role whose removal is shared, or None; also_spoken: the roles that speak in that replay.
         memory: what the previous step returned; ``{}`` at the start.
 
     Returns:
-        the advantage of every row, and the new memory.
+        {(prompt, session, role): advantage} of the roles that spoke, {(prompt, session, number of the replay): advantage} of all
+        replays, and the new memory.
     """
-    credit, decay, floor = config.credit, config.history.decay, config.history.floor
-    how = credit.normalization
+    rule, how, roles = settings["rule"], settings["normalize"], settings["roles"]
+    decay, floor, first = settings["decay"], settings["floor"], settings["first"]
     old, new = memory, copy.deepcopy(memory)
-    advantages: dict[Key, float] = {(g, s, role): 0.0 for g, s, role, _ in rows}
-    if credit.rule == "paper_v1":
-        return {**advantages, **paper_v1(rows, old, new)}, new
-    if credit.rule == "event_v2":
-        return {**advantages, **event_v2(rows)}, new
+    if not records:
+        return {}, {}, new
 
-    b = solo_means(rows)
-    residual = {(g, s, role): r for g, s, role, r in rows if role != "solo" or credit.train_solo}
-    if credit.rule == "counterfactual":
-        beta = coefficient_of(old, credit.coefficient)
-        mu_b = read(old, "cv/b") if "cv/b" in old else mean(list(b.values())) if b else 0.0
-        center = 0.0 if how == "none" else mu_b  # the raw credit is R_joint - beta b
-        for key in residual:
-            if key[2] != "solo":
-                residual[key] -= beta * (b.get(key[0], mu_b) - center)  # a prompt without solo answers: b = mu_b
-        joint = joint_means(rows)
-        both = [group for group in b if group in joint]
-        if both:
-            averaged(new, "cv/b", mean([b[group] for group in both]), decay)
-            x, y = [b[group] for group in both], [joint[group] for group in both]
-            covariance = mean([(p - mean(x)) * (q - mean(y)) for p, q in zip(x, y, strict=True)])
-            averaged(new, "cv/cov", covariance, decay)
-            averaged(new, "cv/var", population_variance(x), decay)
+    # credit
+    centred = how == "history"
+    if rule in ("shared", "shared_history"):
+        credit = {(r["prompt"], r["session"], role): r["value"] for r in records for role in r["spoke"]}
+    elif rule == "counterfactual":
+        credit = minus_removal(records, roles, first, settings["coefficient"], centred, old, new, decay)
+    elif rule in ("removal", "leave_one_out"):
+        fixed = 1.0 if rule == "leave_one_out" else settings["coefficient"]
+        credit = {}
+        for role in roles:
+            if any(role in record["spoke"] for record in records):
+                credit |= minus_removal(records, [role], role, fixed, centred and rule == "removal", old, new, decay)
+    elif rule == "resampling":
+        credit = resampling(records, roles)
+    elif rule == "paper_v1":
+        credit = paper_v1(records, first, old, new)
+    elif rule == "event_v2":
+        credit = event_v2(records, first)
+    else:
+        credit = from_ballots(records, rule, settings["tie"])
 
-    result = dict(residual)
-    if "history" in how:
-        for role in ("think", "reason", "solo"):
-            values = {key: value for key, value in residual.items() if key[2] == role}
-            result.update(history_normalized(values, role, old, new, decay, floor))
-    if credit.shaping == "tanh":
-        result = {key: math.tanh(credit.alpha * value) if key[2] == "think" else value for key, value in result.items()}
-    if "group" in how:
-        result = zscore_by_group(result)
+    # the replays that are trained: turns decoded for the shared removal, credited with what the team got there
+    trained: dict[tuple, float] = {}
+    every = {(r["prompt"], r["session"], i): 0.0 for r in records for i in range(len(r["replays"]))}
+    if settings["train_replays"]:
+        for record in records:
+            for i, (kind, _, value, shared, decoded) in enumerate(record["replays"]):
+                if kind == "remove" and shared and decoded:
+                    trained[record["prompt"], record["session"], i] = value
 
-    if credit.train_solo:
-        delta = {(g, s, role): r - b[g] for g, s, role, r in rows if role == "reason" and g in b}
+    # advantage
+    if how == "history":
+        streams = {role: {key: value for key, value in credit.items() if key[2] == role} for role in roles}
+        policies = dict(settings["policy_of"])
+        if settings["train_replays"]:
+            streams["replays"] = trained
+            policies["replays"] = policies[settings["also_spoken"][0]]
+        found = history_normalized(streams, policies, old, new, decay, floor)
+        advantages = {key: found[key] for key in credit}
+        trained = {key: found[key] for key in trained}
+    else:
+        advantages = dict(credit)
+    if settings["shaping"] == "tanh":
+        advantages = {
+            key: math.tanh(settings["alpha"] * value) if key[2] == first else value for key, value in advantages.items()
+        }
+    if how in ("group", "centred", "history+group"):
+        advantages = zscore_by_group(advantages, by_std=how != "centred")
+        of_prompt = zscore_by_group(
+            {(*key, "replay"): value for key, value in trained.items()}, by_std=how != "centred"
+        )
+        trained = {key[:-1]: value for key, value in of_prompt.items()}
+
+    # the gate
+    if settings["train_replays"]:
         g = 0.5
         if "delta/mean" in old:
-            g = sigmoid(credit.eta * read(old, "delta/mean") / max(math.sqrt(read(old, "delta/second")), floor))
-        history_normalized(delta, "delta", old, new, decay, floor)
-        weight = {"think": 1.0, "reason": g, "solo": 1 - g}
-        result = {key: value * weight[key[2]] for key, value in result.items()}
-    return {**advantages, **result}, new
+            g = sigmoid(settings["eta"] * read(old, "delta/mean") / max(math.sqrt(read(old, "delta/second")), floor))
+        b, _ = removal_baseline(records, first)
+        delta = [r["value"] - b[r["prompt"], r["session"]] for r in records if (r["prompt"], r["session"]) in b]
+        if delta:
+            learn(delta, "delta", new, decay)
+        for key, value in advantages.items():
+            if key[2] in settings["also_spoken"]:
+                advantages[key] = g * value
+        for prompt, group in by_prompt(records).items():
+            mine = [key for key in trained if key[0] == prompt]
+            for key in mine:
+                trained[key] *= (1 - g) * len(group) / len(mine)
+    return advantages, {**every, **trained}, new
