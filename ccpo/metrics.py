@@ -6,19 +6,19 @@ such as ``dominance`` would be reduced with min. `reducible` says whether a name
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from ccpo.credit.history import HistoryState
-from ccpo.credit.shared import group_normalize
-from ccpo.credit.voting import leave_one_out, sessions_of
-from ccpo.plurality import vote_value, winners
-from ccpo.types import EMPTIED, REASON, SOLO, THINK, CreditTable, is_voter, voter_index
+from ccpo.credit.normalize import group_normalize_roles
+from ccpo.credit.removal import baseline_of
+from ccpo.plurality import counts_of_codes, values_of_codes, values_without
+from ccpo.types import ABSTAINED, INTERVENTIONS, NO_BALLOT, RIGHT, Sessions
 
 _RESERVED = ("max", "min", "sum", "total")
+FAMILIES = ("credit", "history", "plurality", "replays", "sessions")
+"""First words of metric names that are not about one role: no role may be called so."""
 
 
 def reducible(name: str) -> bool:
@@ -26,198 +26,192 @@ def reducible(name: str) -> bool:
     return not any(word in name.lower() for word in _RESERVED)
 
 
-def credit_metrics(
-    table: CreditTable,
-    credit_R: np.ndarray,
-    advantage_R: np.ndarray,
-    state: HistoryState,
-    roles: tuple[str, ...],
-    *,
-    beta: float | None = None,
-    gate: float | None = None,
+def step_metrics(
+    sessions: Sessions, credit_SV: np.ndarray, advantage_SV: np.ndarray, state: HistoryState
 ) -> dict[str, float]:
     """Scalars about one step's credit.
 
     Returns:
-        ``<role>/{reward,credit,advantage}_{mean,std}`` for each of ``roles``; ``history/...``: the state after the step.
+        ``<role>/{reward,credit,advantage}_{mean,std}`` over the sessions in which the role spoke (reward: the team's R);
+        ``<role>/{contribution,help_rate,hurt_rate}``: see `contribution`; ``credit/cosine_with_shared/<role>``: cosine of its advantages
+        with GRPO's on R, 1 for GRPO itself, ``.../all``: of all roles together; ``history/...``: the state after the step;
+        ``plurality/...``: see `plurality_metrics`; ``replays/...``: what the counterfactuals cost.
     """
     out: dict[str, float] = {}
-    for role in roles:
-        rows = table.rows_of(role)
+    spoke = sessions.spoke_SV
+    for code, role in enumerate(sessions.roles):
+        rows = np.flatnonzero(spoke[:, code])
         if not len(rows):
             continue
-        for name, values_R in (("reward", table.reward_R), ("credit", credit_R), ("advantage", advantage_R)):
-            values = np.asarray(values_R, dtype=float)[rows]
+        for name, values in (
+            ("reward", sessions.value_S[rows]),
+            ("credit", credit_SV[rows, code]),
+            ("advantage", advantage_SV[rows, code]),
+        ):
             out[f"{role}/{name}_mean"], out[f"{role}/{name}_std"] = float(values.mean()), float(values.std())
-    if beta is not None:
-        out["credit/baseline_coefficient"] = beta
-    if gate is not None:
-        out["credit/gate"] = gate
     out["history/steps"] = float(state.steps)
     for name, stream in state.streams.items():
         out[f"history/{name}/mean"], out[f"history/{name}/std"] = stream.mean, stream.std
     for name, (mean, variance) in state.paper.items():
         out[f"history/paper_{name}/mean"], out[f"history/paper_{name}/std"] = mean, variance**0.5
-    return out
-
-
-def dyad_metrics(table: CreditTable, advantage_R: np.ndarray) -> dict[str, float]:
-    """``contribution/{marginal,help_rate,hurt_rate,same_rate}`` (where the prompt has a solo answer) and
-    ``credit/cosine_with_shared/<role>``: cosine of the role's advantages with GRPO's on the team reward, 1 for GRPO itself.
-    """
-    out = contribution(table)
-    out["credit/prompts_without_solo_rate"] = 1 - len(table.group_means(SOLO)) / max(1, len(set(table.group_R)))
-    for role in (THINK, REASON):
-        if (value := _cosine_with_shared(table, advantage_R, [role])) is not None:
+    out |= contribution(sessions)
+    shared_SV = group_normalize_roles(
+        np.where(spoke, sessions.value_S[:, None], 0.0), sessions.prompt_S, spoke, by_std=True
+    )
+    for code, role in enumerate(sessions.roles):
+        if (value := cosine(advantage_SV[:, code], shared_SV[:, code])) is not None:
             out[f"credit/cosine_with_shared/{role}"] = value
+    if (value := cosine(advantage_SV.ravel(), shared_SV.ravel())) is not None:
+        out["credit/cosine_with_shared/all"] = value
+    if sessions.ballot_SV is not None:
+        out |= plurality_metrics(sessions, credit_SV)
+    out |= _replay_metrics(sessions)
     return out
 
 
-def _cosine_with_shared(table: CreditTable, advantage_R: np.ndarray, roles: Sequence[str]) -> float | None:
-    rows = np.flatnonzero(np.isin(np.asarray(table.role_R, dtype=str), roles))
-    keys = [(table.group_R[r], table.role_R[r]) for r in rows]
-    return cosine(advantage_R[rows], group_normalize(np.asarray(table.reward_R, dtype=float)[rows], keys))
+def contribution(sessions: Sessions) -> dict[str, float]:
+    """What each role changed, with b what the team gets without it and R the value of each session, R and b in [0, 1].
 
-
-def vote_metrics(table: CreditTable, credit_R: np.ndarray, advantage_R: np.ndarray, tie: str) -> dict[str, float]:
-    """What the votes of one step were like; means over sessions.
-
-    ``vote/team_accuracy``: value of the plurality; ``voter_accuracy``: share of right voters; ``oracle_accuracy``: any voter right;
-    ``agreement``: share of pairs of voters that cast the same ballot; ``entropy`` of the ballots cast, in nats; ``pivotal_rate``: share
-    of voters without whom the value would differ; ``tie_rate``; ``abstention_rate``; ``outvoted_rate``: somebody was right and the
-    value is 0; ``credit_right``, ``credit_wrong``: mean credit of right and of wrong ballots (absent without any);
-    ``<role>/accuracy``: share of right ballots of one voter; ``credit/cosine_with_shared/voters``: see `dyad_metrics`.
+    ``<role>/contribution`` = mean(R - b); ``help_rate`` = mean(R (1 - b)): right where the team without the role would be wrong;
+    ``hurt_rate`` = mean((1 - R) b). Over sessions with a removal of that role in the step (of its own, or shared by the prompt);
+    absent without any. Source: removal principle of the paper; the rates with an independent replay are our construction.
     """
-    stats: dict[str, list[float]] = defaultdict(list)
-    credit: dict[bool, list[float]] = {True: [], False: []}
-    right: dict[str, list[bool]] = defaultdict(list)
-    for rows_SV, sessions, truth in sessions_of(table):
-        for rows, ballots in zip(rows_SV, sessions, strict=True):
-            for name, value in _session_stats(ballots, truth, tie).items():
-                stats[name].append(value)
-            for row, ballot in zip(rows, ballots, strict=True):
-                right[table.role_R[row]].append(ballot is not None and ballot == truth)
-                if ballot is not None:
-                    credit[ballot == truth].append(float(credit_R[row]))
-    out = {f"vote/{name}": float(np.mean(values)) for name, values in stats.items()}
-    out |= {f"{role}/accuracy": float(np.mean(values)) for role, values in right.items()}
-    for was_right, name in ((True, "credit_right"), (False, "credit_wrong")):
-        if credit[was_right]:
-            out[f"vote/{name}"] = float(np.mean(credit[was_right]))
-    voters = sorted(set(table.role_R))
-    if (value := _cosine_with_shared(table, advantage_R, voters)) is not None:
-        out["credit/cosine_with_shared/voters"] = value
+    out: dict[str, float] = {}
+    for code, role in enumerate(sessions.roles):
+        base = baseline_of(sessions, code)
+        if base is None or not base.has_S.any():
+            continue
+        reward, b = sessions.value_S[base.has_S], base.b_S[base.has_S]
+        out[f"{role}/contribution"] = float((reward - b).mean())
+        out[f"{role}/help_rate"] = float((reward * (1 - b)).mean())
+        out[f"{role}/hurt_rate"] = float(((1 - reward) * b).mean())
     return out
 
 
-def _session_stats(ballots: list, truth: object, tie: str) -> dict[str, float]:
-    voters = len(ballots)
-    counts = Counter(ballot for ballot in ballots if ballot is not None)
-    cast = sum(counts.values())
-    value, right = vote_value(ballots, truth, tie), counts[truth]
-    shares = np.array(list(counts.values()), dtype=float) / max(1, cast)
-    return {
-        "team_accuracy": value,
-        "voter_accuracy": right / voters,
-        "oracle_accuracy": float(right > 0),
-        "agreement": sum(c * (c - 1) for c in counts.values()) / (voters * (voters - 1)),
-        "entropy": float(-(shares * np.log(shares)).sum()) if cast else 0.0,
-        "pivotal_rate": float(np.mean([credit != 0 for credit in leave_one_out(ballots, truth, tie)])),
-        "tie_rate": float(len(winners(ballots)) > 1),
-        "abstention_rate": 1 - cast / voters,
-        "outvoted_rate": float(right > 0 and value == 0),
+def _replay_metrics(sessions: Sessions) -> dict[str, float]:
+    """``replays/decodes_per_session``; ``replays/truncation_rate`` of replays that decoded something; ``replays/prompts_without_rate``: share
+    of prompts without a shared replay, where some prompt has one."""
+    if not len(sessions):
+        return {}
+    out = {"replays/decodes_per_session": float(sessions.decoded_P.sum() / len(sessions))}
+    decoded = sessions.decoded_P > 0
+    if decoded.any():
+        out["replays/truncation_rate"] = float(sessions.truncated_P[decoded].mean())
+    shared = sessions.session_P[sessions.shared_P & decoded]
+    if len(shared):
+        out["replays/prompts_without_rate"] = 1 - len(np.unique(sessions.prompt_S[shared])) / len(sessions.prompts)
+    return out
+
+
+def plurality_metrics(sessions: Sessions, credit_SV: np.ndarray | None = None) -> dict[str, float]:
+    """What the votes were like; means over sessions.
+
+    ``plurality/ballot_accuracy``: share of right ballots; ``oracle_accuracy``: any of them right; ``agreement``: share of pairs of
+    voters that cast the same ballot; ``entropy`` of the ballots cast, in nats; ``pivotal_rate``: share of ballots without which the
+    value would differ; ``tie_rate``; ``abstention_rate``; ``outvoted_rate``: somebody was right and the value is 0; with ``credit_SV``
+    ``credit_right``, ``credit_wrong``: mean credit of right and of wrong ballots (absent without any). ``<role>/accuracy``: share of
+    right ballots of one role; ``<role>/abstention_rate``.
+    """
+    ballot_SV, tie = sessions.ballot_SV, sessions.tie
+    voters = np.flatnonzero((ballot_SV != NO_BALLOT).any(axis=0))
+    ballot_SV = ballot_SV[:, voters]
+    if not ballot_SV.size:
+        return {}
+    has_SV, cast_SV, right_SV = ballot_SV != NO_BALLOT, ballot_SV >= RIGHT, ballot_SV == RIGHT
+    labels = int(ballot_SV.max()) + 1
+    value_S = values_of_codes(ballot_SV, labels, RIGHT, tie)
+    pivotal_SV = has_SV & (values_without(ballot_SV, tie) != value_S[:, None])
+    counts_KS = counts_of_codes(ballot_SV, labels).astype(float)
+    cast_S, has_S = cast_SV.sum(axis=1), has_SV.sum(axis=1)
+    shares_KS = counts_KS / np.maximum(cast_S, 1)
+    logs_KS = np.log(np.where(shares_KS > 0, shares_KS, 1.0))
+    top_S = counts_KS.max(axis=0)
+    any_right_S = right_SV.any(axis=1)
+    out = {
+        "ballot_accuracy": (right_SV.sum(axis=1) / has_S).mean(),
+        "oracle_accuracy": any_right_S.mean(),
+        "agreement": ((counts_KS * (counts_KS - 1)).sum(axis=0) / np.maximum(has_S * (has_S - 1), 1)).mean(),
+        "entropy": -(shares_KS * logs_KS).sum(axis=0).mean(),
+        "pivotal_rate": (pivotal_SV.sum(axis=1) / has_S).mean(),
+        "tie_rate": (((counts_KS == top_S).sum(axis=0) > 1) & (top_S > 0)).mean(),
+        "abstention_rate": (1 - cast_S / has_S).mean(),
+        "outvoted_rate": (any_right_S & (value_S == 0)).mean(),
     }
+    out = {f"plurality/{name}": float(value) for name, value in out.items()}
+    if credit_SV is not None:
+        for name, mask in (("credit_right", right_SV), ("credit_wrong", cast_SV & ~right_SV)):
+            if mask.any():
+                out[f"plurality/{name}"] = float(credit_SV[:, voters][mask].mean())
+    for column, code in enumerate(voters):
+        own = ballot_SV[has_SV[:, column], column]
+        out[f"{sessions.roles[code]}/accuracy"] = float((own == RIGHT).mean())
+        out[f"{sessions.roles[code]}/abstention_rate"] = float((own == ABSTAINED).mean())
+    return out
 
 
-def validation_scores(facts: Sequence[Mapping[str, Any]], tie: str) -> dict[str, float]:
-    """Accuracies of one data source's validation rows; ``team_accuracy`` is the one to follow.
+def validation_scores(sessions: Sessions, names: Mapping[tuple[str, str], str]) -> dict[str, float]:
+    """Scores of one data source's validation sessions; ``team_accuracy`` is the one to follow.
 
     Args:
-        facts: one mapping per row, see `trajectory.RoleOutput`, with ``session``: a hashable key.
-        tie: the vote's tie rule.
+        sessions: with their replays.
+        names: (how, role) -> what that replay is called, of the replays that are worth a number of their own.
 
     Returns:
-        Dyad: ``team_accuracy``, ``solo_accuracy``, ``emptied_accuracy``, ``marginal_contribution`` (team - solo).
-        Vote: ``team_accuracy``, ``voter_accuracy``, ``oracle_accuracy``, ``voter_<i>_accuracy``. Both: ``sessions``.
+        ``team_accuracy``: mean R; ``<name>_accuracy``: mean value of each named replay; ``<role>/{contribution,help_rate,hurt_rate}``;
+        for a plurality ``ballot_accuracy``, ``oracle_accuracy``, ``<role>/accuracy``, ``<role>/abstention_rate``; ``sessions``.
     """
-    facts = [fact for fact in facts if fact["final"]]
-    if any(is_voter(str(fact["role"])) for fact in facts):
-        return _vote_scores(facts, tie)
-    names = {REASON: "team_accuracy", SOLO: "solo_accuracy", EMPTIED: "emptied_accuracy"}
-    rewards = {role: [float(fact["reward"]) for fact in facts if fact["role"] == role] for role in names}
-    out = {names[role]: float(np.mean(values)) for role, values in rewards.items() if values}
-    if rewards[REASON] and rewards[SOLO]:
-        out["marginal_contribution"] = out["team_accuracy"] - out["solo_accuracy"]
-    return out | {"sessions": float(len(rewards[REASON]))}
+    out = {"sessions": float(len(sessions))}
+    if not len(sessions):
+        return out
+    out["team_accuracy"] = float(sessions.value_S.mean())
+    for (how, role), name in names.items():
+        rows = np.flatnonzero(
+            (sessions.how_P == INTERVENTIONS.index(how)) & (sessions.of_P == sessions.roles.index(role))
+        )
+        if len(rows):
+            out[f"{name}_accuracy"] = float(sessions.value_P[rows].mean())
+    out |= contribution(sessions)
+    if sessions.ballot_SV is not None:
+        found = plurality_metrics(sessions)
+        kept = ("plurality/ballot_accuracy", "plurality/oracle_accuracy")
+        out |= {
+            name.removeprefix("plurality/"): value
+            for name, value in found.items()
+            if name in kept or not name.startswith("plurality/")
+        }
+    return out
 
 
-def _vote_scores(facts: Sequence[Mapping[str, Any]], tie: str) -> dict[str, float]:
-    sessions: dict[Any, list] = defaultdict(list)
-    right: dict[str, list[bool]] = defaultdict(list)
-    for fact in sorted(facts, key=lambda fact: voter_index(fact["role"])):
-        sessions[fact["session"]].append(fact)
-        right[fact["role"]].append(fact["ballot"] is not None and fact["ballot"] == fact["truth"])
-    stats = [_session_stats([f["ballot"] for f in session], session[0]["truth"], tie) for session in sessions.values()]
-    out = {
-        name: float(np.mean([s[name] for s in stats]))
-        for name in ("team_accuracy", "voter_accuracy", "oracle_accuracy")
-    }
-    out |= {f"{role}_accuracy": float(np.mean(values)) for role, values in right.items()}
-    return out | {"sessions": float(len(stats))}
+def session_rates(sessions: Sessions, expected_sessions: int) -> dict[str, float]:
+    """Health of one step's sessions.
 
+    Args:
+        sessions: those that came.
+        expected_sessions: prompts x n.
 
-def contribution(table: CreditTable) -> dict[str, float]:
-    """What Think changed, with b the prompt's mean solo reward and R the team reward of each session.
-
-    marginal = mean(R - b); help = mean(R (1 - b)): right where an independent solo answer would be wrong; hurt = mean((1 - R) b);
-    same = 1 - help - hurt. Empty where no prompt has a solo answer. Source: removal principle of the paper; the rates with an
-    independent solo answer are our construction.
+    Returns:
+        ``<role>/truncation_rate``, ``<role>/cut_rate`` (what it heard was cut to fit), ``<role>/parse_failure_rate`` of turns that are asked
+        for an answer, ``<role>/leak_rate`` of those that are not; ``<role>/turns_per_session``; ``sessions/dropped_rate``.
     """
-    solo = table.group_means(SOLO)
-    rows = [r for r in table.rows_of(REASON) if table.group_R[r] in solo]
-    if not rows:
-        return {}
-    reward = np.asarray(table.reward_R, dtype=float)[rows]
-    b = np.array([solo[table.group_R[r]] for r in rows])
-    helped, hurt = float((reward * (1 - b)).mean()), float(((1 - reward) * b).mean())
-    return {
-        "contribution/marginal": float((reward - b).mean()),
-        "contribution/help_rate": helped,
-        "contribution/hurt_rate": hurt,
-        "contribution/same_rate": 1 - helped - hurt,
-    }
+    out: dict[str, float] = {}
+    for code, role in enumerate(sessions.roles):
+        rows = np.flatnonzero(sessions.role_T == code)
+        if not len(rows):
+            continue
+        out[f"{role}/truncation_rate"] = float(sessions.truncated_T[rows].mean())
+        out[f"{role}/cut_rate"] = float(sessions.cut_T[rows].mean())
+        out[f"{role}/turns_per_session"] = len(rows) / len(sessions)
+        asked = rows[sessions.parsed_T[rows] >= 0]
+        if len(asked):
+            out[f"{role}/parse_failure_rate"] = float(1 - sessions.parsed_T[asked].mean())
+        if len(asked) < len(rows):
+            told = rows[sessions.parsed_T[rows] < 0]
+            out[f"{role}/leak_rate"] = float(sessions.leaked_T[told].mean())
+    out["sessions/dropped_rate"] = 1 - len(sessions) / expected_sessions if expected_sessions else 0.0
+    return out
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
     """Cosine of two vectors; None when one of them is zero."""
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.dot(a, b)) / norm if norm > 0 else None
-
-
-def session_rates(facts: list[Mapping[str, object]], expected_sessions: int) -> dict[str, float]:
-    """Health of one step's sessions.
-
-    Args:
-        facts: one mapping per row with ``role``, ``session`` (hashable key) and the flags ``parsed``, ``truncated``,
-            ``leaked``, ``cut`` (a flag that does not apply to the role is False).
-        expected_sessions: prompts x n.
-
-    Returns:
-        ``think/{leak_rate,cut_rate}``, ``<role>/truncation_rate``, ``<role>/parse_failure_rate`` for answering roles, and
-        ``sessions/dropped_rate``.
-    """
-    out: dict[str, float] = {}
-    for role in sorted({str(fact["role"]) for fact in facts}):
-        rows = [fact for fact in facts if fact["role"] == role]
-        flags = ("truncated", "leaked", "cut") if role == THINK else ("truncated", "parsed", "cut")
-        rate = {flag: float(np.mean([bool(fact[flag]) for fact in rows])) for flag in flags}
-        out[f"{role}/truncation_rate"] = rate["truncated"]
-        if role == THINK or is_voter(role):
-            out[f"{role}/cut_rate"] = rate["cut"]
-        if role == THINK:
-            out[f"{role}/leak_rate"] = rate["leaked"]
-        else:
-            out[f"{role}/parse_failure_rate"] = 1 - rate["parsed"]
-    seen = len({fact["session"] for fact in facts})
-    out["sessions/dropped_rate"] = 1 - seen / expected_sessions if expected_sessions else 0.0
-    return out

@@ -105,6 +105,17 @@ def values_of_codes(codes_TV: np.ndarray, labels: int, truth: int | None, tie: s
     return ((codes_TV[np.arange(len(codes_TV)), first_T] == truth) & (top_T > 0)).astype(float)
 
 
+def values_without(codes_TV: np.ndarray, tie: str) -> np.ndarray:
+    """(T, V) values of the votes taken again without each voter; the truth is code 0, negative codes are no ballots."""
+    labels = int(codes_TV.max(initial=0)) + 1
+    out_TV = np.empty(codes_TV.shape)
+    for voter in range(codes_TV.shape[1]):
+        without_TV = codes_TV.copy()
+        without_TV[:, voter] = -1
+        out_TV[:, voter] = values_of_codes(without_TV, labels, 0, tie)
+    return out_TV
+
+
 def counts_of_codes(codes_TV: np.ndarray, labels: int) -> np.ndarray:
     """(labels, T) ballots of each label."""
     return (codes_TV == np.arange(max(1, labels))[:, None, None]).sum(axis=2, dtype=np.int16)

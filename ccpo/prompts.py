@@ -1,104 +1,120 @@
-"""Prompt templates: one named set per topology, every role's messages in one place.
+"""Prompt templates: what each role is told, by the fields that it hears.
 
-A template is a tuple of (chat role, text with named fields). ``math`` and ``choice`` are for instruction-tuned models,
-``toy`` is what the embedded model of ``data_preprocess.toy`` was taught. Field ``question`` is the last user message of the
-dataset row, ``thought`` is Think's text, ``others`` what the other voters said in the round before. Texts: our construction (the paper prints none).
+A set of prompts maps roles to templates. A template is a chat, ``{system: text, user: text}`` or ``[{role: ..., content: ...}, ...]``, with
+named fields in braces. A role may have several: the one whose fields are exactly those that it hears is used, so that a role can be asked
+with and without what another says. A key with ``*`` is a pattern (``voter_*``); a name that is spelt out wins over it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from string import Formatter
+from typing import Any
 
 Messages = list[dict[str, str]]
 Template = tuple[tuple[str, str], ...]
+CHAT_ROLES = ("system", "user", "assistant")
+
+
+class PromptError(ValueError):
+    """Prompts that cannot be used; the text says what is wrong and what to set."""
 
 
 @dataclass(frozen=True)
-class DyadPrompts:
-    """Templates of the Think-Reason dyad. ``solo`` is Reason without a thought: the counterfactual."""
+class Prompts:
+    """One set of prompts. ``templates``: role or pattern -> templates by their fields."""
 
-    think: Template  # fields: question
-    reason: Template  # fields: question, thought
-    solo: Template  # fields: question
+    name: str
+    templates: Mapping[str, Mapping[frozenset[str], Template]]
 
+    @classmethod
+    def parse(cls, name: str, data: Any) -> Prompts:
+        """From plain data, as it stands in YAML. Raises PromptError."""
+        if not isinstance(data, Mapping) or not data:
+            raise PromptError(f"prompts {name!r} are {data!r}: they must map roles to templates")
+        found = {}
+        for role, listed in data.items():
+            where = f"prompts {name!r}, role {role}"
+            if isinstance(listed, Mapping) or not isinstance(listed, Sequence) or isinstance(listed, str):
+                listed = [listed]
+            elif listed and all(isinstance(part, Mapping) and set(part) == {"role", "content"} for part in listed):
+                listed = [listed]  # a single template, written as messages
+            templates = {}
+            for part in listed:
+                template = _template(part, where)
+                fields = fields_of(template, where)
+                if fields in templates:
+                    raise PromptError(
+                        f"{where}: two templates have the fields {', '.join(sorted(fields))}; which one is meant?"
+                    )
+                templates[fields] = template
+            found[str(role)] = templates
+        return cls(name, found)
 
-_BOXED = "Put your final answer within \\boxed{{}}."
-_LETTER = "Answer the multiple-choice question. End with the letter of your choice as \\boxed{{letter}}."
+    def of(self, role: str) -> Mapping[frozenset[str], Template]:
+        """The role's templates by their fields; empty if it has none."""
+        return matching(self.templates, role) or {}
 
-DYAD: dict[str, DyadPrompts] = {
-    "math": DyadPrompts(
-        think=(
-            (
-                "system",
-                "You help a colleague solve a problem. Work out the key ideas, the relevant facts and a short plan, and check "
-                "the risky steps. Do not state the final answer.",
-            ),
-            ("user", "{question}"),
-        ),
-        reason=(
-            ("system", f"Solve the problem step by step. {_BOXED}"),
-            (
-                "user",
-                "{question}\n\nNotes from a colleague, which may be incomplete or wrong:\n{thought}\n\n"
-                f"Use what is right in the notes. {_BOXED}",
-            ),
-        ),
-        solo=(("system", f"Solve the problem step by step. {_BOXED}"), ("user", "{question}\n\n" + _BOXED)),
-    ),
-    "choice": DyadPrompts(
-        think=(
-            (
-                "system",
-                "You help a colleague answer a multiple-choice question. Weigh every option briefly against the text. Do not "
-                "state which option is correct.",
-            ),
-            ("user", "{question}"),
-        ),
-        reason=(
-            ("system", _LETTER),
-            ("user", "{question}\n\nNotes from a colleague, which may be incomplete or wrong:\n{thought}"),
-        ),
-        solo=(
-            ("system", _LETTER),
-            ("user", "{question}"),
-        ),
-    ),
-    "toy": DyadPrompts(
-        think=(("system", "Think."), ("user", "{question}")),
-        reason=(("system", "Answer."), ("user", "{question}\nThought: {thought}")),
-        solo=(("system", "Answer."), ("user", "{question}")),
-    ),
-}
+    def messages(self, role: str, fields: Mapping[str, str]) -> Messages:
+        """The filled template. Raises PromptError where the role has none with exactly these fields."""
+        template = self.of(role).get(frozenset(fields))
+        if template is None:
+            raise PromptError(self.missing(role, frozenset(fields)))
+        return render(template, **fields)
+
+    def missing(self, role: str, fields: frozenset[str]) -> str:
+        have = "; ".join("{" + ", ".join(sorted(known)) + "}" for known in self.of(role)) or "none"
+        return (
+            f"prompts {self.name!r} have no template for {role} that hears {{{', '.join(sorted(fields))}}}: its templates have the fields "
+            f"{have}. Add one with exactly those"
+        )
 
 
-@dataclass(frozen=True)
-class VotePrompts:
-    """Templates of a voter. ``again`` is used from the second round on."""
+def matching(table: Mapping[str, Any], role: str) -> Any:
+    """The entry of a role: its own, else the first pattern that fits; None without one."""
+    if role in table:
+        return table[role]
+    return next((value for key, value in table.items() if "*" in key and fnmatchcase(role, key)), None)
 
-    vote: Template  # fields: question
-    again: Template  # fields: question, others
+
+def _template(data: Any, where: str) -> Template:
+    if isinstance(data, Mapping):
+        parts = list(data.items())
+    elif isinstance(data, Sequence) and not isinstance(data, str):
+        parts = [
+            (part["role"], part["content"])
+            if isinstance(part, Mapping) and set(part) == {"role", "content"}
+            else (None, None)
+            for part in data
+        ]
+    else:
+        parts = [(None, None)]
+    if not parts or not all(chat in CHAT_ROLES and isinstance(text, str) for chat, text in parts):
+        raise PromptError(
+            f"{where}: a template is {{system: text, user: text}} or a list of {{role, content}} with roles {', '.join(CHAT_ROLES)}, "
+            f"not {data!r}"
+        )
+    return tuple(parts)
 
 
-_OTHERS = "{question}\n\nThis is what the other members of your team answered:\n{others}\n\n"
-
-VOTE: dict[str, VotePrompts] = {
-    "math": VotePrompts(
-        vote=(("system", f"Solve the problem step by step. {_BOXED}"), ("user", "{question}\n\n" + _BOXED)),
-        again=(
-            ("system", f"Solve the problem step by step. {_BOXED}"),
-            ("user", _OTHERS + f"They may be wrong: check, then give your own answer. {_BOXED}"),
-        ),
-    ),
-    "choice": VotePrompts(
-        vote=(("system", _LETTER), ("user", "{question}")),
-        again=(("system", _LETTER), ("user", _OTHERS + "They may be wrong: check, then choose yourself.")),
-    ),
-    "toy": VotePrompts(
-        vote=(("system", "Vote."), ("user", "{question}")),
-        again=(("system", "Vote."), ("user", "{question}\nVotes: {others}")),
-    ),
-}
+def fields_of(template: Template, where: str = "template") -> frozenset[str]:
+    """Names of a template's fields. Raises PromptError for braces that are none."""
+    found = set()
+    for _, text in template:
+        try:
+            names = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+        except ValueError as error:
+            raise PromptError(
+                f"{where}: {error} in {text!r}; braces that are meant as text are doubled: {{{{ }}}}"
+            ) from None
+        if bad := [name for name in names if not name.isidentifier()]:
+            raise PromptError(
+                f"{where}: {{{bad[0]}}} is no field in {text!r}; braces that are meant as text are doubled: {{{{ }}}}"
+            )
+        found |= set(names)
+    return frozenset(found)
 
 
 def with_persona(messages: Messages, persona: str) -> Messages:

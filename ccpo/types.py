@@ -1,128 +1,304 @@
-"""The vocabulary of the pure code: what goes into a credit rule and what comes out.
+"""The vocabulary of the pure code: what a team's sessions were worth, as columns, and as records that are views of them.
 
-Suffixes of array names: ``_R`` rows (one per trajectory), ``_G`` groups (one per prompt), ``_S`` sessions.
+Suffixes of array names: ``_S`` sessions, ``_V`` roles of the team, ``_T`` turns, ``_P`` replays, ``_G`` prompts. An offset array has one
+entry more than there are sessions: what belongs to session s stands in ``[offset[s] : offset[s + 1]]``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
-THINK, REASON, SOLO, EMPTIED = "think", "reason", "solo", "emptied"
-"""Roles of the dyad. ``solo`` is Reason without a thought (the counterfactual); ``emptied`` is Reason with an empty thought
-(validation only: what the team does when Think falls silent)."""
-CREDITED = (THINK, REASON, SOLO)
-VOTER = "voter_"
-"""Roles of a vote are ``voter_0`` .. ``voter_{N-1}``."""
-
-
-def voter_role(index: int) -> str:
-    return f"{VOTER}{index}"
-
-
-def voter_index(role: str) -> int:
-    """Inverse of `voter_role`. Raises ValueError for any other role."""
-    head, _, number = role.rpartition("_")
-    if f"{head}_" != VOTER or not number.isdecimal():
-        raise ValueError(f"{role!r} is no voter: roles of a vote are {VOTER}0, {VOTER}1, ...")
-    return int(number)
-
-
-def is_voter(role: str) -> bool:
-    return role.startswith(VOTER) and role[len(VOTER) :].isdecimal()
+REMOVE, RESAMPLE, REPLACE, SHUFFLE = "remove", "resample", "replace", "shuffle"
+INTERVENTIONS = (REMOVE, RESAMPLE, REPLACE, SHUFFLE)
+"""What a replay of a session changes about one role (`ccpo.team.replay`)."""
+ABSTAINED, NO_BALLOT, RIGHT = -1, -2, 0
+"""Codes of ballots: nothing readable was said; this role casts none; the truth. Wrong labels are 1, 2, ... within a prompt."""
 
 
 @dataclass(frozen=True)
-class CreditTable:
-    """One step's trajectories, keyed, never positional: groups may be ragged and rows may come in any order.
+class TurnRecord:
+    """One turn of a session.
 
-    group_R:   (R,) hashable prompt key (verl: uid)
-    session_R: (R,) int, session of the group; a session holds at most one row per role
-    role_R:    (R,) str
-    reward_R:  (R,) float, the row's OWN outcome: team reward for think, reason and voters, its own for solo
-    ballot_R:  (R,) hashable answer label per voter row, None for an abstention; votes only
-    truth_R:   (R,) the prompt's correct label; votes only
-
-    Raises ValueError for unequal lengths, non-finite rewards, unknown roles, or two rows with one (group, session, role).
+    role:      who spoke.
+    truncated: cut by the token limit.
+    parsed:    whether the verifier found an answer in it; None: the turn was not asked for one.
+    leaked:    it states a final answer without being asked for one.
+    cut:       something that it read did not fit its prompt and lost its left end.
     """
 
-    group_R: np.ndarray
-    session_R: np.ndarray
-    role_R: np.ndarray
-    reward_R: np.ndarray
-    ballot_R: np.ndarray | None = None
-    truth_R: np.ndarray | None = None
+    role: str
+    truncated: bool = False
+    parsed: bool | None = None
+    leaked: bool = False
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class ReplayRecord:
+    """The same program run again with one role changed.
+
+    how:     one of INTERVENTIONS. role: whose turns were changed. value: what the team would have got.
+    shared:  it reused no turn of the session, so it is as good a counterfactual for every session of the prompt.
+    decoded: turns that were decoded for it. truncated: one of them was cut by the token limit.
+    """
+
+    how: str
+    role: str
+    value: float
+    shared: bool = False
+    decoded: int = 0
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """One joint run of the team.
+
+    prompt:  key of the prompt: its sessions are one group. session: number within the group.
+    value:   R, what the team's outcome is worth; 0 to 1 for a verifier's verdict.
+    turns:   in order; a role may speak several times, or not at all. replays: its counterfactuals.
+    ballots: role -> label of its ballot, None for an abstention, if the outcome is a plurality; ``truth``: label of right ballots.
+    """
+
+    prompt: Hashable
+    session: int
+    value: float
+    turns: tuple[TurnRecord, ...]
+    replays: tuple[ReplayRecord, ...] = ()
+    ballots: Mapping[str, Hashable | None] | None = None
+    truth: Hashable | None = None
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """One step's sessions, one array per field. Groups may be ragged, sessions may come in any order.
+
+    roles:      names; ``role_T``, ``of_P`` and the axis ``_V`` count in this order.
+    prompts:    keys; ``prompt_S`` counts in this order.
+    prompt_S, session_S: (S,) int, which prompt and which of its sessions. value_S: (S,) float, R.
+    turn_offset: (S + 1,) int. role_T: (T,) int. truncated_T, leaked_T, cut_T: (T,) bool. parsed_T: (T,) int: 1, 0, or -1 for None.
+    replay_offset: (S + 1,) int. how_P: (P,) int, index into INTERVENTIONS. of_P: (P,) int. value_P: (P,) float. shared_P: (P,) bool.
+    decoded_P: (P,) int. truncated_P: (P,) bool.
+    ballot_SV:  (S, V) int codes (RIGHT, 1.., ABSTAINED, NO_BALLOT), or None where no outcome is a plurality. tie: what a tie is worth.
+
+    Raises ValueError for a value that is not finite, two sessions with one (prompt, session), or offsets that do not fit.
+    """
+
+    roles: tuple[str, ...]
+    prompts: tuple[Hashable, ...]
+    prompt_S: np.ndarray
+    session_S: np.ndarray
+    value_S: np.ndarray
+    turn_offset: np.ndarray
+    role_T: np.ndarray
+    truncated_T: np.ndarray
+    parsed_T: np.ndarray
+    leaked_T: np.ndarray
+    cut_T: np.ndarray
+    replay_offset: np.ndarray
+    how_P: np.ndarray
+    of_P: np.ndarray
+    value_P: np.ndarray
+    shared_P: np.ndarray
+    decoded_P: np.ndarray
+    truncated_P: np.ndarray
+    ballot_SV: np.ndarray | None = None
+    tie: str = "expected"
 
     def __post_init__(self):
-        rows = len(self.group_R)
-        for name in ("session_R", "role_R", "reward_R", "ballot_R", "truth_R"):
-            column = getattr(self, name)
-            got = rows if column is None else len(column)
-            if got != rows:
+        for what, values in (("value", self.value_S), ("value of a replay", self.value_P)):
+            bad = np.flatnonzero(~np.isfinite(values))
+            if len(bad):
                 raise ValueError(
-                    f"CreditTable.{name} has {got} rows, group_R has {rows}: pass one value per trajectory"
+                    f"the {what} number {bad[0]} is not finite: a verdict must be a number, the step is not counted"
                 )
-        if not np.isfinite(np.asarray(self.reward_R, dtype=float)).all():
-            bad = int(np.flatnonzero(~np.isfinite(np.asarray(self.reward_R, dtype=float)))[0])
-            raise ValueError(f"reward of row {bad} is not finite: a verdict must be a number, the step is not counted")
-        if unknown := {role for role in set(self.role_R) - set(CREDITED) if not is_voter(role)}:
-            raise ValueError(
-                f"roles {sorted(unknown)} get no credit: pass rows of {', '.join(CREDITED)}, or of {VOTER}0, {VOTER}1, ... only"
-            )
-        keys = Counter(zip(self.group_R, self.session_R, self.role_R, strict=True))
-        if len(keys) != rows:
-            double = keys.most_common(1)[0][0]
-            raise ValueError(f"two rows with (group, session, role) = {double}: a session plays each role once")
-
-    @classmethod
-    def from_rows(cls, rows: list[tuple]) -> CreditTable:
-        """Build from (group, session, role, reward) tuples, or for votes (group, session, role, reward, ballot, truth)."""
-        columns = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
-        groups, sessions, roles, rewards, *votes = columns
-        return cls(
-            _objects(groups),
-            np.array(sessions, dtype=int),
-            np.array(roles, dtype=object),
-            np.array(rewards, dtype=float),
-            *map(_objects, votes),
-        )
+        for name, offset, rows in (("turn", self.turn_offset, self.role_T), ("replay", self.replay_offset, self.of_P)):
+            if len(offset) != len(self.value_S) + 1 or (len(offset) and offset[-1] != len(rows)):
+                raise ValueError(
+                    f"{name}_offset has {len(offset)} entries and ends at {offset[-1] if len(offset) else None}, "
+                    f"for {len(self.value_S)} sessions with {len(rows)} {name}s"
+                )
+        if len(self.value_S):
+            order = np.lexsort((self.session_S, self.prompt_S))
+            same = (np.diff(self.prompt_S[order]) == 0) & (np.diff(self.session_S[order]) == 0)
+            if same.any():
+                s = order[int(np.flatnonzero(same)[0])]
+                raise ValueError(
+                    f"two sessions with (prompt, session) = ({self.prompts[self.prompt_S[s]]!r}, {self.session_S[s]}): "
+                    "a session is one run of the team"
+                )
 
     def __len__(self) -> int:
-        return len(self.group_R)
+        return len(self.value_S)
 
-    def rows_of(self, role: str) -> np.ndarray:
-        """(K,) indices of the rows of one role."""
-        return np.flatnonzero(np.asarray(self.role_R) == role)
+    @classmethod
+    def from_records(
+        cls, records: Iterable[SessionRecord], roles: Sequence[str] = (), tie: str = "expected"
+    ) -> Sessions:
+        """Columns of these records. ``roles``: the team's; others found in the records follow in order of appearance."""
+        records = list(records)
+        code = {role: i for i, role in enumerate(roles)}
+        prompts: dict[Hashable, int] = {}
+        labels: dict[tuple[Hashable, Hashable], int] = {}
+        turns = [turn for record in records for turn in record.turns]
+        replays = [replay for record in records for replay in record.replays]
+        for named in (*turns, *replays):
+            code.setdefault(named.role, len(code))
+        for record in records:
+            prompts.setdefault(record.prompt, len(prompts))
+            for role in record.ballots or ():
+                code.setdefault(role, len(code))
+        ballot_SV = None
+        if any(record.ballots is not None for record in records):
+            ballot_SV = np.full((len(records), len(code)), NO_BALLOT, dtype=np.int32)
+            used: dict[Hashable, int] = {}
+            for s, record in enumerate(records):
+                for role, label in (record.ballots or {}).items():
+                    if label is None:
+                        number = ABSTAINED
+                    elif label == record.truth:
+                        number = RIGHT
+                    else:
+                        key = (record.prompt, label)
+                        if key not in labels:
+                            labels[key] = used[record.prompt] = used.get(record.prompt, 0) + 1
+                        number = labels[key]
+                    ballot_SV[s, code[role]] = number
+        return cls(
+            roles=tuple(code),
+            prompts=tuple(prompts),
+            prompt_S=np.array([prompts[r.prompt] for r in records], dtype=np.int64),
+            session_S=np.array([r.session for r in records], dtype=np.int64),
+            value_S=np.array([r.value for r in records], dtype=float),
+            turn_offset=_offsets(len(r.turns) for r in records),
+            role_T=np.array([code[t.role] for t in turns], dtype=np.int64),
+            truncated_T=np.array([t.truncated for t in turns], dtype=bool),
+            parsed_T=np.array([-1 if t.parsed is None else t.parsed for t in turns], dtype=np.int8),
+            leaked_T=np.array([t.leaked for t in turns], dtype=bool),
+            cut_T=np.array([t.cut for t in turns], dtype=bool),
+            replay_offset=_offsets(len(r.replays) for r in records),
+            how_P=np.array([INTERVENTIONS.index(p.how) for p in replays], dtype=np.int64),
+            of_P=np.array([code[p.role] for p in replays], dtype=np.int64),
+            value_P=np.array([p.value for p in replays], dtype=float),
+            shared_P=np.array([p.shared for p in replays], dtype=bool),
+            decoded_P=np.array([p.decoded for p in replays], dtype=np.int64),
+            truncated_P=np.array([p.truncated for p in replays], dtype=bool),
+            ballot_SV=ballot_SV,
+            tie=tie,
+        )
 
-    def group_means(self, role: str) -> dict[Any, float]:
-        """Mean reward of a role per group; groups without that role are absent."""
-        values: dict[Any, list[float]] = {}
-        for row in self.rows_of(role):
-            values.setdefault(self.group_R[row], []).append(float(self.reward_R[row]))
-        return {group: float(np.mean(v)) for group, v in values.items()}
+    @classmethod
+    def from_table(cls, rows: Iterable[tuple], roles: Sequence[str] = ()) -> Sessions:
+        """Columns of plain tuples ``(prompt, session, value, {role: value of the team without it})``: one turn a role, no model needed.
 
+        A role that is removed has spoken; roles that nobody removes are named by ``roles``.
+        """
+        rows = list(rows)
+        names = tuple(dict.fromkeys([*roles, *(role for *_, without in rows for role in without)]))
+        return cls.from_records(
+            (
+                SessionRecord(
+                    prompt,
+                    session,
+                    float(value),
+                    tuple(TurnRecord(role) for role in names),
+                    tuple(ReplayRecord(REMOVE, role, float(v)) for role, v in without.items()),
+                )
+                for prompt, session, value, without in rows
+            ),
+            names,
+        )
 
-def _objects(values: Any) -> np.ndarray:
-    """(K,) object array; numpy would make a matrix of tuples."""
-    out = np.empty(len(values), dtype=object)
-    out[:] = values
-    return out
+    def __getitem__(self, s: int) -> SessionRecord:
+        """Session s as a record. Ballots come as their codes: 0 is the truth."""
+        turns, replays = range(*self.turn_offset[s : s + 2]), range(*self.replay_offset[s : s + 2])
+        ballots = None
+        if self.ballot_SV is not None:
+            cast = zip(self.roles, self.ballot_SV[s].tolist(), strict=True)
+            ballots = {role: None if b == ABSTAINED else b for role, b in cast if b != NO_BALLOT}
+        return SessionRecord(
+            self.prompts[self.prompt_S[s]],
+            int(self.session_S[s]),
+            float(self.value_S[s]),
+            tuple(
+                TurnRecord(
+                    self.roles[self.role_T[t]],
+                    bool(self.truncated_T[t]),
+                    None if self.parsed_T[t] < 0 else bool(self.parsed_T[t]),
+                    bool(self.leaked_T[t]),
+                    bool(self.cut_T[t]),
+                )
+                for t in turns
+            ),
+            tuple(
+                ReplayRecord(
+                    INTERVENTIONS[self.how_P[p]],
+                    self.roles[self.of_P[p]],
+                    float(self.value_P[p]),
+                    bool(self.shared_P[p]),
+                    int(self.decoded_P[p]),
+                    bool(self.truncated_P[p]),
+                )
+                for p in replays
+            ),
+            ballots,
+            RIGHT if ballots is not None else None,
+        )
+
+    @cached_property
+    def session_T(self) -> np.ndarray:
+        """(T,) session of each turn."""
+        return np.repeat(np.arange(len(self)), np.diff(self.turn_offset))
+
+    @cached_property
+    def session_P(self) -> np.ndarray:
+        """(P,) session of each replay."""
+        return np.repeat(np.arange(len(self)), np.diff(self.replay_offset))
+
+    @cached_property
+    def spoke_SV(self) -> np.ndarray:
+        """(S, V) bool: the role said something in the session."""
+        out = np.zeros((len(self), len(self.roles)), dtype=bool)
+        out[self.session_T, self.role_T] = True
+        return out
+
+    def replays_of(self, how: str, role: int | None = None, shared: bool | None = None) -> np.ndarray:
+        """(K,) indices of replays of a kind, of one role (a code), shared or not."""
+        found = self.how_P == INTERVENTIONS.index(how)
+        if role is not None:
+            found &= self.of_P == role
+        if shared is not None:
+            found &= self.shared_P == shared
+        return np.flatnonzero(found)
+
+    def mean_by_prompt(self, prompt_K: np.ndarray, value_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """((G,) mean of the values per prompt, 0 where there is none; (G,) how many)."""
+        count_G = np.bincount(prompt_K, minlength=len(self.prompts))
+        total_G = np.bincount(prompt_K, weights=value_K, minlength=len(self.prompts))
+        return total_G / np.maximum(count_G, 1), count_G
 
 
 @dataclass(frozen=True)
-class CreditResult:
-    """What a rule says about every row of the table.
+class StepResult:
+    """What a step's credit says; ``state`` is the history after the step (the argument is unchanged).
 
-    credit_R:    (R,) contribution in reward units, before normalization
-    advantage_R: (R,) what the policy gradient multiplies every token of the row with; 0 for rows that are not trained
-    state:       the history after this step (the argument is unchanged)
-    metrics:     scalars about the step, without prefix
+    credit_SV:    (S, V) contribution in units of R, before normalization; 0 where the role said nothing
+    advantage_SV: (S, V) what the policy gradient multiplies every token of the role's turns in the session with
+    advantage_P:  (P,) the same for turns that were decoded for a replay; 0 unless they are trained
+    metrics:      scalars about the step, without prefix
     """
 
-    credit_R: np.ndarray
-    advantage_R: np.ndarray
-    state: Any
+    credit_SV: np.ndarray
+    advantage_SV: np.ndarray
+    advantage_P: np.ndarray
+    state: object
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+def _offsets(counts: Iterable[int]) -> np.ndarray:
+    return np.array([0, *accumulate(counts)], dtype=np.int64)

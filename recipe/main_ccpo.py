@@ -54,9 +54,12 @@ def main(config) -> None:
     from verl.utils.device import auto_set_device
 
     from ccpo.config import ConfigError
+    from ccpo.team.load import absolute
     from ccpo.verl_plugin.preflight import check
 
     auto_set_device(config)
+    if isinstance(config.ccpo.team, str):  # processes that Ray starts elsewhere look for a team's file, too
+        config.ccpo.team = absolute(config.ccpo.team)
     config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(HERE / "config" / "agent_loops.yaml")
     try:
         notes = check(config)

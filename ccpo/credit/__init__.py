@@ -1,1 +1,11 @@
-"""Credit rules: (CreditTable, config, HistoryState) -> CreditResult. `advantage.py` is the entry point."""
+"""Credit rules: what each role of a session contributed, from columns (`ccpo.types.Sessions`).
+
+rules.py       the registry: one row per rule, with its source, what it needs and whether it tells the roles apart
+shared.py      the team's value for every role
+removal.py     minus what the team gets without a role
+resampling.py  minus what the team gets when the role speaks again
+ballots.py     rules that read the ballots of a plurality
+published.py   the published rules, with their flaws
+normalize.py   credit -> advantage: by history, by group, centred
+history.py     the history
+"""

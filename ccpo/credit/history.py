@@ -8,13 +8,17 @@ Per stream, with decay d, batch x and corrected values m, s:
     normalized = (x - m_old) / max(sqrt(s_old), floor)
 
 Values are normalized with the OLD state, then the state is updated; the first batch, which has no history, is normalized with
-its own mean and standard deviation. Source: the paper's section on global-history-aware normalization; bias correction, moment
-about the EMA mean and the floor are our construction. `paper_v1` keeps the authors' form (`paper.py`).
+its own mean and standard deviation. "Global history" is thus an average over the last 1 / (1 - d) batches or so, ten by default.
+
+Streams of one policy share one scale, s = mean of their s: with a scale each, the update would be the sum over roles of
+grad_i / sqrt(s_i), which is the gradient of no objective. Their means stay their own (a mean is a baseline, a scale is not).
+Source: the paper's section on global-history-aware normalization; bias correction, moment about the EMA mean, the floor and the shared
+scale are our construction. `paper_v1` keeps the authors' form (`published.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -49,13 +53,13 @@ class HistoryState:
     """Everything the method remembers between steps. A value: functions take one and return another.
 
     streams: moments by name, for example ``think/credit``
-    joints:  EMA sums, with their weight, for the fitted baseline coefficient (`counterfactual.py`)
-    paper:   the authors' EMA streams (`paper.py`), name -> (mean, variance)
+    joints:  per baseline, EMA sums with their weight for its fitted coefficient (`removal.py`)
+    paper:   the authors' EMA streams (`published.py`), name -> (mean, variance)
     steps:   number of batches that were counted
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
-    joints: Mapping[str, float] = field(default_factory=dict)
+    joints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     paper: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     steps: int = 0
 
@@ -66,7 +70,7 @@ class HistoryState:
         """JSON-ready; floats survive exactly."""
         return {
             "streams": {name: asdict(stream) for name, stream in self.streams.items()},
-            "joints": dict(self.joints),
+            "joints": {name: dict(sums) for name, sums in self.joints.items()},
             "paper": {name: list(pair) for name, pair in self.paper.items()},
             "steps": self.steps,
         }
@@ -81,27 +85,31 @@ class HistoryState:
                 raise ValueError(f"not a history state: stream {name!r} has keys {sorted(stream)}")
         return cls(
             streams={name: Stream(**stream) for name, stream in data["streams"].items()},
-            joints=dict(data["joints"]),
+            joints={name: dict(sums) for name, sums in data["joints"].items()},
             paper={name: (pair[0], pair[1]) for name, pair in data["paper"].items()},
             steps=int(data["steps"]),
         )
 
 
 def normalize_by_history(
-    values: np.ndarray, state: HistoryState, stream: str = "credit", decay: float = 0.9, floor: float = 0.05
-) -> tuple[np.ndarray, HistoryState]:
-    """Normalize one batch by a stream's history; return it with the updated state.
+    values: Mapping[str, np.ndarray],
+    state: HistoryState,
+    scale_of: Mapping[str, Hashable] | None = None,
+    decay: float = 0.9,
+    floor: float = 0.05,
+) -> tuple[dict[str, np.ndarray], HistoryState]:
+    """Normalize one batch of every stream by its history; return it with the updated state.
 
     Args:
-        values: (K,) finite numbers, any K >= 0; an empty batch changes nothing.
+        values: stream -> (K,) finite numbers, any K >= 0; an empty batch changes nothing.
         state: history before this batch; not modified.
-        stream: name of the stream inside the state.
+        scale_of: stream -> name of its scale; streams with one name share it. None: every stream has its own.
         decay: EMA decay d in [0, 1); the memory is about 1 / (1 - d) batches.
         floor: smallest standard deviation to divide by, in units of the values. Keeps a stream of equal values
             (all right, all wrong) from blowing up rounding noise.
 
     Returns:
-        ((K,) normalized values, new state).
+        (stream -> (K,) normalized values, new state).
 
     Raises:
         ValueError: non-finite values (the state is then not touched), decay or floor out of range.
@@ -112,11 +120,23 @@ def normalize_by_history(
         raise ValueError(f"history decay is {decay}: set it in [0, 1); 1 would never learn")
     if floor <= 0:
         raise ValueError(f"history floor is {floor}: set it above 0, it is what a constant stream is divided by")
-    values = np.asarray(values, dtype=float)
-    if not np.isfinite(values).all():
-        raise ValueError(f"stream {stream!r} got non-finite values: this batch is not counted")
-    if values.size == 0:
-        return values, state
-    old = state.streams.get(stream, Stream())
-    mean, std = (old.mean, old.std) if old.weight else (values.mean(), values.std())
-    return (values - mean) / max(std, floor), state.with_stream(stream, old.updated(values, decay))
+    arrays = {name: np.asarray(batch, dtype=float) for name, batch in values.items()}
+    for name, batch in arrays.items():
+        if not np.isfinite(batch).all():
+            raise ValueError(f"stream {name!r} got non-finite values: this batch is not counted")
+    moments: dict[str, tuple[float, float]] = {}
+    variances: dict[Hashable, list[float]] = {}
+    for name, batch in arrays.items():
+        if not batch.size:
+            continue
+        old = state.streams.get(name, Stream())
+        moments[name] = (old.mean, old.std**2) if old.weight else (float(batch.mean()), float(batch.var()))
+        variances.setdefault((scale_of or {}).get(name, ("own", name)), []).append(moments[name][1])
+        state = state.with_stream(name, old.updated(batch, decay))
+    scale = {key: max(float(np.mean(found)) ** 0.5, floor) for key, found in variances.items()}
+    out = {}
+    for name, batch in arrays.items():
+        out[name] = batch
+        if batch.size:
+            out[name] = (batch - moments[name][0]) / scale[(scale_of or {}).get(name, ("own", name))]
+    return out, state

@@ -12,16 +12,18 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState
+from ccpo.credit.rules import replays_per_prompt
 from ccpo.run.folder import MARKER, TRACKER, step_folder, step_name, step_of
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2  # 1: before teams were programs
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -166,12 +168,22 @@ def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
     if what := damage(Path(folder)):
         raise ConfigError([f"{folder} is damaged: {what}; choose another one in trainer.resume_from_path"])
     state = json.loads(marker.read_text())
+    if state.get("format") != FORMAT:
+        raise ConfigError(
+            [
+                f"{folder} was saved by an earlier version of ccpo (format {state.get('format')}, this one writes {FORMAT}), whose history "
+                "means something else: it is not resumed. Its weights are whole; python -m verl.model_merger merge --backend fsdp --local_dir "
+                f"{Path(folder) / 'POLICY'} --target_dir OUT makes a model of them to start from; set another trainer.default_local_dir"
+            ]
+        )
     mine = fingerprint(config, n)
-    differing = sorted(key for key in mine if state["fingerprint"].get(key) != mine[key])
+    differing = sorted(
+        key for key in mine.keys() | state["fingerprint"].keys() if state["fingerprint"].get(key) != mine.get(key)
+    )
     if differing:
         raise ConfigError(
             [
-                f"{folder} was trained with {key}={state['fingerprint'].get(key)!r}, this job has {mine[key]!r}: its history does not "
+                f"{folder} was trained with {key}={state['fingerprint'].get(key)!r}, this job has {mine.get(key)!r}: its history does not "
                 "fit; set it back, or start anew with another trainer.default_local_dir"
                 for key in differing
             ]
@@ -180,13 +192,26 @@ def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
 
 
 def fingerprint(config: CcpoConfig, n: int) -> dict[str, object]:
-    """The settings that give the history its meaning."""
-    return {
-        "ccpo.topology": config.topology,
+    """The settings that give the history its meaning, as JSON gives them back."""
+    team, plan, credit = config.members, config.plan, config.credit
+    settings = asdict(team) if is_dataclass(team) else {}
+    found = {
+        "ccpo.team": type(team).__name__,
+        **{f"ccpo.team_kwargs.{name}": value for name, value in settings.items()},
+        "who hears whom": {_place(spot): sorted(map(_place, plan.hears[spot])) for spot in plan.turns},
         "ccpo.policies": {policy.name: list(policy.roles) for policy in config.policy_list()},
         "ccpo.schedule": [config.schedule.mode, config.schedule.every, config.schedule.first],
-        "ccpo.credit.rule": config.credit.rule,
-        "ccpo.credit.normalize": config.credit.normalization,
-        "ccpo.history.decay": config.history.decay,
-        "k_solo": config.solo_count(n),
+        "ccpo.credit.rule": credit.rule,
+        "ccpo.credit.normalize": config.normalization,
+        "ccpo.credit.coefficient": credit.coefficient,
+        "ccpo.credit.replays_per_prompt": replays_per_prompt(credit, n),
+        "ccpo.credit.resamples": credit.resamples,
+        "ccpo.credit.shaping": [credit.shaping, credit.alpha],
+        "ccpo.credit.train_replays": [credit.train_replays, credit.eta],
+        "ccpo.history": [config.history.decay, config.history.floor],
     }
+    return json.loads(json.dumps(found, default=str))
+
+
+def _place(spot: tuple[str, int]) -> str:
+    return f"{spot[0]} {spot[1]}"

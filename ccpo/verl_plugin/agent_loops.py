@@ -1,4 +1,4 @@
-"""Sessions on verl's rollout servers: `ccpo.topology` with real tokens."""
+"""Sessions on verl's rollout servers: a team's program (`ccpo.team`) with real tokens."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import copy
 import hashlib
 import logging
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -19,14 +18,13 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from ccpo.config import CcpoConfig
-from ccpo.prompts import DYAD, Messages
-from ccpo.topology.dyad import run_dyad
-from ccpo.topology.session import PromptBudget, Scored, Turn
-from ccpo.topology.vote import run_vote, voters_of
-from ccpo.types import EMPTIED, REASON, voter_index
+from ccpo.credit.rules import RULES
+from ccpo.prompts import Messages, with_persona
+from ccpo.team.replay import play
+from ccpo.team.session import Decoded, PromptBudget, Scene
 from ccpo.verifier import Verdict, label, same_answer, verify
 from ccpo.verl_plugin.policies import PolicyClient
-from ccpo.verl_plugin.trajectory import RoleOutput
+from ccpo.verl_plugin.trajectory import RoleOutput, outputs_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,27 +67,32 @@ def _model(policy: str, config: DictConfig) -> Any:
 
 
 def request_seed(seed: int, *parts: Any) -> int:
-    """A 31-bit seed for one request from the job's seed and (prompt, session, role, step): the same in every process and run."""
+    """A 31-bit seed for one request from the job's seed and (prompt, session, label, step): the same in every process and run."""
     digest = hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @dataclass(frozen=True)
-class Session:
-    """What the dataset row and verl say about one session, and the callables that its topology needs."""
+class RowJudge:
+    """The verifier for one dataset row; its work is done in threads, since it may take a while."""
 
-    question: str
+    loop: asyncio.AbstractEventLoop
     truth: str
     answer_type: str
-    number: int
-    validating: bool
-    generate: Callable[..., Any]
-    judge: Callable[[str], Any]
-    budget: Callable[[str], PromptBudget]
+    options: tuple[str, ...]
+
+    async def verify(self, text: str) -> Verdict:
+        return await self.loop.run_in_executor(None, verify, text, self.truth, self.answer_type, self.options)
+
+    def label(self, answer: str) -> str:
+        return label(answer, self.answer_type)
+
+    async def same(self, a: str, b: str) -> bool:
+        return await self.loop.run_in_executor(None, same_answer, a, b, self.answer_type)
 
 
-class TeamAgentLoop(AgentLoopBase, ABC):
-    """One session of a team; a topology says who speaks (`_play`) and how each role decodes (`_decoding`)."""
+class TeamAgentLoop(AgentLoopBase):
+    """``ccpo_team``: one session of the team that the configuration names, and its replays."""
 
     async def run(self, sampling_params: dict[str, Any], **row) -> list[RoleOutput]:
         """One session.
@@ -99,8 +102,7 @@ class TeamAgentLoop(AgentLoopBase, ABC):
             row: the dataset row's columns and verl's ``uid``, ``session_id``, ``global_steps``.
 
         Returns:
-            Its rows; for the dyad think, solo, emptied and reason, as far as they were asked for. Empty when the session failed: it is
-            dropped and counted, its siblings stay.
+            A row per turn. Empty when the session failed: it is dropped and counted, its siblings stay.
         """
         try:
             return await asyncio.wait_for(self._session(sampling_params, row), ccpo_config(self.config).session_timeout)
@@ -111,50 +113,51 @@ class TeamAgentLoop(AgentLoopBase, ABC):
     async def _session(self, sampling_params: dict[str, Any], row: dict[str, Any]) -> list[RoleOutput]:
         config, info = ccpo_config(self.config), row["extra_info"]
         validating = info["split"] != "train"  # run() is not told; preflight checks that each file holds one split
-        session = int(row["session_id"])
+        number = int(row["session_id"])
         prompt_id = (str(row["data_source"]), int(info["index"]))
-        truth, answer_type = row["reward_model"]["ground_truth"], info["answer_type"]
-        options = tuple(info.get("options") or ())
+        truth = row["reward_model"]["ground_truth"]
 
-        async def generate(role: str, messages: Messages, round: int = 0) -> Turn:
+        async def decode(role: str, messages: Messages, name: Hashable) -> Decoded:
             params = self._sampling_params(role, sampling_params, validating)
             if config.seed is not None:
-                turn = (role, round) if round else role
                 params["seed"] = request_seed(
-                    config.seed, prompt_id, session, turn, int(row["global_steps"]), info["split"]
+                    config.seed, prompt_id, number, name, int(row["global_steps"]), info["split"]
                 )
-            return await self._as(role)._turn(messages, params)
+            return await self._as(role)._decode(messages, params)
 
-        async def judge(text: str) -> Verdict:
-            return await self.loop.run_in_executor(None, verify, text, truth, answer_type, options)
+        def render(role: str, fields: Mapping[str, str]) -> Messages:
+            return with_persona(config.prompt_sets[role].messages(role, fields), config.role(role).persona)
 
         def budget(role: str) -> PromptBudget:
             player = self._as(role)
             return PromptBudget(player._count, player._cut, self.rollout_config.prompt_length)
 
-        question = row["raw_prompt"][-1]["content"]
-        spoken = await self._play(
-            config, Session(question, truth, answer_type, session, validating, generate, judge, budget)
+        scene = Scene(
+            question=row["raw_prompt"][-1]["content"],
+            decode=decode,
+            render=render,
+            judge=RowJudge(self.loop, truth, info["answer_type"], tuple(info.get("options") or ())),
+            budget=budget,
+            row=row,
+            number=number,
+            seed=(config.seed, prompt_id, number, int(row["global_steps"])),
+            end_when_truncated=RULES[config.credit.rule].end_when_truncated and not validating,
         )
-        return [RoleOutput.build(role, scored, prompt_id=prompt_id) for role, scored in spoken]
-
-    @abstractmethod
-    async def _play(self, config: CcpoConfig, session: Session) -> list[tuple[str, Scored]]:
-        """(role, what it said and earned) of one session."""
-
-    @abstractmethod
-    def _decoding(self, config: CcpoConfig, role: str) -> tuple[float | None, int | None, tuple[str, ...]]:
-        """(temperature, longest response, stop strings) of a role; None: what the rollout section says."""
+        replays = config.replays(number, self.rollout_config.n, validating)
+        played = await play(config.members, scene, config.plan, replays)
+        return outputs_of(
+            played, prompt_id=prompt_id, truth=truth, with_replays=validating or config.credit.train_replays
+        )
 
     def _sampling_params(self, role: str, base: dict[str, Any], validating: bool) -> dict[str, Any]:
-        temperature, max_tokens, stop = self._decoding(ccpo_config(self.config), role)
+        settings = ccpo_config(self.config).role(role)
         params = dict(base)
         longest = self.rollout_config.response_length
-        params["max_tokens"] = min(max_tokens or longest, longest)
-        if stop:
-            params["stop"] = list(stop)
-        if temperature is not None and not validating:
-            params["temperature"] = temperature
+        params["max_tokens"] = min(settings.max_tokens or longest, longest)
+        if settings.stop:
+            params["stop"] = list(settings.stop)
+        if settings.temperature is not None and not validating:
+            params["temperature"] = settings.temperature
         return params
 
     def _as(self, role: str) -> TeamAgentLoop:
@@ -175,7 +178,7 @@ class TeamAgentLoop(AgentLoopBase, ABC):
         )
         return view
 
-    async def _turn(self, messages: Messages, params: dict[str, Any]) -> Turn:
+    async def _decode(self, messages: Messages, params: dict[str, Any]) -> Decoded:
         """One request. Raises RuntimeError when the server aborted it or sent nothing."""
         start = time.perf_counter()
         prompt_ids = await self.ct_build_initial_tokens(messages)
@@ -192,7 +195,7 @@ class TeamAgentLoop(AgentLoopBase, ABC):
         ended = response.token_ids[-1] in self.tokenizer.all_special_ids or any(
             stop in text for stop in params.get("stop", ())
         )
-        return Turn(text, at_limit and not ended, (prompt_ids, response, time.perf_counter() - start))
+        return Decoded(text, at_limit and not ended, (prompt_ids, response, time.perf_counter() - start))
 
     def _count(self, messages: Messages) -> int:
         return len(self.continuous_token_builder.build_initial_tokens(messages))
@@ -201,51 +204,3 @@ class TeamAgentLoop(AgentLoopBase, ABC):
         """Without its first ``tokens`` tokens."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         return self.tokenizer.decode(ids[tokens:], skip_special_tokens=True)
-
-
-class DyadAgentLoop(TeamAgentLoop):
-    """``ccpo_dyad``: thought and solo answer decode at the same time, then the joint answer."""
-
-    async def _play(self, config: CcpoConfig, session: Session) -> list[tuple[str, Scored]]:
-        scored = await run_dyad(
-            session.question,
-            prompts=DYAD[config.prompts],
-            generate=session.generate,
-            judge=session.judge,
-            budget=session.budget(REASON),
-            # Session j decodes the prompt's solo answer j: shared by the group without any talk between sessions.
-            solo=session.validating or session.number < config.solo_count(self.rollout_config.n),
-            emptied=session.validating,
-            strip_leak=config.strip_leak,
-        )
-        return list(scored.items())
-
-    def _decoding(self, config: CcpoConfig, role: str) -> tuple[float | None, int | None, tuple[str, ...]]:
-        settings = config.role(REASON if role == EMPTIED else role)
-        return settings.temperature, settings.max_tokens, settings.stop
-
-
-class VoteAgentLoop(TeamAgentLoop):
-    """``ccpo_vote``: all voters of a round decode at the same time."""
-
-    async def _play(self, config: CcpoConfig, session: Session) -> list[tuple[str, Scored]]:
-        async def same(a: str, b: str) -> bool:
-            return await self.loop.run_in_executor(None, same_answer, a, b, session.answer_type)
-
-        return await run_vote(
-            session.question,
-            voters=voters_of(config.vote, config.prompts),
-            truth=session.truth,
-            generate=session.generate,
-            judge=session.judge,
-            label=lambda answer: label(answer, session.answer_type),
-            same=same,
-            budgets=[session.budget(role) for role in config.credited_roles()],
-            tie=config.vote.tie,
-            rounds=config.vote.rounds,
-            share_reasoning=config.vote.share_reasoning,
-        )
-
-    def _decoding(self, config: CcpoConfig, role: str) -> tuple[float | None, int | None, tuple[str, ...]]:
-        vote = config.vote
-        return vote.temperatures[voter_index(role)] if vote.temperatures else None, vote.max_tokens, vote.stop

@@ -11,6 +11,7 @@ its own range of server ranks and its own weight sync. Facts of verl 0.9.1 this 
 
 from __future__ import annotations
 
+import math
 import os
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from ccpo.config import CcpoConfig, Policy
-from ccpo.types import EMPTIED, REASON
 
 
 class PolicyWorker(ActorRolloutRefWorker):
@@ -54,6 +54,7 @@ class PolicyRuntime:
     policy: Policy
     config: DictConfig
     first_replica: int
+    mini_batch: int  # prompts, as configured
     workers: Any = None
     tokenizer: Any = None
     processor: Any = None
@@ -69,11 +70,8 @@ def use_model(config: DictConfig, policy: Policy, common: DictConfig) -> None:
 
 
 def by_role(runtimes: list[PolicyRuntime]) -> dict[str, PolicyRuntime]:
-    """Role -> who plays it. ``emptied`` is Reason with an empty thought."""
-    found = {role: runtime for runtime in runtimes for role in runtime.policy.roles}
-    if REASON in found:
-        found[EMPTIED] = found[REASON]
-    return found
+    """Role -> who plays it."""
+    return {role: runtime for runtime in runtimes for role in runtime.policy.roles}
 
 
 def runtimes_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: DictConfig) -> list[PolicyRuntime]:
@@ -101,17 +99,27 @@ def runtimes_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: 
                 )
                 shared.actor.fsdp_config.param_offload = True
                 shared.actor.fsdp_config.optimizer_offload = True
-        runtimes.append(PolicyRuntime(policy, own, first))
+        runtimes.append(PolicyRuntime(policy, own, first, shared.actor.ppo_mini_batch_size))
         first += config.trainer.n_gpus_per_node * config.trainer.nnodes // _replica_size(shared.rollout)
     return runtimes
 
 
-def scale_mini_batches(runtimes: list[PolicyRuntime], ccpo: CcpoConfig, n: int) -> None:
-    """verl counts a mini-batch as ppo_mini_batch_size x n ROWS; a session has several. Keep it a number of prompts."""
-    for runtime in runtimes:
-        actor = runtime.config.actor_rollout_ref.actor
-        rows = ccpo.rows_per_prompt(n, runtime.policy.roles)
-        actor.ppo_mini_batch_size = -(-actor.ppo_mini_batch_size * rows // n)
+def fit_mini_batch(runtime: PolicyRuntime, rows: int, prompts: int, n: int) -> None:
+    """Let a step of ``rows`` rows take as many optimizer steps as its prompts would.
+
+    verl counts a mini-batch as ppo_mini_batch_size x n ROWS, whatever came: a session has several rows, fewer if its program stopped
+    early, none if it was dropped. It must also divide among the GPUs (an assertion of the worker, after the whole rollout).
+
+    Args:
+        runtime: whose configuration is changed, for this step.
+        rows: rows of this policy in the step.
+        prompts: data.train_batch_size.
+        n: sessions per prompt.
+    """
+    trainer, actor = runtime.config.trainer, runtime.config.actor_rollout_ref.actor
+    updates = -(-prompts // runtime.mini_batch)
+    unit = math.lcm(n, trainer.n_gpus_per_node * trainer.nnodes)
+    actor.ppo_mini_batch_size = -(-rows // (updates * unit)) * unit // n
 
 
 def worker_class(runtime: PolicyRuntime, cls: Any, actor_role: str) -> RayClassWithInitArgs:

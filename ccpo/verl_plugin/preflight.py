@@ -10,17 +10,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ccpo.config import CcpoConfig, ConfigError, Policy
-from ccpo.prompts import DYAD, Messages, render, with_persona
+from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
-from ccpo.topology.vote import voters_of
-from ccpo.types import REASON, SOLO, THINK
+from ccpo.team.session import visible
 from ccpo.verifier import ANSWER_TYPES
 from ccpo.verl_plugin.estimator import TRAINER_MODE
 
-LEAST_THOUGHT = 8
-"""Tokens that must be left for a thought in Reason's prompt; less than a phrase is no thought."""
-LEAST_ANSWER = 8
-"""Tokens for one other voter's bare answer."""
+LEAST_HEARD = 8
+"""Tokens that must be left in a prompt for each turn that a role hears; less than a phrase says nothing."""
+AGENT_LOOP = "ccpo_team"
 
 
 def check(config: DictConfig) -> list[str]:
@@ -45,10 +43,10 @@ def check(config: DictConfig) -> list[str]:
         notes += settings.warnings()
     except ConfigError as error:
         problems += error.problems
-    problems += _verl_problems(config, f"ccpo_{settings.topology if settings else config.ccpo.topology}")
+    problems += _verl_problems(config)
     problems += _hardware_problems(config)
     problems += _checkpoint_problems(config, settings)
-    questions, data_problems = _dataset(config)
+    questions, data_problems = _dataset(config, settings.members.columns if settings else ())
     problems += data_problems
     tokenizer_of, model_problems = _tokenizers(config, settings)
     problems += model_problems
@@ -63,8 +61,8 @@ def check(config: DictConfig) -> list[str]:
     return notes
 
 
-def _verl_problems(config: DictConfig, agent_loop: str) -> list[str]:
-    """Combinations with verl's own settings that cannot work. ``agent_loop``: the topology's."""
+def _verl_problems(config: DictConfig) -> list[str]:
+    """Combinations with verl's own settings that cannot work."""
     found = []
     algorithm, rollout, actor = config.algorithm, config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     if config.trainer.v1.trainer_mode != TRAINER_MODE:
@@ -92,9 +90,15 @@ def _verl_problems(config: DictConfig, agent_loop: str) -> list[str]:
         found.append(
             "trainer.v1.sampler.sync_refill_failed_groups is true: dropped sessions are counted, never replaced; set it to false"
         )
-    if rollout.agent.default_agent_loop != agent_loop:
+    if rollout.agent.default_agent_loop != AGENT_LOOP:
         found.append(
-            f"actor_rollout_ref.rollout.agent.default_agent_loop is {rollout.agent.default_agent_loop!r}: ccpo.topology needs {agent_loop}"
+            f"actor_rollout_ref.rollout.agent.default_agent_loop is {rollout.agent.default_agent_loop!r}: teams are played by {AGENT_LOOP}; "
+            "set that (ccpo.team chooses the team)"
+        )
+    if algorithm.get("norm_adv_by_std_in_grpo", True) is not True:
+        found.append(
+            "algorithm.norm_adv_by_std_in_grpo is false: ccpo normalizes by itself and would ignore it; set ccpo.credit.normalize=centred, "
+            "which divides by no deviation, and leave it true"
         )
     if actor.ppo_mini_batch_size > config.data.train_batch_size:
         found.append(
@@ -166,8 +170,8 @@ def _files(value: Any) -> list[str]:
     return [os.path.expanduser(str(path)) for path in ([value] if isinstance(value, str) else list(value or ()))]
 
 
-def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
-    """(all questions, problems) of the training and validation files."""
+def _dataset(config: DictConfig, columns: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """(all questions, problems) of the training and validation files. ``columns``: those that the team reads."""
     import pyarrow.parquet as parquet
 
     questions: list[str] = []
@@ -192,7 +196,7 @@ def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
             if not rows:
                 found.append(f"data.{key}: {path} has no rows")
             for number, row in enumerate(rows):
-                if reason := _row_problem(row, split):
+                if reason := _row_problem(row, split, columns):
                     found.append(f"data.{key}: {path}, row {number}: {reason}")
                     break  # one line per file: the rest of a malformed file is usually the same
                 questions.append(row["prompt"][-1]["content"])
@@ -203,7 +207,7 @@ def _dataset(config: DictConfig) -> tuple[list[str], list[str]]:
     return questions, found
 
 
-def _row_problem(row: dict[str, Any], split: str) -> str | None:
+def _row_problem(row: dict[str, Any], split: str, columns: tuple[str, ...]) -> str | None:
     """What keeps the agent loop from using a dataset row, or None."""
     prompt = row.get("prompt")
     if not isinstance(prompt, list) or not prompt or not _section(prompt[-1]).get("content"):
@@ -217,6 +221,8 @@ def _row_problem(row: dict[str, Any], split: str) -> str | None:
         return f"extra_info.answer_type is {info.get('answer_type')!r}: the verifier knows {', '.join(ANSWER_TYPES)}"
     if info.get("split") != split:
         return f"extra_info.split is {info.get('split')!r}, expected {split!r}: agent loops tell training from validation by it"
+    if missing := [name for name in columns if visible(row).get(name) is None]:
+        return f"no column {missing[0]}, which the team reads: columns that a program may read here are {', '.join(visible(row))}"
     return None
 
 
@@ -271,14 +277,16 @@ def _budget_problems(
         ids = tokenizer_of[role].apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
         return len(ids["input_ids"] if hasattr(ids, "keys") else ids)
 
-    need = max(count(*asked) for question in longest for asked in _shortest_prompts(settings, question))
-    spoken, room = ("a thought", LEAST_THOUGHT) if settings.topology == "dyad" else ("the others' answers", 0)
-    if settings.topology == "vote" and settings.vote.rounds > 1:
-        room = LEAST_ANSWER * (settings.vote.n_voters - 1)
-    if need + room > limit:
+    need, who, room = max(
+        (count(role, messages) + room, role, room)
+        for question in longest
+        for role, messages, room in _shortest_prompts(settings, question)
+    )
+    if need > limit:
         found.append(
-            f"data.max_prompt_length={limit} cannot hold the longest question{f' and {spoken}' if room else ''}: the question with its "
-            f"template takes {need} tokens; set at least {need + room}, or drop the long rows from the dataset"
+            f"data.max_prompt_length={limit} cannot hold the longest question in the prompt of {who}"
+            + (f" with {room} tokens for what it hears" if room else "")
+            + f": that takes {need} tokens; set at least {need}, or drop the long rows from the dataset"
         )
     context = config.actor_rollout_ref.rollout.max_model_len
     if context is not None and context < limit + config.data.max_response_length:
@@ -289,32 +297,27 @@ def _budget_problems(
     return found
 
 
-def _shortest_prompts(settings: CcpoConfig, question: str) -> list[tuple[str, Messages]]:
-    """(role, prompt) of every prompt that the question goes into, without what other agents say."""
-    if settings.topology == "dyad":
-        prompts = DYAD[settings.prompts]
-        return [
-            (REASON, render(prompts.reason, question=question, thought="")),
-            (THINK, render(prompts.think, question=question)),
-            (SOLO, render(prompts.solo, question=question)),
-        ]
-    found = []
-    for role, voter in zip(settings.credited_roles(), voters_of(settings.vote, settings.prompts), strict=True):
-        found.append((role, with_persona(render(voter.prompts.vote, question=question), voter.persona)))
-        if settings.vote.rounds > 1:
-            again = render(voter.prompts.again, question=question, others="")
-            found.append((role, with_persona(again, voter.persona)))
+def _shortest_prompts(settings: CcpoConfig, question: str) -> list[tuple[str, Messages, int]]:
+    """(role, prompt, tokens to leave) of every template: every field empty but the question, and room for each turn that it hears."""
+    plan, found = settings.plan, []
+    heard = {
+        role: max((len(spots) for (who, _), spots in plan.hears.items() if who == role), default=0)
+        for role in plan.roles
+    }
+    for role in plan.roles:
+        for fields in plan.fields[role]:
+            template = settings.prompt_sets[role].of(role)[fields]
+            messages = render(template, **{name: question if name == "question" else "" for name in fields})
+            others = len(fields - {"question"}) > 0
+            found.append(
+                (role, with_persona(messages, settings.role(role).persona), LEAST_HEARD * heard[role] * others)
+            )
     return found
 
 
 def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     base = config.actor_rollout_ref.rollout.temperature
-    if settings.topology == "vote":
-        set_to = {f"ccpo.vote.temperatures[{index}]": value for index, value in enumerate(settings.vote.temperatures)}
-    else:
-        set_to = {
-            f"ccpo.roles.{role}.temperature": settings.role(role).temperature for role in ("think", "reason", "solo")
-        }
+    set_to = {f"ccpo.roles.{role}.temperature": settings.role(role).temperature for role in settings.plan.roles}
     return [
         f"{name}={value} differs from actor_rollout_ref.rollout.temperature={base}, at which verl computes log-probabilities: the "
         "gradient is then biased towards the rollout's temperature"
@@ -325,13 +328,15 @@ def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
 
 def _copies_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     validation = config.actor_rollout_ref.rollout.val_kwargs
-    if settings.topology != "vote" or len(set(voters_of(settings.vote, settings.prompts))) > 1:
+    plan = settings.plan
+    asked = {(settings.role(role).persona, str(settings.prompt_sets[role].of(role))) for role in plan.answers}
+    if len(plan.answers) < 2 or plan.heard or len(asked) > 1 or len(settings.policy_list()) > 1:
         return []
     if validation.do_sample and validation.temperature > 0:
         return []
     return [
-        "validation is greedy and all voters have one prompt: they give one answer, and the vote shows nothing; set "
-        "actor_rollout_ref.rollout.val_kwargs.do_sample=true and val_kwargs.temperature=1.0, or ccpo.vote.personas"
+        "validation is greedy and all who answer have one prompt: they give one answer, and the plurality shows nothing; set "
+        "actor_rollout_ref.rollout.val_kwargs.do_sample=true and val_kwargs.temperature=1.0, or ccpo.roles.<role>.persona"
     ]
 
 

@@ -21,13 +21,13 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils import tensordict_utils as tu
 
 from ccpo.config import CcpoConfig
-from ccpo.credit.advantage import compute_advantages
 from ccpo.credit.history import HistoryState
 from ccpo.metrics import session_rates, validation_scores
 from ccpo.run import checkpoint
 from ccpo.run.folder import METRICS
 from ccpo.run.run_log import RunLog
-from ccpo.verl_plugin.credit_table import Row, read_rows, spread, to_table
+from ccpo.step import compute_advantages
+from ccpo.types import Sessions
 from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
 from ccpo.verl_plugin.faults import (
     BATCH_GRACE,
@@ -47,11 +47,12 @@ from ccpo.verl_plugin.policies import (
     PolicyWorker,
     attach,
     by_role,
+    fit_mini_batch,
     runtimes_of,
-    scale_mini_batches,
     use_model,
     worker_class,
 )
+from ccpo.verl_plugin.rows import Row, advantages, read_rows, to_sessions
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class CcpoTrainer(PPOTrainerSync):
         self.replay_buffer.run_dir, self.replay_buffer.limit = self.run_dir, self.ccpo.session_timeout + BATCH_GRACE
         self.watchdog = Watchdog(self.run_dir, self.ccpo.stall_timeout)
         self.update_watch = UpdateWatch(self.run_dir)
-        self._rows: list[Row] = []
+        self._rows: list[Row] = []  # of this step
+        self._sessions: Sessions | None = None
         for note in self.ccpo.warnings():
             logger.warning(note)
 
@@ -110,7 +112,6 @@ class CcpoTrainer(PPOTrainerSync):
     def _init_resource_pool_mgr(self):
         super()._init_resource_pool_mgr()
         self.runtimes = runtimes_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
-        scale_mini_batches(self.runtimes, self.ccpo, self.n)
         self.config.actor_rollout_ref = self.runtimes[0].config.actor_rollout_ref  # policy 0 is verl's own actor
         if len(self.runtimes) > 1:
             (self._actor_role,) = self.role_worker_mapping
@@ -182,16 +183,18 @@ class CcpoTrainer(PPOTrainerSync):
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs) -> KVBatchMeta:
         """Read every row once, forget those that are not trained, and go on with the rest in canonical order."""
         self._rows = read_rows(batch)
-        metrics.update(self._session_metrics(self._rows, self.config.data.train_batch_size * self.n))
-        learning = [runtime for runtime in self.runtimes if self.ccpo.learns(runtime.policy.name, self.global_steps)]
-        trained = {role for runtime in learning for role in runtime.policy.roles} & set(self.ccpo.trained_roles())
+        self._sessions = to_sessions(self._rows, self.ccpo.plan.roles, self.ccpo.plan.tie)
+        metrics.update(self._session_metrics(self._sessions, self.config.data.train_batch_size * self.n))
+        learning = [r for r in self.runtimes if self.ccpo.learns(r.policy.name, self.global_steps)]
+        trained = {role for runtime in learning for role in runtime.policy.roles}
         unused = [row.key for row in self._rows if row.role not in trained]
         if unused:  # what nobody learns from this step; credit was read above
             tq.kv_clear(keys=unused, partition_id=batch.partition_id)
         self._parts = []
         for runtime in learning:
-            keys = [row.key for row in self._rows if row.role in trained and row.role in runtime.policy.roles]
+            keys = [row.key for row in self._rows if row.role in runtime.policy.roles]
             if keys:
+                fit_mini_batch(runtime, len(keys), self.config.data.train_batch_size, self.n)
                 self._parts.append((runtime, batch.select_keys(keys)))
         balance = super()._balance_batch
 
@@ -219,10 +222,10 @@ class CcpoTrainer(PPOTrainerSync):
         self.watchdog.beat(f"the weight update of step {self.global_steps}")
         super().on_step_end()
 
-    def _session_metrics(self, rows: list[Row], expected: int) -> dict[str, float]:
-        facts = [{**row.facts, "session": (row.uid, row.session)} for row in rows]
-        rates = session_rates(facts, expected)
+    def _session_metrics(self, sessions: Sessions, expected: int) -> dict[str, float]:
+        rates = session_rates(sessions, expected)
         self._check_dropped(rates)
+        rates["sessions/team_accuracy"] = float(sessions.value_S.mean())
         return {f"ccpo/{name}": value for name, value in rates.items()}
 
     def _check_dropped(self, rates: dict[str, float]) -> None:
@@ -236,9 +239,8 @@ class CcpoTrainer(PPOTrainerSync):
             )
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        final = [row for row in self._rows if row.facts["final"]]
-        result = compute_advantages(to_table(final), self.ccpo, self.history)
-        with step_context(batch.keys, spread(self._rows, final, result.advantage_R)):
+        result = compute_advantages(self._sessions, self.ccpo.step_settings, self.history)
+        with step_context(batch.keys, advantages(self._rows, self._sessions, result)):
             batch = super()._compute_advantage(batch, metrics)
         self._check_rollout_weights(metrics)
         self.history = result.state
@@ -262,24 +264,23 @@ class CcpoTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------------------------------------ validation
     def _validate(self) -> dict[str, float]:
         """Accuracies per data source. (The base class keeps each session's last row only.)"""
-        facts: list[dict] = []
-        prompts = 0
+        by_source: dict[str, list[Row]] = defaultdict(list)
+        prompts, plan = 0, self.ccpo.plan
         for columns in self.val_dataloader:
             prompts += len(columns["raw_prompt"])
             done = self._generate_validation(columns)
             rows = read_rows(done)
-            facts += [{**row.facts, "session": (row.uid, row.session)} for row in rows]
+            for row in rows:
+                by_source[row.source].append(row)
             self._record_generations(rows, done.partition_id)
             tq.kv_clear(keys=done.keys, partition_id=done.partition_id)
-        expected = prompts * self.config.actor_rollout_ref.rollout.val_kwargs.n
-        rates = session_rates(facts, expected)
+        every = to_sessions([row for rows in by_source.values() for row in rows], plan.roles, plan.tie)
+        rates = session_rates(every, prompts * self.config.actor_rollout_ref.rollout.val_kwargs.n)
         self._check_dropped(rates)
         metrics = {f"val-aux/{name}": value for name, value in rates.items()}
-        by_source: dict[str, list[dict]] = defaultdict(list)
-        for fact in facts:
-            by_source[fact["prompt"][0]].append(fact)
-        for source, part in by_source.items():
-            for name, value in validation_scores(part, self.ccpo.vote.tie).items():
+        for source, rows in by_source.items():
+            scores = validation_scores(to_sessions(rows, plan.roles, plan.tie), self.ccpo.replay_names())
+            for name, value in scores.items():
                 metrics[f"{'val-core' if name == 'team_accuracy' else 'val-aux'}/{source}/{name}"] = value
         self.run_log.write(self.global_steps, "val", metrics)
         return metrics
@@ -322,7 +323,11 @@ class CcpoTrainer(PPOTrainerSync):
                 outputs=texts["responses"],
                 gts=[item["ground_truth"] for item in list(data["reward_model"])],
                 scores=scores,
-                reward_extra_infos_dict={"role": [row.role for row in rows], "uid": keys},
+                reward_extra_infos_dict={
+                    "role": [row.role for row in rows],
+                    "replay": [row.facts["replay"] for row in rows],
+                    "uid": keys,
+                },
                 dump_path=folder,
             )
 

@@ -1,4 +1,4 @@
-"""One role's response as a TransferQueue row that keeps its own role and reward.
+"""One turn as a TransferQueue row that keeps its own role and reward; a session's first row carries the session's record.
 
 verl facts this module rests on (0.9.1, `trainer/ppo/v1/agent_loop_tq.py`):
 - before the rows of a session are stored, the last row's reward replaces its siblings'; `as_dict()` runs after that, so the own
@@ -8,13 +8,16 @@ verl facts this module rests on (0.9.1, `trainer/ppo/v1/agent_loop_tq.py`):
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from pydantic import PrivateAttr
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
-from ccpo.topology.session import Scored
+from ccpo.team.replay import Played
+from ccpo.team.session import Turn
+from ccpo.types import SessionRecord
 
 COLUMN = "ccpo"
 """TransferQueue column with the row's facts: a dict, see `RoleOutput.build`."""
@@ -26,37 +29,42 @@ class RoleOutput(AgentLoopOutput):
     _facts: dict = PrivateAttr()
 
     @classmethod
-    def build(cls, role: str, scored: Scored, *, prompt_id: tuple[str, int]) -> RoleOutput:
-        """Make the row of one role.
+    def build(
+        cls,
+        turn: Turn,
+        reward: float,
+        *,
+        prompt_id: tuple[str, int],
+        replay: int | None = None,
+        session: SessionRecord | None = None,
+    ) -> RoleOutput:
+        """Make the row of one turn.
 
         Args:
-            role: the role's name.
-            scored: turn and reward; ``turn.payload`` is (prompt token ids, verl TokenOutput, seconds).
+            turn: what was said; ``payload`` is (prompt token ids, verl TokenOutput, seconds).
+            reward: what the run that it belongs to was worth.
             prompt_id: (data source, row index) of the dataset row: identifies the prompt across runs, unlike verl's uid.
+            replay: number of the replay that it was decoded for; None: the session's own.
+            session: the session's record, on its first row.
         """
-        prompt_ids, response, seconds = scored.turn.payload
+        prompt_ids, response, seconds = turn.payload
         out = cls(
             prompt_ids=prompt_ids,
             response_ids=response.token_ids,
             response_mask=[1] * len(response.token_ids),
             response_logprobs=response.log_probs or None,
-            reward_score=scored.reward,
+            reward_score=reward,
             num_turns=2,
             metrics=AgentLoopMetrics(generate_sequences=seconds),
             # merged, never replaced: the server's min/max_global_steps must survive
-            extra_fields={**response.extra_fields, "reward_extra_info": {"acc": scored.reward}},
+            extra_fields={**response.extra_fields, "reward_extra_info": {"acc": reward}},
         )
         out._facts = {
-            "role": role,
-            "reward": float(scored.reward),
+            "role": turn.role,
+            "reward": float(reward),
             "prompt": prompt_id,
-            "parsed": scored.parsed,
-            "truncated": scored.turn.truncated,
-            "leaked": scored.leaked,
-            "cut": scored.cut,
-            "final": scored.final,
-            "ballot": scored.ballot,
-            "truth": scored.truth,
+            "replay": replay,
+            "session": asdict(session) if session is not None else None,
         }
         return out
 
@@ -68,3 +76,19 @@ class RoleOutput(AgentLoopOutput):
         row["extra_fields"]["reward_extra_info"] = {"acc": self._facts["reward"]}
         row[COLUMN] = self._facts
         return row
+
+
+def outputs_of(played: Played, *, prompt_id: tuple[str, int], truth: str, with_replays: bool) -> list[RoleOutput]:
+    """The rows of a session: its turns, then those decoded for its replays if they are wanted (to be trained, or looked at)."""
+    record = played.record(prompt_id, 0, truth)  # uid and session number are verl's: they are in the row's key
+    rows = [
+        RoleOutput.build(turn, played.value, prompt_id=prompt_id, session=None if i else record)
+        for i, turn in enumerate(played.turns)
+    ]
+    if with_replays:
+        rows += [
+            RoleOutput.build(turn, replay.value, prompt_id=prompt_id, replay=number)
+            for number, replay in enumerate(played.replays)
+            for turn in replay.decoded
+        ]
+    return rows

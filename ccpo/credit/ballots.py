@@ -1,19 +1,19 @@
-"""Credit of N voters. R(b) is the value of the ballots b (`ccpo.plurality`), b_i the ballot of voter i, b_-i those of the others.
+"""Rules that read the ballots of a plurality. R(b) is the value of the ballots b (`ccpo.plurality`), b_i the ballot of role i, b_-i the others'.
 
-    leave_one_out     R(b) - R(b_-i)                                           the vote is taken again without voter i
     shapley           mean over orders of joining of R(S + i) - R(S)           exact, up to 10 voters; credits add up to R
     own_correctness   1[b_i = truth]                                           control: no team in it
-    marginal          R(b) - mean over a of R(a, b_-i)                         a: voter i's ballots in the prompt's OTHER sessions
+    marginal          R(b) - mean over a of R(a, b_-i)                         a: role i's ballots in the prompt's OTHER sessions
     resampled         Q_i(b_i) - mean over a of Q_i(a)                         a as above; Q_i(a) = mean over c of R(a, c)
 
-``resampled`` recombines sessions: c runs over all choices of one ballot per co-voter from that co-voter's own sessions of the prompt.
-This needs voters that answer independently of each other given the prompt. Its noise is less than that of one session's co-voters.
+(Leave-one-out is the removal replay: `removal.py`.) ``resampled`` recombines sessions: c runs over all choices of one ballot per co-voter
+from that co-voter's own sessions of the prompt. Its noise is less than that of one session's co-voters. Both it and ``marginal`` need
+voters that answer independently of each other given the prompt, and are refused for others: what a voter said in an earlier round
+moved the ballots that its credit takes as given.
 
-An abstention casts no ballot, so its leave-one-out and Shapley credit is 0; under `marginal` and `resampled` it is an action like
-any other, compared with what the voter's other ballots would have done. `marginal` and `resampled` subtract a baseline that does not
-depend on the voter's own ballot, so they are unbiased for the team's value; so is `leave_one_out` (R(b_-i) is such a baseline).
-`shapley` and `own_correctness` follow other gradients than the team's. Source: leave-one-out is the paper's removal principle, for
-the vote; everything else is our construction (marginal: the baseline of COMA, arXiv 1705.08926; Shapley, 1953).
+An abstention casts no ballot, so its Shapley credit is 0; under `marginal` and `resampled` it is an action like any other, compared
+with what the voter's other ballots would have done. `marginal` and `resampled` subtract a baseline that does not depend on the
+voter's own ballot, so they are unbiased for the team's value. `shapley` and `own_correctness` follow other gradients than the team's,
+and see the last vote alone. Source: our construction (marginal: the baseline of COMA, arXiv 1705.08926; Shapley, 1953).
 """
 
 from __future__ import annotations
@@ -26,28 +26,69 @@ from math import comb, factorial
 
 import numpy as np
 
-from ccpo.config import MAX_SHAPLEY_VOTERS
+from ccpo.credit.base import Credit, CreditConfig, HistoryConfig
+from ccpo.credit.history import HistoryState
 from ccpo.plurality import check_tie, count_value, counts_of_codes, values_of_codes, values_of_counts, vote_value
-from ccpo.types import CreditTable, voter_index
+from ccpo.types import ABSTAINED, NO_BALLOT, RIGHT, Sessions
 
 Ballot = Hashable | None
+MAX_SHAPLEY_VOTERS = 10  # the cost doubles with each
 EXACT_LIMIT = 50_000  # combinations of ballots up to which `resampled` enumerates; above, it draws DRAWS of them
 DRAWS = 2_048
 
 
-def leave_one_out(ballots: Sequence[Ballot], truth: Hashable, tie: str = "expected") -> list[float]:
-    """R(b) - R(b_-i) of one session: a float per voter.
+def shapley_credit(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
+    """Shapley values of every session's ballots; equal profiles are computed once."""
+    ballot_SV = _ballots(sessions)
+    profiles, which_S = np.unique(ballot_SV, axis=0, return_inverse=True)
+    values = [shapley(_cast(profile), RIGHT, sessions.tie) for profile in profiles.tolist()]
+    credit_SV = np.array(values, dtype=float).reshape(profiles.shape)[which_S.reshape(-1)]
+    return Credit.of(credit_SV, state)
 
-    Raises ValueError for an unknown tie rule. Source: the paper's removal principle.
-    """
-    check_tie(tie)
-    if tie == "first":  # who is asked first matters: counts are not enough
-        whole = vote_value(ballots, truth, tie)
-        return [
-            0.0 if ballot is None else whole - vote_value([*ballots[:i], *ballots[i + 1 :]], truth, tie)
-            for i, ballot in enumerate(ballots)
-        ]
-    return _by_profile(ballots, truth, tie, _leave_one_out)
+
+def own_correctness_credit(
+    sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig
+) -> Credit:
+    """1 for a right ballot, else 0: the control that every table must contain."""
+    return Credit.of((_ballots(sessions) == RIGHT).astype(float), state)
+
+
+def marginal_credit(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
+    return Credit.of(_by_prompt(sessions, marginal), state)
+
+
+def resampled_credit(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
+    return Credit.of(_by_prompt(sessions, resampled), state)
+
+
+def _by_prompt(sessions: Sessions, rule: Callable[..., list[list[float]]]) -> np.ndarray:
+    ballot_SV = _ballots(sessions)
+    credit_SV = np.zeros(ballot_SV.shape)
+    order = np.argsort(sessions.prompt_S, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(sessions.prompt_S[order])) + 1):
+        if len(rows):
+            credit_SV[rows] = rule([_cast(ballots) for ballots in ballot_SV[rows].tolist()], RIGHT, sessions.tie)
+    return credit_SV
+
+
+def _ballots(sessions: Sessions) -> np.ndarray:
+    """(S, V) codes. Raises ValueError when a session lacks a ballot."""
+    ballot_SV = sessions.ballot_SV
+    if ballot_SV is None:
+        if len(sessions):
+            raise ValueError("this rule reads ballots, and the sessions have none: their outcome is no plurality")
+        return np.zeros(sessions.spoke_SV.shape, dtype=int)
+    if (ballot_SV == NO_BALLOT).any():
+        s, role = np.argwhere(ballot_SV == NO_BALLOT)[0]
+        raise ValueError(
+            f"session {int(sessions.session_S[s])} of prompt {sessions.prompts[sessions.prompt_S[s]]!r} has no ballot of "
+            f"{sessions.roles[role]}: this rule needs one of every role"
+        )
+    return ballot_SV
+
+
+def _cast(codes: Sequence[int]) -> list[Ballot]:
+    return [None if code == ABSTAINED else code for code in codes]
 
 
 def shapley(ballots: Sequence[Ballot], truth: Hashable, tie: str = "expected") -> list[float]:
@@ -64,11 +105,6 @@ def shapley(ballots: Sequence[Ballot], truth: Hashable, tie: str = "expected") -
         codes = {truth: 0}
         return list(_shapley_by_subsets(tuple(None if b is None else codes.setdefault(b, len(codes)) for b in ballots)))
     return _by_profile(ballots, truth, tie, _shapley)
-
-
-def own_correctness(ballots: Sequence[Ballot], truth: Hashable) -> list[float]:
-    """1 for a right ballot, else 0: the control that every table must contain."""
-    return [float(ballot is not None and ballot == truth) for ballot in ballots]
 
 
 def marginal(sessions: Sequence[Sequence[Ballot]], truth: Hashable, tie: str = "expected") -> list[list[float]]:
@@ -132,45 +168,6 @@ def resampled(sessions: Sequence[Sequence[Ballot]], truth: Hashable, tie: str = 
     return credit_SV.tolist()
 
 
-def voting_credit(table: CreditTable, rule: str, tie: str) -> np.ndarray:
-    """(R,) credit of every row of a table of voters by a rule of this module.
-
-    Raises ValueError when a session lacks a voter, or rows lack ballots.
-    """
-    credit_R = np.zeros(len(table))
-    for rows_SV, sessions, truth in sessions_of(table):
-        if rule in ("marginal", "resampled"):
-            credit = {"marginal": marginal, "resampled": resampled}[rule](sessions, truth, tie)
-        elif rule == "own_correctness":
-            credit = [own_correctness(ballots, truth) for ballots in sessions]
-        else:
-            credit = [{"leave_one_out": leave_one_out, "shapley": shapley}[rule](b, truth, tie) for b in sessions]
-        credit_R[np.array(rows_SV)] = credit
-    return credit_R
-
-
-def sessions_of(table: CreditTable) -> list[tuple[list[list[int]], list[list[Ballot]], Hashable]]:
-    """Per group: rows (S, V), ballots (S, V) and the truth; voters by index."""
-    if len(table) and (table.ballot_R is None or table.truth_R is None):
-        raise ValueError("votes need ballot_R and truth_R in the CreditTable")
-    groups: dict = {}
-    for row in range(len(table)):
-        groups.setdefault(table.group_R[row], {}).setdefault(int(table.session_R[row]), []).append(row)
-    out = []
-    for group, by_session in groups.items():
-        rows_SV = [
-            sorted(rows, key=lambda row: voter_index(table.role_R[row])) for _, rows in sorted(by_session.items())
-        ]
-        seats = {tuple(table.role_R[row] for row in rows) for rows in rows_SV}
-        if len(seats) > 1:
-            raise ValueError(
-                f"the sessions of prompt {group!r} have different voters: {sorted(seats)}; drop incomplete sessions"
-            )
-        ballots_SV = [[table.ballot_R[row] for row in rows] for rows in rows_SV]
-        out.append((rows_SV, ballots_SV, table.truth_R[rows_SV[0][0]]))
-    return out
-
-
 # --- by profile: without tie "first", a voter's credit depends on the counts alone ------------------------------------
 
 _Sizes = dict[int, float]  # size of a wrong label -> credit of each of its voters
@@ -189,18 +186,6 @@ def _by_profile(
     credit = {label: by_size[count] for label, count in counts.items()}
     credit[truth], credit[None] = by_right, 0.0
     return [credit[ballot] for ballot in ballots]
-
-
-@lru_cache(maxsize=65_536)
-def _leave_one_out(right: int, others: tuple[int, ...], tie: str) -> tuple[float, _Sizes]:
-    whole = count_value(right, others, tie)
-    by_right = whole - count_value(right - 1, others, tie) if right else 0.0
-    by_size = {}
-    for size in set(others):
-        rest = list(others)
-        rest[rest.index(size)] -= 1
-        by_size[size] = whole - count_value(right, rest, tie)
-    return by_right, by_size
 
 
 @lru_cache(maxsize=65_536)

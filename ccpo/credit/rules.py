@@ -1,0 +1,400 @@
+"""The registry: one row per credit rule, and what is refused for which team.
+
+A row says what the rule computes, where it comes from, whether it tells the roles apart, which replays it needs and how it is
+normalized. `fits` says why a rule is none for a team, `refusals` what is wrong with its settings; each reason says what to set.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from ccpo.credit.ballots import (
+    MAX_SHAPLEY_VOTERS,
+    marginal_credit,
+    own_correctness_credit,
+    resampled_credit,
+    shapley_credit,
+)
+from ccpo.credit.base import Credit, CreditConfig, HistoryConfig
+from ccpo.credit.normalize import NORMALIZATIONS
+from ccpo.credit.published import event_v2, paper_v1
+from ccpo.credit.removal import counterfactual, leave_one_out, removal
+from ccpo.credit.resampling import resampling
+from ccpo.credit.shared import shared
+from ccpo.types import REMOVE, RESAMPLE
+
+if TYPE_CHECKING:
+    from ccpo.team.plan import Plan
+
+EACH, FIRST = "each", "first"
+"""Whose replays a rule needs: those of every role, or of the role whose removal serves all sessions of a prompt."""
+ANY_SCALE = ("history", "group", "centred", "none")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One credit rule.
+
+    credit:    (sessions, history state, credit settings, history settings) -> Credit.
+    equation:  in one line. source: paper, or our construction. apart: one sentence, whether it tells the roles apart.
+    unbiased:  for the gradient of the team's value E[R], before normalization.
+    normalize: what it may be normalized by; the first is its own.
+    needs:     (how, EACH or FIRST): the replays it compares with.
+    reads:     settings of `CreditConfig` that it reads.
+    ballots:   it reads the ballots of a plurality, one of every role. recombines: those of different sessions.
+    published: reproduced exactly: a team of two, and every session has its replay.
+    end_when_truncated: a turn that was cut ends its session.
+    """
+
+    credit: Callable[..., Credit]
+    equation: str
+    source: str
+    apart: str
+    unbiased: bool
+    normalize: tuple[str, ...]
+    needs: tuple[str, str] | None = None
+    reads: tuple[str, ...] = ()
+    ballots: bool = False
+    recombines: bool = False
+    published: bool = False
+    end_when_truncated: bool = False
+
+    @property
+    def natural(self) -> str:
+        return self.normalize[0]
+
+
+_OURS = "our construction"
+_SAME = "Does not tell the roles apart: every role gets the same number."
+RULES: dict[str, Rule] = {
+    "counterfactual": Rule(
+        counterfactual,
+        "R - beta b, b: the prompt's runs without the first speaker",
+        "the paper's removal; fitted control variate: our construction",
+        _SAME + " Their removals are the metric `contribution`.",
+        True,
+        ("history", "none"),
+        (REMOVE, FIRST),
+        ("coefficient", "shaping", "alpha"),
+    ),
+    "removal": Rule(
+        removal,
+        "R - beta_i b_i, b_i: the team without role i",
+        "the paper's removal; fitted control variate: our construction",
+        "Tells the roles apart, as far as their removals differ; the last speaker's is worth 0, so its credit is R.",
+        True,
+        ANY_SCALE,
+        (REMOVE, EACH),
+        ("coefficient",),
+    ),
+    "leave_one_out": Rule(
+        leave_one_out,
+        "R - R(without i)",
+        "the paper's voting counterfactual",
+        "Tells the voters apart: only votes that decide get credit.",
+        True,
+        ANY_SCALE,
+        (REMOVE, EACH),
+    ),
+    "resampling": Rule(
+        resampling,
+        "R - mean R(i speaks again)",
+        _OURS,
+        "Tells the roles apart: every role is compared with other turns of its own.",
+        True,
+        ANY_SCALE,
+        (RESAMPLE, EACH),
+        ("resamples",),
+    ),
+    "shared": Rule(shared, "R", "GRPO", _SAME, True, ("group", "centred", "none")),
+    "shared_history": Rule(shared, "R", _OURS, _SAME, True, ("history",)),
+    "resampled": Rule(
+        resampled_credit,
+        "Q_i(b_i) - mean Q_i(i's other ballots), Q_i: mean of R over recombined co-voters",
+        _OURS,
+        "Tells the voters apart: a ballot is worth what it changes in many recombined votes.",
+        True,
+        ANY_SCALE,
+        ballots=True,
+        recombines=True,
+    ),
+    "marginal": Rule(
+        marginal_credit,
+        "R(b) - mean R(i's other ballots, b_-i)",
+        _OURS + " (COMA's baseline)",
+        "Tells the voters apart: a ballot is compared with the voter's ballots in other sessions.",
+        True,
+        ANY_SCALE,
+        ballots=True,
+        recombines=True,
+    ),
+    "shapley": Rule(
+        shapley_credit,
+        "mean over orders of joining of R(S + i) - R(S)",
+        _OURS + " (Shapley, 1953)",
+        "Tells the voters apart, and follows another gradient than the team's; sees the last vote alone.",
+        False,
+        ANY_SCALE,
+        ballots=True,
+    ),
+    "own_correctness": Rule(
+        own_correctness_credit,
+        "1[b_i = truth]",
+        "control",
+        "Tells the voters apart by their own answers: there is no team in it; sees the last vote alone.",
+        False,
+        ("group", "history", "centred", "none"),
+        ballots=True,
+    ),
+    "paper_v1": Rule(
+        paper_v1,
+        "tanh z(R - R_solo); g z(R) + (1 - g) z(R_solo)",
+        "authors' code of the paper's first version",
+        "Gives the two roles different numbers, most of whose difference is noise (docs/method.md).",
+        False,
+        ("history+group",),
+        (REMOVE, FIRST),
+        published=True,
+        end_when_truncated=True,
+    ),
+    "event_v2": Rule(
+        event_v2,
+        "R + 0.2 bonus; R",
+        "authors' code of later versions",
+        "Does not tell the roles apart: the first speaker's number is the other's times 1.1 or 1.0.",
+        False,
+        ("centred",),
+        (REMOVE, FIRST),
+        published=True,
+    ),
+}
+
+
+def fits(name: str, plan: Plan) -> str | None:
+    """Why a rule is none for this team; None if it is."""
+    rule = RULES[name]
+    if rule.needs == (REMOVE, FIRST) and plan.first is None:
+        return "it needs one role whose removal changes all the others, so that one replay serves all sessions of a prompt; there is none"
+    if rule.published and (len(plan.roles) != 2 or plan.answers == (plan.first,)):
+        return f"it is published for two roles of which the second answers, and this team has {len(plan.roles)}"
+    if name == "leave_one_out" and plan.tie is None:
+        return (
+            "it is the paper's name for removal from a plurality, and this team's outcome is one answer: take removal"
+        )
+    if rule.ballots:
+        if plan.tie is None:
+            return "it reads the ballots of a plurality, and this team's outcome is one answer"
+        if odd := [role for role in plan.roles if plan.ballots.get(role, 0) != 1]:
+            return f"it needs one ballot of every role, and {odd[0]} casts {plan.ballots.get(odd[0], 0)}"
+    if rule.recombines and plan.heard:
+        return "it recombines ballots of different sessions, which needs roles that answer independently, and here they hear each other"
+    if rule.recombines and plan.varies:
+        return "it recombines ballots of different sessions, and this team draws by chance what a session's roles see (s.random)"
+    if name == "shapley" and len(plan.roles) > MAX_SHAPLEY_VOTERS:
+        return f"it is exact up to {MAX_SHAPLEY_VOTERS} voters, and this team has {len(plan.roles)}: its cost doubles with each"
+    return None
+
+
+def fitting(plan: Plan) -> list[str]:
+    """Names of the rules that fit a team."""
+    return [name for name in RULES if fits(name, plan) is None]
+
+
+def normalization(config: CreditConfig) -> str:
+    """What ``normalize: null`` means is the rule's own. Unknown names are refused elsewhere."""
+    return config.normalize or RULES[config.rule].natural
+
+
+def replays_per_prompt(config: CreditConfig, n: int) -> int:
+    """Shared removals per prompt. Few are enough for a fitted baseline; the published rules pair or average n of them."""
+    if config.replays_per_prompt is not None:
+        return config.replays_per_prompt
+    rule = RULES[config.rule]
+    if rule.published:
+        return n
+    needed = rule.needs is not None and rule.needs[0] == REMOVE
+    return min(2, n) if needed or config.train_replays else 0
+
+
+def refusals(config: CreditConfig, history: HistoryConfig, plan: Plan | None, n: int) -> list[str]:
+    """Everything wrong with a rule and its settings.
+
+    Args:
+        config, history: the settings.
+        plan: the team's; None where the team itself is broken: what depends on it is not checked.
+        n: sessions per prompt.
+    """
+    found = _values(config, history, n)
+    if config.rule not in RULES:
+        near = difflib.get_close_matches(config.rule, RULES, n=1)
+        listed = ", ".join(fitting(plan) if plan else RULES)
+        return [
+            f"ccpo.credit.rule is {config.rule!r}: "
+            + (f"did you mean {near[0]!r}? " if near else "")
+            + f"allowed: {listed}",
+            *found,
+        ]
+    if plan is not None and (reason := fits(config.rule, plan)):
+        return [
+            f"rule {config.rule} does not fit this team: {reason}. Rules that fit: {', '.join(fitting(plan))}",
+            *found,
+        ]
+    if config.normalize is not None and config.normalize not in NORMALIZATIONS:
+        return found
+    return [*found, *_normalization(config, plan, n), *_options(config, history, plan, n)]
+
+
+def _values(config: CreditConfig, history: HistoryConfig, n: int) -> list[str]:
+    """Single values out of range."""
+    found = []
+    for name, value, allowed in (
+        ("normalize", config.normalize, NORMALIZATIONS),
+        ("shaping", config.shaping, ("none", "tanh")),
+    ):
+        if value is not None and value not in allowed:
+            near = difflib.get_close_matches(value, allowed, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            found.append(f"ccpo.credit.{name} is {value!r}: {hint}allowed: {', '.join(allowed)}")
+    if not 0 <= history.decay < 1:
+        found.append(f"ccpo.history.decay is {history.decay}: 1 would never learn; set it in [0, 1), for example 0.9")
+    if history.floor <= 0:
+        found.append(
+            f"ccpo.history.floor is {history.floor}: credit is divided by it; set it above 0, for example 0.05"
+        )
+    if config.coefficient is not None and not 0 < config.coefficient <= 1:
+        why = "0 would be shared_history" if config.coefficient == 0 else "the baseline would add variance"
+        found.append(f"ccpo.credit.coefficient is {config.coefficient}: {why}; set it in (0, 1], or null to fit it")
+    k = config.replays_per_prompt
+    if k is not None and not 0 <= k <= n:
+        found.append(
+            f"ccpo.credit.replays_per_prompt is {k} with n = {n} sessions per prompt: a session decodes at most one of them; set 0..{n}, "
+            "or raise actor_rollout_ref.rollout.n"
+        )
+    if config.resamples < 1:
+        found.append(f"ccpo.credit.resamples is {config.resamples}: set at least 1")
+    for name, low in (("alpha", config.alpha), ("eta", config.eta)):
+        if low <= 0:
+            found.append(f"ccpo.credit.{name} is {low}: 0 would switch the shaping off; set it above 0")
+    return found
+
+
+def _normalization(config: CreditConfig, plan: Plan | None, n: int) -> list[str]:
+    rule, how, name = RULES[config.rule], normalization(config), config.rule
+    found = []
+    if how in ("group", "centred", "history+group") and n < 2:
+        found.append(
+            f"{name} with normalize '{how}' compares the sessions of one prompt, and n = {n}: every advantage would be 0; "
+            "set actor_rollout_ref.rollout.n >= 2, or a rule with ccpo.credit.normalize=history"
+        )
+    if how not in rule.normalize:
+        if rule.published:
+            found.append(
+                f"rule {name} is published with '{rule.natural}' normalization, not '{how}': leave ccpo.credit.normalize=null"
+            )
+        elif name == "shared" and how == "history":
+            found.append("rule shared with normalize 'history' is another rule: set ccpo.credit.rule=shared_history")
+        elif name == "shared_history":
+            found.append(
+                f"rule shared_history is normalized by the history, not '{how}': leave ccpo.credit.normalize=null, or use rule shared"
+            )
+        elif name == "counterfactual":
+            found.append(
+                f"rule counterfactual with normalize '{how}' equals the shared reward: the baseline is one constant inside a prompt's group, "
+                "and centring the group removes it (with tanh, too: two values of R stay two values); set ccpo.credit.normalize=history (or null)"
+            )
+        elif how == "history+group":
+            found.append(
+                f"rule {name} with normalize 'history+group' equals {name} with 'group': the history is affine inside a step and the "
+                "group z-score removes it; set ccpo.credit.normalize=group"
+            )
+        else:
+            found.append(f"rule {name} is not normalized by '{how}': set one of {', '.join(rule.normalize)}")
+    elif plan is not None and name == "removal" and how in ("group", "centred"):
+        if constant := [role for role in plan.roles if (r := plan.replay(REMOVE, role)).shared and r.decodes]:
+            found.append(
+                f"rule removal with normalize '{how}' gives {constant[0]} the shared reward: its removal is one constant inside a prompt's "
+                "group, and centring the group removes it; set ccpo.credit.normalize=history (or null)"
+            )
+    if rule.recombines and n < 2:
+        found.append(
+            f"{name} compares a role's ballots over the sessions of one prompt, and n = {n}: every credit would be 0; "
+            "set actor_rollout_ref.rollout.n >= 2, or ccpo.credit.rule=leave_one_out"
+        )
+    if plan is not None and name == "resampling" and n < 2 and any(plan.replay(RESAMPLE, r).shared for r in plan.roles):
+        found.append(
+            f"rule resampling compares the first speaker with the prompt's other sessions, and n = {n}: its credit would be 0; "
+            "set actor_rollout_ref.rollout.n >= 2"
+        )
+    return found
+
+
+def _options(config: CreditConfig, history: HistoryConfig, plan: Plan | None, n: int) -> list[str]:
+    """Settings that the rule does not read, or that contradict each other."""
+    rule, name, found = RULES[config.rule], config.rule, []
+    default = CreditConfig()
+    changed = [f.name for f in fields(CreditConfig) if getattr(config, f.name) != getattr(default, f.name)]
+    if rule.published:
+        ours = [key for key in changed if key not in ("rule", "normalize", "replays_per_prompt")]
+        found += [f"ccpo.credit.{key}" for key in ours]
+        found += [f"ccpo.history.{f.name}" for f in fields(history) if getattr(history, f.name) != f.default]
+        if found:
+            found = [
+                f"rule {name} is reproduced exactly, with constants of its own: {', '.join(found)} would do nothing or change it; leave "
+                "them at their defaults, or set ccpo.credit.rule=counterfactual"
+            ]
+        k = config.replays_per_prompt
+        if name == "paper_v1" and k not in (None, n):
+            found.append(
+                f"rule paper_v1 pairs every session with a replay: set ccpo.credit.replays_per_prompt={n} (or null), not {k}"
+            )
+        if name == "event_v2" and k == 0:
+            found.append(
+                "rule event_v2 compares with the prompt's replays: set ccpo.credit.replays_per_prompt >= 1 (null: n)"
+            )
+        return found
+    always = {"rule", "normalize", "replays_per_prompt", "train_replays", "eta", *rule.reads}
+    for key in changed:
+        if key not in always:
+            readers = [
+                other
+                for other, row in RULES.items()
+                if key in row.reads and (plan is None or fits(other, plan) is None)
+            ]
+            found.append(
+                f"rule {name} does not read ccpo.credit.{key}: drop it"
+                + (f", or set ccpo.credit.rule={readers[0]}" if readers else "")
+            )
+    if config.alpha != default.alpha and config.shaping == "none" and "alpha" in rule.reads:
+        found.append(
+            "ccpo.credit.alpha is the slope of a shaping that is off: set ccpo.credit.shaping=tanh, or drop it"
+        )
+    if config.eta != default.eta and not config.train_replays:
+        found.append(
+            "ccpo.credit.eta is the slope of a gate that is not used: set ccpo.credit.train_replays=true, or drop it"
+        )
+    k, how = config.replays_per_prompt, normalization(config)
+    if plan is not None and plan.first is None:
+        for key in ("replays_per_prompt", "train_replays"):
+            if key in changed:
+                found.append(
+                    f"ccpo.credit.{key} is about the replay that serves all sessions of a prompt, and no removal of this team does: drop it"
+                )
+        return found
+    needed = rule.needs is not None and rule.needs[0] == REMOVE
+    if needed and k == 0:
+        found.append(
+            f"rule {name} with replays_per_prompt=0 has no counterfactual: it equals shared_history; set ccpo.credit.replays_per_prompt >= 1 "
+            "(null: 2), or ccpo.credit.rule=shared_history"
+        )
+    if config.train_replays and k == 0:
+        found.append(
+            "train_replays with replays_per_prompt=0 has nothing to train: set ccpo.credit.replays_per_prompt >= 1, or train_replays=false"
+        )
+    if config.train_replays and how in ("group", "centred") and k == 1:
+        found.append(
+            f"train_replays with normalize '{how}' compares a prompt's replays: set ccpo.credit.replays_per_prompt >= 2 (null: 2)"
+        )
+    return found

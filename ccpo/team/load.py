@@ -1,0 +1,173 @@
+"""A team from its name, a package path or a file; its settings; its prompts.
+
+dyad, vote                      the built-in ones
+my_package.teams:Debate         a class that can be imported
+path/to/debate.py:Debate        a class in a file; prompts may stand in debate.yaml beside it
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ccpo.prompts import PromptError, Prompts
+from ccpo.team.session import Team, TeamError
+
+BUILT_IN = {"dyad": "ccpo.team.dyad:Dyad", "vote": "ccpo.team.vote:Vote"}
+
+
+def team_class(reference: str) -> type[Team]:
+    """The class that ``reference`` names. Raises TeamError when there is none, or it is no team."""
+    where, _, name = BUILT_IN.get(reference, reference).rpartition(":")
+    if not where or not name.isidentifier():
+        near = difflib.get_close_matches(reference, BUILT_IN, n=1)
+        raise TeamError(
+            f"{reference!r} names no team: "
+            + (f"did you mean {near[0]!r}? " if near else "")
+            + f"set {', '.join(BUILT_IN)}, "
+            "package.module:Class, or path/to/file.py:Class"
+        )
+    module = _module(where)
+    found = getattr(module, name, None)
+    if not (inspect.isclass(found) and issubclass(found, Team)):
+        teams = [
+            key
+            for key, value in vars(module).items()
+            if inspect.isclass(value)
+            and issubclass(value, Team)
+            and value is not Team
+            and value.__module__ == module.__name__
+        ]
+        what = "is no subclass of ccpo.team.Team" if found is not None else "does not exist"
+        raise TeamError(f"{name} {what} in {where}; teams there: {', '.join(teams) or 'none'}")
+    if not inspect.iscoroutinefunction(found.play) or found.play is Team.play:
+        raise TeamError(f"{name} in {where} has no program: define `async def play(self, s)`")
+    return found
+
+
+def _module(where: str) -> Any:
+    try:
+        if where.endswith(".py"):
+            path = Path(where).expanduser().resolve()
+            if not path.is_file():
+                raise TeamError(f"the team's file {where} does not exist (looked for {path})")
+            return _file_module(path, hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+        return importlib.import_module(where)
+    except TeamError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        line = _line_in(error, where)
+        raise TeamError(
+            f"the team's module {where} cannot be imported: {type(error).__name__}: {error}{line}. Every process of the job imports it: it "
+            "needs what is installed there, or on PYTHONPATH"
+        ) from error
+
+
+def _line_in(error: BaseException, where: str) -> str:
+    if isinstance(error, SyntaxError):
+        return ""
+    trace, number = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.endswith(Path(where).name):
+            number = trace.tb_lineno
+        trace = trace.tb_next
+    return f" (line {number})" if number else ""
+
+
+@lru_cache(maxsize=32)
+def _file_module(path: Path, digest: str) -> Any:
+    """Imported once per content, under a name of its own, with the file's folder on the path while it is imported."""
+    name = f"ccpo_team_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def absolute(reference: str) -> str:
+    """The same reference for another working folder."""
+    where, colon, name = reference.rpartition(":")
+    return f"{Path(where).expanduser().resolve()}:{name}" if colon and where.endswith(".py") else reference
+
+
+def settings_class(cls: type[Team]) -> type[Team] | None:
+    """The class if it has settings (it is a dataclass with fields), else None."""
+    return cls if is_dataclass(cls) and fields(cls) else None
+
+
+def prompt_sets(cls: type[Team]) -> dict[str, Any]:
+    """Set name -> plain data: the team's own, or those of the YAML file beside its module."""
+    if cls.prompts is not None:
+        return dict(cls.prompts)
+    for base in cls.__mro__:
+        source = inspect.getsourcefile(base) if base not in (Team, object) else None
+        beside = Path(source).with_suffix(".yaml") if source else None
+        if beside and beside.is_file():
+            return _yaml(beside)
+    return {}
+
+
+def prompts_of(cls: type[Team], chosen: Any) -> Prompts:
+    """The prompts that ``ccpo.prompts`` chooses for a team.
+
+    Args:
+        cls: the team.
+        chosen: name of one of the team's sets; ``file.yaml`` or ``file.yaml:name``; or the set itself (role -> templates).
+
+    Raises:
+        PromptError: there is no such set, or it is malformed.
+    """
+    if isinstance(chosen, Mapping):
+        return Prompts.parse("of ccpo.prompts", chosen)
+    sets, name = prompt_sets(cls), str(chosen)
+    path, _, part = name.partition(":")
+    if path.endswith((".yaml", ".yml")):
+        if not Path(path).expanduser().is_file():
+            raise PromptError(f"ccpo.prompts is {name!r}: there is no file {path}")
+        sets, name = _yaml(Path(path).expanduser()), part
+        if not name and len(sets) == 1:
+            name = next(iter(sets))
+    if name not in sets:
+        near = difflib.get_close_matches(name, sets, n=1)
+        raise PromptError(
+            f"ccpo.prompts is {name!r}: "
+            + (f"did you mean {near[0]!r}? " if near else "")
+            + f"{cls.__name__} has the prompts {', '.join(sets) or 'none'}; choose one, or give path/to/prompts.yaml:NAME, or the templates"
+        )
+    return Prompts.parse(name, sets[name])
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, stamp: float) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PromptError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from None
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    data = _read(path, path.stat().st_mtime)
+    if not isinstance(data, Mapping):
+        raise PromptError(f"{path} must map names to sets of prompts, each of which maps roles to templates")
+    return dict(data)

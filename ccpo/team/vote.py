@@ -1,0 +1,53 @@
+"""N voters and a plurality; with more rounds, everyone reads the others' last answers and votes again: a deliberation.
+
+    question --> VOTER_0 --> ballot --+
+    question --> VOTER_1 --> ballot --+--> plurality
+    question --> VOTER_2 --> ballot --+
+
+Source: the paper's voting topology; rounds are our construction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ccpo.team.session import Outcome, Quote, Session, Team, TeamError, Turn
+
+
+@dataclass(frozen=True)
+class Vote(Team):
+    """n_voters: 2 to 64. tie: what a tie is worth (`ccpo.plurality.TIES`). rounds: how often everyone votes; the last vote counts.
+    share_reasoning: from the second round on, the others' whole texts are shown, not their answers alone."""
+
+    n_voters: int = 3
+    tie: str = "expected"
+    rounds: int = 1
+    share_reasoning: bool = False
+
+    def __post_init__(self):
+        if not 2 <= self.n_voters <= 64:
+            raise TeamError(
+                f"n_voters is {self.n_voters}: one voter is no vote, and more than 64 were never tried; set 2..64"
+            )
+        if self.rounds < 1:
+            raise TeamError(f"rounds is {self.rounds}: set at least 1")
+        if self.share_reasoning and self.rounds == 1:
+            raise TeamError("share_reasoning needs a second round, in which it is read: set rounds >= 2, or drop it")
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(f"voter_{i}" for i in range(self.n_voters))
+
+    async def play(self, s: Session) -> Outcome:
+        said = await s.all(*(s.say(v, question=s.question) for v in self.roles))
+        for _ in range(1, self.rounds):
+            shown = await s.all(*(self.show(s, turn) for turn in said))
+            others = {v: [q for q in shown if q and q.turn.role != v] for v in self.roles}
+            said = await s.all(*(s.say(v, question=s.question, others=others[v]) for v in self.roles))
+        return s.plurality(said, self.tie)
+
+    async def show(self, s: Session, turn: Turn | None) -> Quote | None:
+        if turn is None:
+            return None
+        answer, prefix = await s.read(turn) or "no answer", f"Voter {self.roles.index(turn.role) + 1}: "
+        return Quote(turn, (turn.text or answer) if self.share_reasoning else answer, prefix, answer)

@@ -1,0 +1,91 @@
+"""TransferQueue rows <-> the pure code's sessions.
+
+Rows are keyed ``{uid}_{session}_{index}`` by verl, padded with copies of row 0 (tag ``is_padding``) and reordered: everything here
+goes by key. uids are random, so the order of rows is made canonical by the dataset's own prompt id: the same job gives the same
+batches whatever order the sessions finished in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+
+from ccpo.types import ReplayRecord, SessionRecord, Sessions, StepResult, TurnRecord
+from ccpo.verl_plugin.trajectory import COLUMN
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trajectory: verl's key, taken apart, and the facts written by `trajectory.RoleOutput`."""
+
+    key: str
+    uid: str
+    session: int
+    index: int
+    facts: dict[str, Any]
+
+    @property
+    def role(self) -> str:
+        return self.facts["role"]
+
+    @property
+    def source(self) -> str:
+        return self.facts["prompt"][0]
+
+    @property
+    def order(self) -> tuple:
+        return (*self.facts["prompt"], self.session, self.index, self.uid)
+
+
+def read_rows(batch: KVBatchMeta) -> list[Row]:
+    """All real rows of a batch in canonical order (prompt, session, position in the session)."""
+    keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+    if not keys:  # every session was dropped
+        return []
+    column = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=[COLUMN])[COLUMN]
+    rows = []
+    for key, facts in zip(keys, list(column), strict=True):
+        uid, session, index = key.rsplit("_", 2)
+        rows.append(Row(key, uid, int(session), int(index), dict(getattr(facts, "data", facts))))
+    return sorted(rows, key=lambda row: row.order)
+
+
+def to_sessions(rows: Sequence[Row], roles: Sequence[str], tie: str | None) -> Sessions:
+    """The sessions of these rows, in their order; a session's first row carries its record."""
+    records = [
+        replace(_record(row.facts["session"]), prompt=row.uid, session=row.session)
+        for row in rows
+        if row.facts["session"] is not None
+    ]
+    return Sessions.from_records(records, roles, tie or "expected")
+
+
+def _record(facts: dict[str, Any]) -> SessionRecord:
+    return SessionRecord(
+        **{
+            **facts,
+            "turns": tuple(TurnRecord(**turn) for turn in facts["turns"]),
+            "replays": tuple(ReplayRecord(**replay) for replay in facts["replays"]),
+        }
+    )
+
+
+def advantages(rows: Sequence[Row], sessions: Sessions, result: StepResult) -> dict[str, float]:
+    """Row key -> advantage: a role's in its session, or a replay's."""
+    number = {
+        (sessions.prompts[prompt], session): s
+        for s, (prompt, session) in enumerate(zip(sessions.prompt_S.tolist(), sessions.session_S.tolist(), strict=True))
+    }
+    code = {role: i for i, role in enumerate(sessions.roles)}
+    out = {}
+    for row in rows:
+        s, replay = number[row.uid, row.session], row.facts["replay"]
+        if replay is None:
+            out[row.key] = float(result.advantage_SV[s, code[row.role]])
+        else:
+            out[row.key] = float(result.advantage_P[sessions.replay_offset[s] + replay])
+    return out
