@@ -1,0 +1,427 @@
+"""Every rule that claims to be unbiased, by enumeration: the real programs, replays and rules on tabular agents.
+
+An agent is a table: for every (role, what it hears) the probability of saying 1 (right) instead of 0. The decoder is scripted, so a
+step's every outcome can be played, with its probability. For the tokens of every turn of every role
+
+    E[score x credit] = d E[R] / d logit          score = what was said - its probability
+
+with credits from `ccpo.step.compute_advantages` on the records that `ccpo.team.replay.play` makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ccpo.credit.base import CreditConfig
+from ccpo.credit.rules import RULES, fits, fitting
+from ccpo.plurality import values_without
+from ccpo.step import StepSettings, compute_advantages
+from ccpo.team import Team
+from ccpo.team.dyad import Dyad
+from ccpo.team.plan import plan
+from ccpo.team.replay import Intervention, play
+from ccpo.team.session import Decoded, Scene
+from ccpo.team.vote import Vote
+from ccpo.types import REMOVE, RESAMPLE, ReplayRecord, Sessions
+
+EXACT = 1e-12
+CLEARLY = 1e-3  # a bias that is no rounding
+
+
+class Chain(Team):
+    roles = ("proposer", "critic", "refiner")
+
+    async def play(self, s):
+        draft = await s.say("proposer", question=s.question)
+        review = await s.say("critic", question=s.question, draft=draft)
+        return s.answer(await s.say("refiner", question=s.question, draft=draft, review=review))
+
+
+class EarlyStop(Chain):
+    """The critic may accept the draft: the refiner is then silent."""
+
+    samples = {"critic": ("1", "0")}
+
+    async def play(self, s):
+        draft = await s.say("proposer", question=s.question)
+        review = await s.say("critic", question=s.question, draft=draft)
+        if review is not None and review.text == "1":
+            return s.answer(draft)
+        return s.answer(await s.say("refiner", question=s.question, draft=draft, review=review))
+
+
+class Panel(Team):
+    roles = ("think", "reader_0", "reader_1", "reader_2")
+
+    async def play(self, s):
+        thought = await s.say("think", question=s.question)
+        return s.plurality(await s.all(*(s.say(r, question=s.question, thought=thought) for r in self.roles[1:])))
+
+
+TEAMS = {
+    "dyad": Dyad(),
+    "two voters": Vote(2),
+    "three voters": Vote(3),
+    "two voters, two rounds": Vote(2, rounds=2),
+    "three voters, two rounds": Vote(3, rounds=2),
+    "chain": Chain(),
+    "early stop": EarlyStop(),
+    "panel": Panel(),
+}
+PLANS = {name: plan(team) for name, team in TEAMS.items()}
+
+
+# ------------------------------------------------------------------------------------------------ every outcome of a step
+
+
+class Judge:
+    truth = "1"
+
+    async def verify(self, text):
+        return SimpleNamespace(answer=text, reward=float(text == "1"), parsed=True)
+
+    def label(self, answer):
+        return answer
+
+    async def same(self, a, b):
+        return a == b
+
+
+Token = tuple[str, tuple]
+"""(role, what it hears): one logit of the policy."""
+
+
+def table(role: str, heard: tuple) -> float:
+    """P(1): another one for each token, between .15 and .85."""
+    return 0.15 + 0.7 * (zlib.crc32(repr((role, heard)).encode()) % 1009) / 1009
+
+
+@dataclass(frozen=True)
+class Path:
+    """One outcome of a session and its replays. ``scores``: (token, said - probability) of the session's own turns."""
+
+    probability: float
+    played: object
+    scores: tuple[tuple[Token, float], ...]
+
+    def record(self, prompt, session: int = 0):
+        return self.played.record(prompt, session, Judge.truth)
+
+
+@cache
+def paths(name: str, interventions: tuple[Intervention, ...] = (), policy: Callable = table) -> tuple[Path, ...]:
+    """All of them, depth-first over what is decoded."""
+    team, its = TEAMS[name], PLANS[name]
+
+    async def every() -> list[Path]:
+        found, todo = [], [()]
+        while todo:
+            prefix, said, chance = todo.pop(), [], [1.0]
+
+            async def decode(role, heard, label, prefix=prefix, said=said, chance=chance):
+                p = policy(role, heard)
+                choice = prefix[len(said)] if len(said) < len(prefix) else (0 if p < 1 else 1)
+                if len(said) >= len(prefix) and 0 < p < 1:
+                    todo.append((*said, 1))
+                said.append(choice)
+                chance[0] *= p if choice else 1 - p
+                return Decoded(str(choice), payload=((role, heard), choice - p))
+
+            scene = Scene("q", decode, lambda role, fields: tuple(sorted(fields.items())), Judge())
+            played = await play(team, scene, its, interventions)
+            found.append(Path(chance[0], played, tuple(turn.payload for turn in played.turns)))
+        return found
+
+    found = asyncio.run(every())
+    assert math.isclose(sum(path.probability for path in found), 1), "outcomes are missing, or counted twice"
+    return tuple(found)
+
+
+def gradient(weighted: Iterable[tuple[float, Path, Callable[[str], float]]]) -> dict[Token, float]:
+    """E[score x credit] of (probability, session, role -> credit) triples."""
+    total: dict[Token, float] = defaultdict(float)
+    for probability, path, credit in weighted:
+        for token, score in path.scores:
+            total[token] += probability * score * credit(token[0])
+    return dict(total)
+
+
+def true_gradient(name: str, policy: Callable = table) -> dict[Token, float]:
+    found = paths(name, (), policy)
+    return gradient((path.probability, path, lambda role, path=path: path.played.value) for path in found)
+
+
+TRUE = {name: true_gradient(name) for name in TEAMS}
+
+
+def gap(got: dict[Token, float], want: dict[Token, float], roles: Iterable[str]) -> float:
+    """Largest error over the tokens of these roles."""
+    tokens = [token for token in want if token[0] in roles]
+    assert tokens and {token for token in got if token[0] in roles} == set(tokens)
+    return max(abs(got[token] - want[token]) for token in tokens)
+
+
+def credited(
+    name: str, rule: str, groups: list[tuple[float, tuple[Path, ...]]], coefficient: float | None = None
+) -> dict:
+    """E[score x credit] where every group is a prompt of its own, with probability ``p``; means over the group's sessions."""
+    roles = PLANS[name].roles
+    records = [path.record(g, s) for g, (_, group) in enumerate(groups) for s, path in enumerate(group)]
+    settings = StepSettings(CreditConfig(rule, "none", coefficient), first=PLANS[name].first)
+    result = compute_advantages(Sessions.from_records(records, roles), settings)
+    np.testing.assert_array_equal(result.advantage_SV, result.credit_SV)  # normalize none
+    sessions = [(p / len(group), path) for p, group in groups for path in group]
+    return gradient(
+        (p, path, lambda role, row=row: row[roles.index(role)])
+        for (p, path), row in zip(sessions, result.advantage_SV.tolist(), strict=True)
+    )
+
+
+def alone(found: Sequence[Path]) -> list[tuple[float, tuple[Path, ...]]]:
+    return [(path.probability, (path,)) for path in found]
+
+
+def pairs(found: Sequence[Path]) -> list[tuple[float, tuple[Path, ...]]]:
+    return [(a.probability * b.probability, (a, b)) for a, b in itertools.product(found, repeat=2)]
+
+
+def replays(name: str, how: str) -> tuple[Intervention, ...]:
+    """Of every role; a resample that serves all sessions of the prompt is none: the other sessions are its replays."""
+    its = PLANS[name]
+    return tuple(
+        Intervention(how, role) for role in its.roles if how == REMOVE or not its.replay(RESAMPLE, role).shared
+    )
+
+
+def with_stand_ins(found: Sequence[Path], name: str) -> list[Path]:
+    """Rule removal wants a removal of every role; where only one was played, the others' value is a number that nobody reads."""
+    roles = PLANS[name].roles
+
+    def added(path: Path) -> Path:
+        have = {replay.intervention.role for replay in path.played.replays}
+
+        def record(prompt, session, truth):
+            its = path.played.record(prompt, session, truth)
+            others = tuple(ReplayRecord(REMOVE, role, 0.37) for role in roles if role not in have)
+            return type(its)(prompt, session, its.value, its.turns, its.replays + others, its.ballots, its.truth)
+
+        return Path(path.probability, SimpleNamespace(record=record, value=path.played.value), path.scores)
+
+    return [added(path) for path in found]
+
+
+# ----------------------------------------------------------------------------------------------------------------- rules
+
+
+@pytest.mark.parametrize("name", TEAMS)
+def test_shared_is_the_true_gradient(name: str):
+    assert gap(credited(name, "shared", alone(paths(name))), TRUE[name], PLANS[name].roles) < EXACT
+    assert max(map(abs, TRUE[name].values())) > 10 * CLEARLY
+
+
+def test_what_the_plans_say_of_the_teams():
+    """Which of the teams the tests below speak about, and that every turn of theirs is a token of its own."""
+    assert {name for name, its in PLANS.items() if its.first} == {"dyad", "chain", "early stop", "panel"}
+    tokens = {name: len(TRUE[name]) for name in TEAMS}
+    assert tokens["dyad"] == 1 + 2 and tokens["chain"] == 1 + 2 + 4 and tokens["panel"] == 1 + 3 * 2
+    assert tokens["early stop"] == 1 + 2 + 2, "the refiner speaks where the critic said 0"
+    assert tokens["three voters, two rounds"] == 3 + 3 * 4
+
+
+@pytest.mark.parametrize("coefficient", [0.4, 1.0])
+@pytest.mark.parametrize("name", TEAMS)
+def test_removal_is_unbiased_for_every_turn_of_every_role(name: str, coefficient: float):
+    """Role by role: what is played beside a session does not change what another role's removal is worth."""
+    for role in PLANS[name].roles:
+        found = with_stand_ins(paths(name, (Intervention(REMOVE, role),)), name)
+        assert gap(credited(name, "removal", alone(found), coefficient), TRUE[name], [role]) < EXACT, role
+
+
+@pytest.mark.parametrize("name", ["dyad", "two voters, two rounds", "three voters", "early stop"])
+def test_removal_is_unbiased_with_all_replays_in_one_step(name: str):
+    found = paths(name, replays(name, REMOVE))
+    for coefficient in (0.4, 1.0):
+        assert gap(credited(name, "removal", alone(found), coefficient), TRUE[name], PLANS[name].roles) < EXACT
+
+
+@pytest.mark.parametrize("name", [name for name, its in PLANS.items() if not fits("leave_one_out", its)])
+def test_leave_one_out_is_unbiased_for_every_turn_of_every_role(name: str):
+    for role in PLANS[name].roles:
+        found = with_stand_ins(paths(name, (Intervention(REMOVE, role),)), name)
+        assert gap(credited(name, "leave_one_out", alone(found)), TRUE[name], [role]) < EXACT, role
+
+
+@pytest.mark.parametrize("coefficient", [0.4, 1.0])
+@pytest.mark.parametrize("name", [name for name, its in PLANS.items() if its.first])
+def test_counterfactual_is_unbiased_for_every_role(name: str, coefficient: float):
+    its = PLANS[name]
+    found = paths(name, (Intervention(REMOVE, its.first),))
+    assert gap(credited(name, "counterfactual", alone(found), coefficient), TRUE[name], its.roles) < EXACT
+
+
+@pytest.mark.parametrize("rule", ["counterfactual", "removal"])
+def test_a_removal_may_serve_both_sessions_of_a_prompt(rule: str):
+    """Two sessions of a dyad, and a replay beside the first alone, or beside each: b is their mean."""
+    with_replay = paths("dyad", replays("dyad", REMOVE))
+    without = paths("dyad", (Intervention(REMOVE, "reason"),))
+    one = [(a.probability * b.probability, (a, b)) for a in with_replay for b in without]
+    for groups in (one, pairs(with_replay)):
+        for coefficient in (0.4, 1.0):
+            got = credited("dyad", rule, groups, coefficient)
+            assert gap(got, TRUE["dyad"], ("think", "reason")) < EXACT
+
+
+@pytest.mark.parametrize("name", [name for name in TEAMS if name not in ("dyad", "chain", "early stop", "panel")])
+def test_resampling_is_unbiased_for_every_turn_of_every_voter(name: str):
+    """One session, one role's replay at a time (each role has its own baseline). Of three deliberating voters the first: 1024 outcomes."""
+    roles = PLANS[name].roles[:1] if "three voters, two rounds" == name else PLANS[name].roles
+    for role in roles:
+        found = paths(name, (Intervention(RESAMPLE, role),))
+        assert gap(credited(name, "resampling", alone(found)), TRUE[name], [role]) < EXACT, role
+
+
+@pytest.mark.parametrize("name", ["dyad", "chain", "early stop"])
+def test_resampling_is_unbiased_where_the_first_role_is_compared_with_the_other_session(name: str):
+    first, *others = PLANS[name].roles
+    assert PLANS[name].replay(RESAMPLE, first).shared
+    for role in others:
+        groups = pairs(paths(name, (Intervention(RESAMPLE, role),)))
+        assert gap(credited(name, "resampling", groups), TRUE[name], [first, role]) < EXACT, role
+
+
+def test_resampling_is_unbiased_for_a_panel():
+    """Its first speaker against the other session, its readers against themselves."""
+    groups = pairs(paths("panel"))
+    assert gap(credited("panel", "resampling", groups), TRUE["panel"], ["think"]) < EXACT
+    for reader in PLANS["panel"].roles[1:]:
+        found = paths("panel", (Intervention(RESAMPLE, reader),))
+        assert gap(credited("panel", "resampling", alone(found)), TRUE["panel"], [reader]) < EXACT
+
+
+def test_repeated_resamples_are_averaged_and_stay_unbiased():
+    draws = tuple(Intervention(RESAMPLE, "reason", draw=draw) for draw in range(3))
+    found = paths("dyad", draws)
+    assert len(found) == 2**5
+    assert gap(credited("dyad", "resampling", alone(found)), TRUE["dyad"], ["reason"]) < EXACT
+
+
+@pytest.mark.parametrize("rule", ["marginal", "resampled"])
+@pytest.mark.parametrize("name", ["two voters", "three voters"])
+def test_rules_that_recombine_two_sessions_of_a_vote_are_unbiased(name: str, rule: str):
+    groups = pairs(paths(name))
+    assert gap(credited(name, rule, groups), TRUE[name], PLANS[name].roles) < EXACT
+
+
+@pytest.mark.parametrize("rule", ["shapley", "own_correctness"])
+@pytest.mark.parametrize("name", ["three voters", "three voters, two rounds"])
+def test_shapley_and_own_correctness_follow_another_gradient(name: str, rule: str):
+    """Not the team's, and not parallel to it either."""
+    got, want = credited(name, rule, alone(paths(name))), TRUE[name]
+    tokens = sorted(want)
+    a, b = np.array([got[t] for t in tokens]), np.array([want[t] for t in tokens])
+    assert gap(got, want, PLANS[name].roles) > CLEARLY
+    assert a @ b / math.sqrt((a @ a) * (b @ b)) < 0.995
+    assert not RULES[rule].unbiased
+
+
+def test_every_rule_that_claims_it_is_proved_here():
+    """counterfactual, removal, leave_one_out, resampling, shared, resampled, marginal above; shared_history is shared."""
+    proved = {
+        "counterfactual",
+        "removal",
+        "leave_one_out",
+        "resampling",
+        "shared",
+        "shared_history",
+        "resampled",
+        "marginal",
+    }
+    assert {name for name, rule in RULES.items() if rule.unbiased} == proved
+    assert "resampled" not in fitting(PLANS["three voters, two rounds"])
+
+
+# --------------------------------------------------------------------------------------------- which replay is for whom
+
+
+@pytest.mark.parametrize("name", [name for name in TEAMS if name != "three voters, two rounds"])
+def test_the_plan_knows_for_whom_a_replay_is_a_baseline(name: str):
+    """All (intervention, role): where `Plan.valid_for` says so, R - R(replay) is unbiased for every turn of the role."""
+    its, biased = PLANS[name], []
+    for how, of in itertools.product((REMOVE, RESAMPLE), its.roles):
+        found = paths(name, (Intervention(how, of),))
+        got = gradient((p.probability, p, lambda role, p=p: p.played.value - p.played.replays[0].value) for p in found)
+        valid = its.valid_for(how, of)
+        assert of in valid
+        for role in its.roles:
+            error = gap(got, TRUE[name], [role])
+            if role in valid:
+                assert error < EXACT, (how, of, role)
+            elif error > CLEARLY:
+                biased.append((how, of, role))
+    assert biased, "nothing is biased: the claim says nothing"
+
+
+def test_a_replay_that_reuses_a_turn_is_no_baseline_for_it():
+    """The dyad: Reason's second answer hears the session's own thought."""
+    assert PLANS["dyad"].valid_for(RESAMPLE, "reason") == {"reason"}
+    found = paths("dyad", (Intervention(RESAMPLE, "reason"),))
+    got = gradient((p.probability, p, lambda role, p=p: p.played.value - p.played.replays[0].value) for p in found)
+    assert gap(got, {token: 0.0 for token in got}, ["think"]) < EXACT, "it takes all of Think's gradient away"
+    assert gap(got, TRUE["dyad"], ["think"]) > CLEARLY
+
+
+# ------------------------------------------------------------------------------------------------------- deliberations
+
+
+def informed(role: str, heard: tuple) -> float:
+    """Voter 0's first text informs (1) or misleads (0) with P = .5, and voters 1 and 2 say 0 first; they are then right with .9 or .3,
+    voter 0 with .7. Without voter 0 they are right with .6."""
+    others = dict(heard).get("others")
+    if others is None:
+        return 0.5 if role == "voter_0" else 0.0
+    if role == "voter_0":
+        return 0.7
+    return 0.9 if "Voter 1: 1" in others else 0.3 if "Voter 1: 0" in others else 0.6
+
+
+def test_leaving_a_voter_out_of_the_last_vote_is_wrong_for_its_earlier_turns():
+    """d E[R] / d logit of voter 0's first text is .25 (.936 - .384) = .138. A rule that takes the others' last ballots as given has the
+    wrong sign: .25 ((.936 - .9) - (.384 - .3)) = -.012 without the voter, -.029 with Shapley's; played again it is exact."""
+    name = "three voters, two rounds"
+    its = PLANS[name]
+    first, want = ("voter_0", (("question", "q"),)), true_gradient(name, informed)
+    assert want[first] == pytest.approx(0.25 * (0.936 - 0.384)) == pytest.approx(0.138)
+
+    found = paths(name, (Intervention(REMOVE, "voter_0"),), informed)
+    groups = alone(with_stand_ins(found, name))
+    for rule in ("removal", "leave_one_out"):
+        assert gap(credited(name, rule, groups, 1.0 if rule == "removal" else None), want, ["voter_0"]) < EXACT
+
+    bare = paths(name, (), informed)
+    records = Sessions.from_records([path.record(i) for i, path in enumerate(bare)], its.roles)
+    shortcut_S = records.value_S - values_without(records.ballot_SV, records.tie)[:, 0]
+    shortcut = gradient((p.probability, p, lambda role, x=x: x) for p, x in zip(bare, shortcut_S, strict=True))
+    assert shortcut[first] == pytest.approx(-0.012)
+    last = [token for token in want if token[0] == "voter_0" and token != first]
+    assert all(shortcut[token] == pytest.approx(want[token], abs=EXACT) for token in last), (
+        "it is exact for the last vote"
+    )
+    assert any(abs(want[token]) > CLEARLY for token in last)
+
+    assert round(credited(name, "shapley", alone(bare))[first], 3) == -0.029
+    with_others = [(a.probability * b.probability, (a, b)) for a, b in itertools.product(bare, repeat=2)]
+    assert abs(credited(name, "marginal", with_others)[first]) < EXACT, (
+        "marginal sees nothing of it: refused where roles hear each other"
+    )
+    assert fits("marginal", its) and fits("resampled", its)
