@@ -1,7 +1,7 @@
 """What the embedded model is taught before training: examples of every role, and the mistakes training shall remove.
 
 A lesson is one role's prompt and the reply to learn. The model must *start* mediocre but teachable: it follows
-thoughts, but writes good ones only now and then. Our construction; the prompts are those of ``ccpo.prompts``.
+thoughts, but writes good ones only now and then. Our construction; the prompts are the sets ``toy`` of the two teams.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ import random
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ccpo.prompts import DYAD, VOTE, Messages, render
+from ccpo.prompts import Messages
+from ccpo.team.dyad import Dyad
+from ccpo.team.load import prompts_of
+from ccpo.team.vote import Vote
 from data_preprocess.toy import OPERATORS, Problem, boxed, last_digit, thought_text
 
 NOT_SURE = "Not sure."
+DYAD, VOTE = prompts_of(Dyad, "toy"), prompts_of(Vote, "toy")
 
 
 class Lesson(NamedTuple):
@@ -30,7 +34,7 @@ class Mistakes:
     vague_note: float  # Reason is given "Not sure.", and has to answer alone
     wrong_note: float  # Reason is given a random digit, and has to follow it
     empty_note: float  # Reason is given nothing
-    wrong_answer: float  # Reason and solo: a random digit as the answer
+    wrong_answer: float  # Reason, with a thought and without: a random digit as the answer
     vote_abstains: float  # voter: "Not sure."
     vote_guesses: float  # voter: an answer without its first step
     vote_wrong_step: float  # voter: a random digit as the first step
@@ -65,19 +69,19 @@ CORRUPT_MIX = RoleMix(vote=0.25, think=0.3, reason=0.3)
 
 
 def think_messages(problem: Problem) -> Messages:
-    return render(DYAD["toy"].think, question=problem.question)
+    return DYAD.messages("think", {"question": problem.question})
 
 
 def reason_messages(problem: Problem, thought: str) -> Messages:
-    return render(DYAD["toy"].reason, question=problem.question, thought=thought)
+    return DYAD.messages("reason", {"question": problem.question, "thought": thought})
 
 
 def solo_messages(problem: Problem) -> Messages:
-    return render(DYAD["toy"].solo, question=problem.question)
+    return DYAD.messages("reason", {"question": problem.question})
 
 
 def vote_messages(problem: Problem) -> Messages:
-    return render(VOTE["toy"].vote, question=problem.question)
+    return VOTE.messages("voter_0", {"question": problem.question})
 
 
 def draw_lesson(problem: Problem, mix: RoleMix, mistakes: Mistakes, rng: random.Random) -> Lesson:

@@ -28,7 +28,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ccpo.prompts import DYAD, VOTE, Messages
+from ccpo.prompts import Messages
 from ccpo.verifier import verify
 from data_preprocess.toy import Problem, draw_problems, thought_text
 from data_preprocess.toy_lessons import (
@@ -36,6 +36,8 @@ from data_preprocess.toy_lessons import (
     CLEAN_MIX,
     CORRUPT,
     CORRUPT_MIX,
+    DYAD,
+    VOTE,
     Lesson,
     Mistakes,
     RoleMix,
@@ -451,8 +453,9 @@ def _first_passing(
 
 
 def _fingerprint(recipe: Recipe, seed: int) -> str:
-    dyad = DYAD["toy"]
-    facts = [asdict(recipe), seed, torch.__version__, asdict(dyad), VOTE["toy"].vote, CHAT_TEMPLATE]
+    alone, told = frozenset({"question"}), frozenset({"question", "thought"})
+    dyad = {"think": DYAD.of("think")[alone], "reason": DYAD.of("reason")[told], "solo": DYAD.of("reason")[alone]}
+    facts = [asdict(recipe), seed, torch.__version__, dyad, VOTE.of("voter_0")[alone], CHAT_TEMPLATE]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -19,9 +19,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ccpo.prompts import VOTE
 from data_preprocess.toy import draw_problems
-from data_preprocess.toy_lessons import UNEQUAL_VOTERS, Lesson, Mistakes, vote_messages, vote_reply
+from data_preprocess.toy_lessons import UNEQUAL_VOTERS, VOTE, Lesson, Mistakes, vote_messages, vote_reply
 from data_preprocess.toy_model import (
     CHAT_TEMPLATE,
     VOTE_TOKENS,
@@ -112,7 +111,8 @@ def build(out: str | Path, recipe: VoterRecipe, seed: int = 3) -> dict:
 
 def _fingerprint(recipe: VoterRecipe, seed: int) -> str:
     weights = hashlib.sha256((BASE / WEIGHTS).read_bytes()).hexdigest()
-    facts = [asdict(recipe), seed, torch.__version__, weights, VOTE["toy"].vote, CHAT_TEMPLATE]
+    template = VOTE.of("voter_0")[frozenset({"question"})]
+    facts = [asdict(recipe), seed, torch.__version__, weights, template, CHAT_TEMPLATE]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ccpo.prompts import DYAD, render
 from data_preprocess import toy_model
 from data_preprocess.toy import boxed, draw_problems, problem_pool, thought_text
 from data_preprocess.toy_lessons import (
     CLEAN,
     CLEAN_MIX,
+    DYAD,
     NOT_SURE,
     Lesson,
     draw_lesson,
@@ -59,7 +59,7 @@ def test_special_tokens(tokenizer):
 
 
 def test_chat_template_is_chatml(tokenizer):
-    messages = render(DYAD["toy"].reason, question="Q?", thought="3+4=7")
+    messages = DYAD.messages("reason", {"question": "Q?", "thought": "3+4=7"})
     assert tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == (
         "<|im_start|>system\nAnswer.<|im_end|>\n<|im_start|>user\nQ?\nThought: 3+4=7<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -197,6 +197,13 @@ def test_the_shipped_model_is_the_default_build_and_passes_the_gate():
     assert not numbers.failures()
     assert numbers.joint == pytest.approx(written["gate"]["joint"], abs=0.02)  # another torch may round another way
     assert numbers.solo == pytest.approx(written["gate"]["solo"], abs=0.02)
+
+
+def test_the_shipped_model_was_taught_these_prompts_and_lessons(monkeypatch):
+    """A changed prompt or recipe needs a new model: the command would build another one in its place."""
+    written = json.loads((Path(toy_model.__file__).with_name("last_digit_model") / "warm_start.json").read_text())
+    monkeypatch.setattr(torch, "__version__", written["torch"])
+    assert toy_model._fingerprint(toy_model.Recipe(), written["seed_asked"]) == written["fingerprint"]
 
 
 @pytest.mark.slow

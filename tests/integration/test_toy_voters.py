@@ -8,9 +8,7 @@ from functools import partial
 import pytest
 from transformers import AutoModelForCausalLM
 
-from ccpo.prompts import VOTE
-from ccpo.topology.session import PromptBudget
-from ccpo.topology.vote import Voter, _ask
+from ccpo.config import CcpoConfig
 from data_preprocess import toy_voters
 from data_preprocess.toy import problem_pool
 from data_preprocess.toy_lessons import UNEQUAL_VOTERS, vote_messages
@@ -26,9 +24,10 @@ def every_model_passes(monkeypatch):
 
 def test_lessons_have_the_prompt_that_the_voter_gets():
     problem = problem_pool("train", 2)[0]
-    budget = PromptBudget(limit=80, count=lambda messages: 0, cut=lambda text, tokens: text)
-    asked, _ = _ask(Voter(VOTE["toy"]), problem.question, [], 0, budget, False)
-    assert vote_messages(problem) == asked
+    voters = CcpoConfig(team="vote", prompts="toy").prompt_sets
+    assert len(voters) == 3
+    for voter, prompts in voters.items():
+        assert vote_messages(problem) == prompts.messages(voter, {"question": problem.question})
 
 
 def test_gate_names_what_is_out_of_range():
