@@ -1,7 +1,7 @@
 """What credit rules do to voters of unequal skill.
 
-    bash scripts/quickstart.sh --topology vote --compare --seed 1    trains, then a table and a picture of this seed
-    python scripts/compare.py outputs                                afterwards, all seeds found there
+    bash scripts/quickstart.sh --team vote --compare --seed 1    trains, then a table and a picture of this seed
+    python scripts/compare.py outputs                            afterwards, all seeds found there
 
 Over seeds: means and 95 % t intervals of the last validation, and of the differences to shared credit with the same seed.
 """
@@ -17,17 +17,37 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
-import report
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
 
-from ccpo.run.folder import METRICS
+import report  # noqa: E402
+
+from ccpo.run.folder import METRICS  # noqa: E402
+from data_preprocess.toy_lessons import UNEQUAL_VOTERS  # noqa: E402
 
 Runs = dict[str, list[dict]]  # credit rule -> entries of its run's metrics
 
-TEAM_IN_TRAINING, VOTER_IN_TRAINING = report.VOTE.team, "ccpo/voter_{i}/accuracy"
+# What is trained: three voters, each a policy of its own; the medium one starts from the embedded model.
+TEAM = "vote"
+RULES = ("shared", "leave_one_out", "resampled", "shapley", "own_correctness")
+STEPS = 30
+STRONG, WEAK = UNEQUAL_VOTERS
+VOTERS = (STRONG, "medium", WEAK)
+MODELS = Path("data") / "last_digit_voters"  # where data_preprocess.toy_voters writes them
+OVERRIDES = [
+    "ccpo.policies=per_role",
+    f"ccpo.roles.voter_0.model={MODELS / STRONG}",
+    f"ccpo.roles.voter_2.model={MODELS / WEAK}",
+    "actor_rollout_ref.rollout.n=6",  # more sessions a prompt, and shared credit is less noisy: the voters differ less
+]
+
+TEAM_ACCURACY, VOTER_ACCURACY = report.TEAM_ACCURACY, report.AUX + "voter_{i}/accuracy"
+BALLOT_ACCURACY = report.AUX + "ballot_accuracy"
+TEAM_LABEL, BALLOT_LABEL = "team (plurality of the votes)", "voter (mean of all)"
+VOTER_IN_TRAINING = "ccpo/voter_{i}/accuracy"
 SMOOTH_STEPS = 3  # odd
 COLOURS = ("#c2356b", "#1b6ca8", "#2a8a57", "#d1602f", "#7a4fa3", "#8a8a8a")  # no two rules of a comparison look alike
 REFERENCE = "shared"  # rule that the others are compared with
-T_975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 WARNING = (
     "One seed proves nothing: intervals are of the validation samples, not of training; repeat with --seed 1, 2, ..., then "
     "python scripts/compare.py FOLDER"
@@ -37,8 +57,8 @@ WARNING = (
 def table(runs: Runs, names: Sequence[str]) -> str:
     """Accuracies of the team and of every voter before and after training, rule by rule; of the first data source."""
     source = report.sources_of(next(iter(runs.values())))[0]
-    labels = {"val-core/{source}/team_accuracy": report.VOTE.accuracies["team"].label}
-    labels |= {report.VOTE.voter.replace("{i}", str(i)): f"voter {i}, {name}" for i, name in enumerate(names)}
+    labels = {TEAM_ACCURACY: TEAM_LABEL}
+    labels |= {VOTER_ACCURACY.replace("{i}", str(i)): f"voter {i}, {name}" for i, name in enumerate(names)}
     ends = {rule: _ends(entries, source) for rule, entries in runs.items()}
     counts = sorted({str(after["sessions"]) for _, after in ends.values()})
     lines = [report.row(f"{source}, {' or '.join(counts)} sessions", "before", "after", "change"), "-" * 96]
@@ -59,8 +79,7 @@ def table(runs: Runs, names: Sequence[str]) -> str:
 
 def _ends(entries: list[dict], source: str) -> tuple[dict, dict]:
     """First and last validation of a run, each with ``sessions``."""
-    team = report.VOTE.accuracies["team"].metric.format(source=source)
-    seen = [entry for entry in entries if entry["kind"] == "val" and team in entry["metrics"]]
+    seen = report.validations(entries, source)
     sessions = report.SESSIONS.format(source=source)
     first, last = ({**entry, "sessions": int(entry["metrics"].get(sessions, 0))} for entry in (seen[0], seen[-1]))
     return first, last
@@ -70,7 +89,7 @@ def weakest(entries: list[dict], voters: int) -> int:
     """Index of the voter that was the least accurate before training, which is the same in every run of a comparison."""
     source = report.sources_of(entries)[0]
     before = _ends(entries, source)[0]["metrics"]
-    return min(range(voters), key=lambda i: before[report.VOTE.voter.format(source=source, i=i)])
+    return min(range(voters), key=lambda i: before[VOTER_ACCURACY.format(source=source, i=i)])
 
 
 def in_training(entries: list[dict], voter: int) -> float:
@@ -96,7 +115,7 @@ def draw(runs: Runs, names: Sequence[str], path: Path, title: str) -> None:
     weak = weakest(next(iter(runs.values())), len(names))
     panels = {
         f"voter {weak}, {names[weak]}": VOTER_IN_TRAINING.format(i=weak),
-        "team (plurality)": TEAM_IN_TRAINING,
+        "team (plurality)": report.TEAM_IN_TRAINING,
     }
     with plt.rc_context(report.PLOT_STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, layout="constrained")
@@ -122,11 +141,11 @@ def _validated(folder: Path) -> list[dict]:
     return entries
 
 
-def show(folders: dict[str, Path], names: Sequence[str], picture: Path) -> None:
+def show(folders: dict[str, Path], picture: Path) -> None:
     """Print the table and write the picture. ReportError when a run has logged no validation."""
     runs = {rule: _validated(folder) for rule, folder in folders.items()}
-    print(table(runs, names))
-    draw(runs, names, picture, picture.stem)
+    print(table(runs, VOTERS))
+    draw(runs, VOTERS, picture, picture.stem)
     print(f"curves: {picture}")
 
 
@@ -147,7 +166,7 @@ def find(out: Path) -> dict[str, dict[int, list[dict]]]:
             found[named[1]][int(named[2])] = _validated(folder)
     if not found:
         raise report.ReportError(
-            f"{out} has no run of a comparison (bash scripts/quickstart.sh --topology vote --compare)"
+            f"{out} has no run of a comparison (bash scripts/quickstart.sh --team {TEAM} --compare)"
         )
     return dict(found)
 
@@ -165,12 +184,14 @@ def seeds_table(found: dict[str, dict[int, list[dict]]]) -> str:
         raise report.ReportError(f"runs of different lengths are not comparable; last validated steps: {last}")
     some = next(iter(next(iter(found.values())).values()))
     source = report.sources_of(some)[0]
-    weak = weakest(some, len(report.voters(some, report.VOTE, source)))
+    start = _ends(some, source)[0]["metrics"]
+    voters = sum(VOTER_ACCURACY.format(source=source, i=i) in start for i in range(len(start)))
+    weak = weakest(some, voters)
     weakest_voter = f"voter {weak}, the weakest before training"
     metrics = {
-        weakest_voter: report.VOTE.voter.replace("{i}", str(weak)),
-        report.VOTE.accuracies["voter"].label: report.VOTE.accuracies["voter"].metric,
-        report.VOTE.accuracies["team"].label: report.VOTE.accuracies["team"].metric,
+        weakest_voter: VOTER_ACCURACY.replace("{i}", str(weak)),
+        BALLOT_LABEL: BALLOT_ACCURACY,
+        TEAM_LABEL: TEAM_ACCURACY,
     }
     measured = {
         label: {key: end["metrics"][metric.format(source=source)] for key, end in ends.items()}
@@ -191,11 +212,14 @@ def seeds_table(found: dict[str, dict[int, list[dict]]]) -> str:
 
 
 def _mean(values: Sequence[float], sign: str = "") -> str:
-    """Mean and 95 % t interval; the mean alone where there are too few values, or more than `T_975` knows."""
+    """Mean and 95 % t interval; the mean alone of a single value."""
+    from scipy.stats import t
+
     mean = f"{statistics.fmean(values):{sign}.3f}"
-    if not 2 <= len(values) <= len(T_975) + 1:
+    if len(values) < 2:
         return mean
-    return f"{mean} +- {T_975[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5:.3f}"
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean} +- {half:.3f}"
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ NAMES = ("weak", "strong")
 
 def val(step: int, team: float, voters: tuple[float, float]) -> dict:
     metrics = {f"val-core/{SOURCE}/team_accuracy": team, f"val-aux/{SOURCE}/sessions": 100}
-    metrics[f"val-aux/{SOURCE}/voter_accuracy"] = sum(voters) / len(voters)
-    metrics |= {f"val-aux/{SOURCE}/voter_{i}_accuracy": value for i, value in enumerate(voters)}
+    metrics[f"val-aux/{SOURCE}/ballot_accuracy"] = sum(voters) / len(voters)
+    metrics |= {f"val-aux/{SOURCE}/voter_{i}/accuracy": value for i, value in enumerate(voters)}
     return {"step": step, "kind": "val", "metrics": metrics}
 
 
@@ -29,7 +29,7 @@ def run(weak_after: float) -> list[dict]:
         {
             "step": step,
             "kind": "train",
-            "metrics": {"ccpo/voter_0/accuracy": weak_after, "ccpo/vote/team_accuracy": 0.6},
+            "metrics": {"ccpo/voter_0/accuracy": weak_after, "ccpo/sessions/team_accuracy": 0.6},
         }
         for step in (1, 2, 3)
     ]
@@ -72,15 +72,25 @@ def test_picture(runs, tmp_path):
 
 
 def test_every_rule_has_its_own_colour():
-    import quickstart
+    assert len(set(compare.COLOURS)) == len(compare.COLOURS) >= len(compare.RULES)
 
-    assert len(set(compare.COLOURS)) == len(compare.COLOURS) >= len(quickstart.COMPARED)
+
+def test_what_is_compared_fits_the_team():
+    from ccpo.config import CcpoConfig
+    from ccpo.credit.rules import fitting
+
+    team = CcpoConfig(team=compare.TEAM)
+    assert len(team.plan.roles) == len(compare.VOTERS) and set(compare.RULES) <= set(fitting(team.plan))
+    named = [f"ccpo.roles.{role}.model" for role in team.plan.roles]
+    assert {name for name, _ in (text.split("=") for text in compare.OVERRIDES) if name.endswith(".model")} <= set(
+        named
+    )
 
 
 def test_a_run_without_validation_is_refused(tmp_path):
-    (tmp_path / METRICS).write_text('{"step": 1, "kind": "train", "metrics": {"ccpo/vote/team_accuracy": 0.5}}\n')
+    (tmp_path / METRICS).write_text('{"step": 1, "kind": "train", "metrics": {"ccpo/sessions/team_accuracy": 0.5}}\n')
     with pytest.raises(compare.report.ReportError, match="has logged no validation"):
-        compare.show({"shared": tmp_path}, NAMES, tmp_path / "a.png")
+        compare.show({"shared": tmp_path}, tmp_path / "a.png")
 
 
 def saved(out: Path, rule: str, seed: int, entries: list[dict]) -> None:
@@ -104,6 +114,12 @@ def test_over_seeds_every_rule_is_compared_with_shared_credit_of_the_same_seed(t
         "shared 3 0.400 +- 0.497",
     ]
     assert blocks[-4:][1:] == blocks[weak + 1 : weak + 4], "here training was as accurate as the end of it"
+
+
+def test_a_mean_over_seeds_has_an_interval_as_soon_as_there_are_two():
+    assert compare._mean([0.5]) == "0.500"
+    assert compare._mean([0.4, 0.6]) == "0.500 +- 1.271"  # t(1) = 12.706, standard error .1
+    assert compare._mean([0.4, 0.6] * 50).split(" +- ")[1] == "0.020"  # t(99) = 1.984
 
 
 def test_runs_of_different_lengths_are_not_compared(tmp_path):
