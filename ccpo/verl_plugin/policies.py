@@ -104,22 +104,26 @@ def runtimes_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: 
     return runtimes
 
 
-def fit_mini_batch(runtime: PolicyRuntime, rows: int, prompts: int, n: int) -> None:
-    """Let a step of ``rows`` rows take as many optimizer steps as its prompts would.
+def mini_batch_rows(rows: int, prompts: int, mini_batch: int, n: int, gpus: int) -> int:
+    """Rows of a mini-batch, so that a step of ``rows`` rows takes as many optimizer steps as its prompts would.
 
     verl counts a mini-batch as ppo_mini_batch_size x n ROWS, whatever came: a session has several rows, fewer if its program stopped
     early, none if it was dropped. It must also divide among the GPUs (an assertion of the worker, after the whole rollout).
 
     Args:
-        runtime: whose configuration is changed, for this step.
-        rows: rows of this policy in the step.
-        prompts: data.train_batch_size.
-        n: sessions per prompt.
+        rows: rows of one policy in the step.
+        prompts: data.train_batch_size. mini_batch: ppo_mini_batch_size as configured, in prompts.
+        n: sessions per prompt. gpus: of the job.
     """
-    trainer, actor = runtime.config.trainer, runtime.config.actor_rollout_ref.actor
-    updates = -(-prompts // runtime.mini_batch)
-    unit = math.lcm(n, trainer.n_gpus_per_node * trainer.nnodes)
-    actor.ppo_mini_batch_size = -(-rows // (updates * unit)) * unit // n
+    updates, unit = -(-prompts // mini_batch), math.lcm(n, gpus)
+    return -(-rows // (updates * unit)) * unit
+
+
+def fit_mini_batch(runtime: PolicyRuntime, rows: int, prompts: int, n: int) -> None:
+    """Set this step's mini-batch of a policy (`mini_batch_rows`) where verl reads it."""
+    gpus = runtime.config.trainer.n_gpus_per_node * runtime.config.trainer.nnodes
+    size = mini_batch_rows(rows, prompts, runtime.mini_batch, n, gpus)
+    runtime.config.actor_rollout_ref.actor.ppo_mini_batch_size = size // n
 
 
 def worker_class(runtime: PolicyRuntime, cls: Any, actor_role: str) -> RayClassWithInitArgs:

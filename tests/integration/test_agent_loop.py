@@ -27,13 +27,16 @@ from verl.utils import tensordict_utils as tu  # noqa: E402
 from verl.utils.dataset.rl_dataset import collate_fn  # noqa: E402
 from verl.workers.rollout.replica import TokenOutput  # noqa: E402
 
-from ccpo.types import EMPTIED, REASON, SOLO, THINK  # noqa: E402
-from ccpo.verl_plugin import agent_loops, credit_table  # noqa: E402
+from ccpo.config import CcpoConfig  # noqa: E402
+from ccpo.step import compute_advantages  # noqa: E402
+from ccpo.verl_plugin import agent_loops  # noqa: E402
+from ccpo.verl_plugin import rows as step_rows  # noqa: E402
 from ccpo.verl_plugin.agent_loops import request_seed  # noqa: E402
 from ccpo.verl_plugin.policies import PolicyClient  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+THINK, REASON, SOLO, EMPTIED = "think", "reason", "solo", "emptied"  # the last two: Reason in a replay
 RIGHT, WRONG = "\\boxed{%s}", "\\boxed{none}"
 Worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
@@ -100,6 +103,11 @@ class Rollout:
             found.setdefault(int(key.split("_")[1]), []).append(facts["role"])
         return found
 
+    def records(self) -> dict[int, dict]:
+        """session -> its record (of a rollout with one prompt)"""
+        pairs = zip(self.keys, self.column("ccpo"), strict=True)
+        return {int(key.split("_")[1]): facts["session"] for key, facts in pairs if facts["session"] is not None}
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
@@ -127,7 +135,7 @@ def rollout(cpu_config, files, monkeypatch):
         config.actor_rollout_ref.rollout.temperature = 0.9
         config.actor_rollout_ref.rollout.val_kwargs.temperature = 0.7
         for name, value in (settings or {}).items():
-            OmegaConf.update(config, name, value)
+            OmegaConf.update(config, name, value, force_add=True)
         done = Rollout()
         monkeypatch.setattr(tq, "init", lambda *args: None)
         monkeypatch.setattr(tq, "async_kv_put", done.put_status)
@@ -159,19 +167,31 @@ def truth(prompt: int, split: str = "train") -> str:
     return dataset_rows(split, 3, seed=0)[prompt]["reward_model"]["ground_truth"]
 
 
-@pytest.mark.parametrize("k_solo, with_solo", [(None, {0, 1}), (4, {0, 1, 2, 3}), (1, {0})])
-def test_the_first_k_sessions_decode_a_solo_answer(rollout, k_solo, with_solo):
-    done, _ = rollout(settings={"ccpo.credit.k_solo": k_solo})
-    roles = {session: [THINK, *[SOLO] * (session in with_solo), REASON] for session in range(4)}
-    assert done.sessions() == roles
+@pytest.mark.parametrize("k, with_solo", [(None, {0, 1}), (4, {0, 1, 2, 3}), (1, {0})])
+def test_the_first_k_sessions_decode_an_answer_without_think(rollout, k, with_solo):
+    done, server = rollout(settings={"ccpo.credit.replays_per_prompt": k})
+    assert done.sessions() == dict.fromkeys(range(4), [THINK, REASON]), "what nobody trains is no row"
+    assert len(server.sent("seed", SOLO)) == len(with_solo)
+    shared = {s: [p for p in record["replays"] if p["shared"]] for s, record in done.records().items()}
+    assert {s for s, replays in shared.items() if replays} == with_solo
+    assert all((p["how"], p["role"], p["decoded"]) == ("remove", THINK, 1) for ps in shared.values() for p in ps)
     assert done.partitions == {"train"} and done.status == {"uid0": "finished"}
 
 
-def test_validation_also_asks_with_an_empty_thought(rollout):
+def test_replays_that_are_trained_are_rows(rollout):
+    done, _ = rollout(settings={"ccpo.credit.train_replays": True})
+    assert done.sessions() == {s: [THINK, REASON, *[REASON] * (s < 2)] for s in range(4)}
+    assert [facts["replay"] for facts in done.column("ccpo") if facts["replay"] is not None] == [0, 0]
+
+
+def test_validation_asks_without_each_role_and_with_an_empty_thought(rollout):
     done, server = rollout(split="test")
-    assert done.sessions() == {0: [THINK, SOLO, EMPTIED, REASON]}
+    assert done.sessions() == {0: [THINK, REASON, REASON, REASON]}
+    replays = [(p["how"], p["role"], p["decoded"]) for p in done.records()[0]["replays"]]
+    assert replays == [("remove", THINK, 1), ("remove", REASON, 0), ("replace", THINK, 1)]
     assert done.partitions == {"val"}
     assert server.sent("temperature", THINK) == [0.7]
+    assert len(server.sent("seed", SOLO)) == len(server.sent("seed", EMPTIED)) == 1
 
 
 def test_role_settings_reach_the_server(rollout):
@@ -183,11 +203,17 @@ def test_role_settings_reach_the_server(rollout):
         }
     )
     assert set(server.sent("max_tokens", THINK)) == {16}
-    assert set(server.sent("max_tokens", SOLO)) == {6}
     assert set(server.sent("max_tokens", REASON)) == {16}, "never more than data.max_response_length"
     assert set(server.sent("temperature", THINK)) == {0.5}
     assert set(server.sent("temperature", SOLO)) == set(server.sent("temperature", REASON)) == {0.9}
     assert server.sent("stop", REASON) == [["}"]] * 4 and server.sent("stop", THINK) == [None] * 4
+    assert server.sent("stop", SOLO) == [["}"]] * 2, "a role speaks in a replay as it does in the session"
+
+
+def test_settings_by_pattern_reach_the_server(rollout):
+    """The task's own: reason* has room for the boxed answer alone."""
+    _, server = rollout()
+    assert set(server.sent("max_tokens", REASON)) == set(server.sent("max_tokens", SOLO)) == {6}
 
 
 def test_validation_keeps_its_own_temperature_and_reasons_other_settings(rollout):
@@ -210,7 +236,7 @@ def test_prompts_are_the_rendered_templates(rollout):
 def test_seeds_differ_by_prompt_session_role_step_and_split(rollout):
     seeds = []
     for options in ({"prompts": (0, 1)}, {"step": 6}, {"split": "test"}):
-        _, server = rollout(settings={"ccpo.credit.k_solo": 4}, **options)
+        _, server = rollout(settings={"ccpo.credit.replays_per_prompt": 4}, **options)
         seeds += [params["seed"] for _, _, params in server.requests]
     assert len(seeds) == 2 * 12 + 12 + 4
     assert len(set(seeds)) == len(seeds)
@@ -231,22 +257,24 @@ def test_seeds_are_the_same_in_every_process_and_run(rollout):
 
 def test_every_row_keeps_its_own_role_and_reward(rollout):
     right = RIGHT % truth(0)
-    done, _ = rollout(lambda role: right if role == SOLO else "1+1=2" if role == THINK else WRONG)
+    settings = {"ccpo.credit.train_replays": True}
+    done, _ = rollout(lambda role: right if role == SOLO else "1+1=2" if role == THINK else WRONG, settings=settings)
     for facts, scores, extra in zip(
         done.column("ccpo"), done.column("rm_scores"), done.column("extra_fields"), strict=True
     ):
-        expected = float(facts["role"] == SOLO)
+        expected = float(facts["replay"] is not None)
         assert facts["reward"] == expected
         assert float(scores.sum()) == float(scores[-1]) == expected
         assert extra["reward_extra_info"] == {"acc": expected}
-    assert {facts["role"] for facts in done.column("ccpo")} == {THINK, SOLO, REASON}
-    done, _ = rollout(lambda role: right if role == REASON else WRONG)
-    assert {facts["role"]: facts["reward"] for facts in done.column("ccpo")} == {THINK: 1.0, REASON: 1.0, SOLO: 0.0}
+    assert {record["value"] for record in done.records().values()} == {0.0}
+    done, _ = rollout(lambda role: right if role == REASON else WRONG, settings=settings)
+    rewards = {(facts["role"], facts["replay"]): facts["reward"] for facts in done.column("ccpo")}
+    assert rewards == {(THINK, None): 1.0, (REASON, None): 1.0, (REASON, 0): 0.0}
 
 
 def test_rows_have_the_same_columns_and_verls_tags(rollout):
     done, _ = rollout(lambda role: "3+4=7" if role == THINK else WRONG, prompts=(0, 1))
-    assert len(done.keys) == 2 * (2 * 4 + 2)
+    assert len(done.keys) == 2 * 2 * 4
     assert all(columns == done.columns[0] for columns in done.columns)
     assert {"ccpo", "rm_scores", "rollout_log_probs", "response_mask", "extra_fields", "uid", "reward_model"} <= set(
         done.columns[0]
@@ -259,17 +287,25 @@ def test_rows_have_the_same_columns_and_verls_tags(rollout):
         assert mask.tolist() == [1] * len(responses)
 
 
-def test_what_the_worker_puts_is_what_the_credit_table_reads(rollout, monkeypatch):
+def test_what_the_worker_puts_is_what_the_step_reads(rollout, monkeypatch):
     right = RIGHT % truth(1)
-    done, _ = rollout(lambda role: right if role == REASON else WRONG, prompts=(1, 0))
+    settings = {"ccpo.credit.train_replays": True}
+    done, _ = rollout(lambda role: right if role == REASON else WRONG, prompts=(1, 0), settings=settings)
     facts = dict(zip(done.keys, done.column("ccpo"), strict=True))
-    monkeypatch.setattr(credit_table.tq, "kv_batch_get", lambda keys, **_: {"ccpo": [facts[key] for key in keys]})
-    rows = credit_table.read_rows(tq.KVBatchMeta(keys=done.keys, tags=done.tags, partition_id="train"))
-    assert [(row.facts["prompt"][1], row.session) for row in rows] == sorted(
-        (row.facts["prompt"][1], row.session) for row in rows
-    )
-    table = credit_table.to_table(rows)
-    assert table.group_means(REASON)["uid1"] == 1.0 and table.group_means(SOLO) == {"uid0": 0.0, "uid1": 0.0}
+    monkeypatch.setattr(step_rows.tq, "kv_batch_get", lambda keys, **_: {"ccpo": [facts[key] for key in keys]})
+    rows = step_rows.read_rows(tq.KVBatchMeta(keys=done.keys, tags=done.tags, partition_id="train"))
+    order = [(row.facts["prompt"][1], row.session) for row in rows]
+    assert order == sorted(order)
+    config = CcpoConfig.from_dict({"credit": {"train_replays": True}}, 4)
+    sessions = step_rows.to_sessions(rows, config.plan.roles, config.plan.tie)
+    assert [sessions.value_S[sessions.prompt_S == p].mean() for p in range(2)] == [0.0, 1.0]
+    result = compute_advantages(sessions, config.step_settings)
+    advantage = step_rows.advantages(rows, sessions, result)
+    assert advantage.keys() == set(done.keys)
+    for row in rows:
+        right_one = row.facts["prompt"][1] == 1
+        if row.facts["replay"] is None:
+            assert (advantage[row.key] > 0) == right_one, "R - beta b, with b = 0 everywhere"
 
 
 def test_a_truncated_answer_is_marked_and_earns_nothing(rollout):
@@ -278,8 +314,21 @@ def test_a_truncated_answer_is_marked_and_earns_nothing(rollout):
         return TokenOutput(token_ids=ids, stop_reason="completed") if role != SOLO else WRONG
 
     done, _ = rollout(cut_off)
-    flags = {facts["role"]: facts["truncated"] for facts in done.column("ccpo")}
-    assert flags == {THINK: False, SOLO: False, REASON: True}
+    for record in done.records().values():
+        assert [turn["truncated"] for turn in record["turns"]] == [False, True]
+        assert [turn["parsed"] for turn in record["turns"]] == [None, False]
+        assert not any(replay["truncated"] for replay in record["replays"])
+
+
+def test_a_truncated_thought_ends_the_session_under_the_papers_rule(rollout):
+    def cut_off(role):
+        return TokenOutput(token_ids=[5] * 16, stop_reason="completed") if role == THINK else WRONG
+
+    done, server = rollout(cut_off, settings={"ccpo.credit.rule": "paper_v1"})
+    assert done.sessions() == dict.fromkeys(range(4), [THINK])
+    assert len(server.sent("seed", SOLO)) == 4 and not server.sent("seed", REASON)
+    done, server = rollout(cut_off)
+    assert done.sessions() == dict.fromkeys(range(4), [THINK, REASON])
 
 
 def test_an_answer_that_ends_at_the_limit_with_another_end_token_is_whole(rollout):
@@ -289,7 +338,8 @@ def test_an_answer_that_ends_at_the_limit_with_another_end_token_is_whole(rollou
 
     done, server = rollout(at_the_limit)
     assert server.tokenizer.convert_ids_to_tokens(0) == "<|endoftext|>" != server.tokenizer.eos_token
-    assert not any(facts["truncated"] for facts in done.column("ccpo"))
+    turns = [turn for record in done.records().values() for turn in record["turns"]]
+    assert len(turns) == 8 and not any(turn["truncated"] for turn in turns)
 
 
 ABORTED = TokenOutput(token_ids=[5], stop_reason="aborted")
@@ -331,42 +381,40 @@ def test_a_long_thought_is_cut_to_reasons_budget(rollout):
     assert len(prompts) == 4
     for prompt in prompts:
         assert f"{question}\nThought: " in prompt and "1+2" not in prompt and "6<|im_end|>" in prompt
-    assert [
-        len(ids)
-        for ids, facts in zip(done.column("prompts"), done.column("ccpo"), strict=True)
-        if facts["role"] == REASON
-    ] == [31] * 4
-    assert all(facts["cut"] for facts in done.column("ccpo") if facts["role"] == THINK)
+    lengths = zip(done.column("prompts"), done.column("ccpo"), strict=True)
+    assert [len(ids) for ids, facts in lengths if facts["role"] == REASON] == [31] * 4
+    assert all([turn["cut"] for turn in record["turns"]] == [False, True] for record in done.records().values())
 
 
 # ------------------------------------------------------------------------------------------------------------------ votes
 
-VOTE = {
-    "ccpo.topology": "vote",
-    "ccpo.credit.rule": "leave_one_out",
-    "actor_rollout_ref.rollout.agent.default_agent_loop": "ccpo_vote",
-    "ccpo.vote.max_tokens": 16,
-}
+VOTE = {"ccpo.team": "vote", "ccpo.credit.rule": "leave_one_out"}
 
 
-def test_a_session_is_one_row_per_voter_with_ballot_and_value(rollout):
+def test_a_session_is_one_row_per_voter_and_its_record_has_ballots_and_removals(rollout):
     answers = {0: RIGHT % truth(0), 1: "3+4=7, " + RIGHT % truth(0), 2: WRONG}
     count = iter(range(100))
-    done, _ = rollout(lambda role: answers[next(count) % 3], settings=VOTE)
+    done, server = rollout(lambda role: answers[next(count) % 3], settings=VOTE)
     assert done.sessions() == {session: ["voter_0", "voter_1", "voter_2"] for session in range(4)}
+    assert len(server.requests) == 12, "a vote is taken again without decoding"
     assert all(columns == done.columns[0] for columns in done.columns)
     for facts, scores in zip(done.column("ccpo"), done.column("rm_scores"), strict=True):
-        assert facts["truth"] == truth(0) and facts["final"]
         assert facts["reward"] == pytest.approx(float(scores.sum()))
-    cast = [facts["ballot"] for facts in done.column("ccpo")]
-    assert set(cast) <= {truth(0), "none"} and len(cast) == 12
+    for record in done.records().values():
+        assert record["truth"] == truth(0)
+        assert set(record["ballots"]) == {"voter_0", "voter_1", "voter_2"}
+        assert set(record["ballots"].values()) <= {truth(0), "none"}
+        assert [(p["how"], p["role"], p["decoded"]) for p in record["replays"]] == [
+            ("remove", f"voter_{i}", 0) for i in range(3)
+        ]
 
 
 def test_voters_have_their_own_seeds_temperatures_and_personas(rollout):
     settings = {
         **VOTE,
-        "ccpo.vote.temperatures": [0.5, 1.0, 1.5],
-        "ccpo.vote.personas": ["", "Vote boldly.", "Vote slowly."],
+        "ccpo.roles.voter_0.temperature": 0.5,
+        "ccpo.roles.voter_1": {"temperature": 1.0, "persona": "Vote boldly."},
+        "ccpo.roles.voter_2": {"temperature": 1.5, "persona": "Vote slowly."},
     }
     _, server = rollout(settings=settings)
     assert len(set(server.sent("seed", "vote"))) == 12
@@ -381,13 +429,13 @@ def test_voters_have_their_own_seeds_temperatures_and_personas(rollout):
     assert server.sent("temperature", "vote") == [0.7] * 3, "validation keeps its own"
 
 
-def test_a_second_round_reads_the_first_and_has_its_own_seed(rollout):
-    settings = {**VOTE, "ccpo.vote.rounds": 2, "ccpo.vote.n_voters": 2}
+def test_a_deliberation_is_played_again_without_each_voter(rollout):
+    settings = {**VOTE, "ccpo.credit.rule": "removal", "ccpo.team_kwargs": {"rounds": 2, "n_voters": 2}}
     done, server = rollout(lambda role: RIGHT % "3", settings=settings)
     assert done.sessions() == {session: ["voter_0", "voter_1"] * 2 for session in range(4)}
-    assert sorted(facts["final"] for facts in done.column("ccpo")) == [False] * 8 + [True] * 8
     assert sum("Votes: Voter 2: 3" in prompt for _, prompt, _ in server.requests) == 4
-    assert len(set(server.sent("seed", "vote"))) == 16
+    assert len(server.requests) == 4 * (4 + 2), "without one of two, the other votes again unseen"
+    assert len(set(server.sent("seed", "vote"))) == 24
 
 
 def test_a_session_with_a_failed_voter_is_dropped_whole(rollout):
@@ -413,7 +461,7 @@ def test_every_role_speaks_with_the_server_and_the_tokenizer_of_its_policy(rollo
 
     def client(config, reply):
         routing = PolicyClient.__new__(PolicyClient)
-        routing.clients, routing.policy_of = servers, {THINK: "think", REASON: "reason", SOLO: "reason"}
+        routing.clients, routing.policy_of = servers, {THINK: "think", REASON: "reason"}
         for policy, path in (("think", config.actor_rollout_ref.model.path), ("reason", other)):
             own = copy.deepcopy(config)
             own.actor_rollout_ref.model.path = str(path)
@@ -423,12 +471,7 @@ def test_every_role_speaks_with_the_server_and_the_tokenizer_of_its_policy(rollo
 
     agent_loops._MODELS.clear()
     done, _ = rollout(lambda role: "3+4=7" if role == THINK else WRONG, client=client)
-    assert done.sessions() == {
-        0: [THINK, SOLO, REASON],
-        1: [THINK, SOLO, REASON],
-        2: [THINK, REASON],
-        3: [THINK, REASON],
-    }
+    assert done.sessions() == dict.fromkeys(range(4), [THINK, REASON])
     assert {role for role, _, _ in servers["think"].requests} == {THINK}
     assert {role for role, _, _ in servers["reason"].requests} == {SOLO, REASON}
     assert all(prompt.endswith("<|im_start|>assistant\n") for _, prompt, _ in servers["think"].requests)

@@ -10,7 +10,7 @@ from ccpo.credit.history import HistoryState, normalize_by_history
 from ccpo.run import checkpoint
 
 CONFIG = CcpoConfig.from_dict({}, n=4)
-_, HISTORY = normalize_by_history(np.array([0.1, 0.7]), HistoryState(steps=3), "think/credit")
+_, HISTORY = normalize_by_history({"think/credit": np.array([0.1, 0.7])}, HistoryState(steps=3))
 
 
 def save(root, step, keep=None, history=HISTORY):
@@ -111,8 +111,11 @@ def test_the_marker_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     "node, n, named",
     [
         ({"credit": {"rule": "shared"}}, 4, "ccpo.credit.rule='counterfactual', this job has 'shared'"),
-        ({"history": {"decay": 0.5}}, 4, "ccpo.history.decay=0.9, this job has 0.5"),
-        ({"credit": {"k_solo": 1}}, 4, "k_solo=2, this job has 1"),
+        ({"history": {"decay": 0.5}}, 4, "ccpo.history=[0.9, 0.05], this job has [0.5, 0.05]"),
+        ({"credit": {"replays_per_prompt": 1}}, 4, "ccpo.credit.replays_per_prompt=2, this job has 1"),
+        ({"credit": {"coefficient": 1.0}}, 4, "ccpo.credit.coefficient=None, this job has 1.0"),
+        ({"team_kwargs": {"strip_leak": True}}, 4, "ccpo.team_kwargs.strip_leak=False, this job has True"),
+        ({"team": "vote", "credit": {"rule": "shared"}}, 4, "ccpo.team='Dyad', this job has 'Vote'"),
     ],
 )
 def test_another_rule_does_not_resume(tmp_path, node, n, named):
@@ -120,6 +123,27 @@ def test_another_rule_does_not_resume(tmp_path, node, n, named):
     with pytest.raises(ConfigError) as caught:
         checkpoint.restore(folder, CcpoConfig.from_dict(node, n), n)
     assert named in str(caught.value) and "default_local_dir" in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", [{"tie": "fail"}, {"rounds": 2}, {"n_voters": 4}])
+def test_a_vote_of_another_kind_does_not_resume(tmp_path, setting):
+    node = {"team": "vote", "credit": {"rule": "leave_one_out"}}
+    vote, other = (CcpoConfig.from_dict({**node, "team_kwargs": kwargs}, 4) for kwargs in ({}, setting))
+    checkpoint.step_folder(tmp_path, 5).mkdir()
+    checkpoint.commit(tmp_path, 5, vote, 4, HISTORY)
+    assert checkpoint.restore(tmp_path / "global_step_5", vote, 4) == HISTORY
+    with pytest.raises(ConfigError, match=f"ccpo.team_kwargs.{next(iter(setting))}"):
+        checkpoint.restore(tmp_path / "global_step_5", other, 4)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named_and_never_misread(tmp_path):
+    import json
+
+    marker = save(tmp_path, 5) / checkpoint.MARKER
+    old = {**json.loads(marker.read_text()), "format": 1, "fingerprint": {"ccpo.topology": "dyad", "k_solo": 2}}
+    marker.write_text(json.dumps(old))
+    with pytest.raises(ConfigError, match="earlier version of ccpo.*verl.model_merger"):
+        checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4)
 
 
 def test_settings_without_a_memory_may_change(tmp_path):

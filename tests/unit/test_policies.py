@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ccpo.config import CcpoConfig, ConfigError
-from ccpo.types import REASON, SOLO, THINK
+
+THINK, REASON = "think", "reason"
 
 
 def dyad(n=4, **node) -> CcpoConfig:
@@ -14,7 +15,7 @@ def dyad(n=4, **node) -> CcpoConfig:
 
 def vote(n=4, **node) -> CcpoConfig:
     credit = {"rule": "resampled"}
-    return CcpoConfig.from_dict({"policies": "per_role", "topology": "vote", "credit": credit, **node}, n)
+    return CcpoConfig.from_dict({"policies": "per_role", "team": "vote", "credit": credit, **node}, n)
 
 
 def roles(config: CcpoConfig) -> dict[str, tuple[str, ...]]:
@@ -22,11 +23,11 @@ def roles(config: CcpoConfig) -> dict[str, tuple[str, ...]]:
 
 
 def test_one_policy_plays_every_role_by_default():
-    assert roles(CcpoConfig.from_dict({}, 4)) == {"shared": (THINK, REASON, SOLO)}
+    assert roles(CcpoConfig.from_dict({}, 4)) == {"shared": (THINK, REASON)}
 
 
-def test_every_role_has_its_own_and_solo_plays_with_reason():
-    assert roles(dyad()) == {"think": (THINK,), "reason": (REASON, SOLO)}
+def test_every_role_has_its_own():
+    assert roles(dyad()) == {"think": (THINK,), "reason": (REASON,)}
     assert roles(vote()) == {f"voter_{i}": (f"voter_{i}",) for i in range(3)}
 
 
@@ -37,11 +38,11 @@ def test_roles_may_share_policies_partly():
 
 
 def test_rows_of_a_policy():
-    config = dyad(credit={"train_solo": True, "k_solo": 3})
+    config = dyad(credit={"train_replays": True, "replays_per_prompt": 3})
     assert config.rows_per_prompt(4, (THINK,)) == 4
-    assert config.rows_per_prompt(4, (REASON, SOLO)) == 4 + 3
+    assert config.rows_per_prompt(4, (REASON,)) == 4 + 3
     assert config.rows_per_prompt(4) == 11
-    assert vote(vote={"rounds": 1}).rows_per_prompt(4, ("voter_1",)) == 4
+    assert vote(team_kwargs={"rounds": 1}).rows_per_prompt(4, ("voter_1",)) == 4
 
 
 def test_together_everyone_learns_always():
@@ -61,9 +62,9 @@ def test_alternating_policies_take_turns():
     [
         ({"policies": "per_rol"}, "did you mean 'per_role'?"),
         ({"policies": "shared", "roles": {"think": {"model": "a"}}}, "set ccpo.policies=per_role, or drop it"),
-        ({"roles": {"solo": {"model": "a"}}}, "set it for ccpo.roles.reason"),
-        ({"roles": {"voter_0": {"model": "a"}}}, "this job has no such role"),
-        ({"roles": {"critic": {}}}, "ccpo.roles.critic is no role"),
+        ({"roles": {"solo": {"model": "a"}}}, "ccpo.roles.solo: the team has no such role"),
+        ({"roles": {"voter_0": {"model": "a"}}}, "the team has no such role"),
+        ({"roles": {"critic": {}}}, "ccpo.roles.critic: the team has no such role"),
         ({"roles": {"think": {"policy": "Actor 1"}}}, "cannot name a policy"),
         ({"roles": {"think": {"policy": "actor_rollout"}}}, "cannot name a policy"),
         (
@@ -80,8 +81,3 @@ def test_impossible_policies_are_refused(node, expected):
     with pytest.raises(ConfigError) as error:
         dyad(**node)
     assert expected in str(error.value)
-
-
-def test_voters_decode_as_the_vote_section_says():
-    with pytest.raises(ConfigError, match="set ccpo.vote.temperatures"):
-        vote(roles={"voter_0": {"model": "a", "temperature": 0.5}})
