@@ -151,7 +151,7 @@ def test_a_model_without_chat_template(config, tmp_path):
 def test_the_prompt_budget_must_hold_the_longest_question_and_a_thought(config):
     config.data.max_prompt_length = 32
     found = problem(config)
-    assert "data.max_prompt_length=32 cannot hold the longest question and a thought" in found
+    assert "data.max_prompt_length=32 cannot hold the longest question in the prompt of reason with 8 tokens" in found
     config.data.max_prompt_length = least = int(found.split("set at least ")[1].split(",")[0])
     assert least > 32 and preflight.check(config) == []
     config.data.max_prompt_length = least - 1
@@ -184,7 +184,8 @@ def test_the_engine_must_hold_prompt_and_response(config):
         ("algorithm.use_kl_in_reward", True, "set actor_rollout_ref.actor.use_kl_loss=true instead"),
         ("algorithm.filter_groups.enable", True, "filter_groups.enable is true: dropping all-equal groups would bias"),
         ("reward.reward_model.enable", True, "reward.reward_model.enable is true: sessions are scored by the verifier"),
-        ("actor_rollout_ref.rollout.agent.default_agent_loop", "single_turn_agent", "ccpo.topology needs ccpo_dyad"),
+        ("actor_rollout_ref.rollout.agent.default_agent_loop", "single_turn_agent", "teams are played by ccpo_team"),
+        ("algorithm.norm_adv_by_std_in_grpo", False, "set ccpo.credit.normalize=centred"),
         ("trainer.v1.sampler.custom_sampler", None, "set pkg://ccpo.verl_plugin.faults and WatchedBuffer"),
         ("trainer.v1.sampler.sync_refill_failed_groups", True, "dropped sessions are counted, never replaced"),
         ("actor_rollout_ref.actor.checkpoint.save_contents", ["model"], "without optimizer and extra"),
@@ -249,7 +250,7 @@ def test_all_mistakes_come_in_one_message(config):
 
 def test_a_missing_prompt_set_is_named(config):
     config.ccpo.prompts = "???"
-    assert "ccpo.prompts is '???': allowed: math, choice, toy" in problem(config)
+    assert "ccpo.prompts is '???': Dyad has the prompts math, choice, toy" in problem(config)
 
 
 @pytest.mark.parametrize("rule, expected", [("paper_v1", "adds noise"), ("event_v2", "1.1 x")])
@@ -260,8 +261,7 @@ def test_published_rules_are_warned_about(config, rule, expected):
 
 
 def test_temperatures_that_differ_are_warned_about(config):
-    config.ccpo.roles.think.temperature = 0.7
-    config.ccpo.roles.solo.temperature = 1.0
+    config.ccpo.roles = {"think": {"temperature": 0.7}, "reason": {"temperature": 1.0}}
     (note,) = preflight.check(config)
     assert "ccpo.roles.think.temperature=0.7 differs from actor_rollout_ref.rollout.temperature=1.0" in note
 
@@ -290,7 +290,7 @@ def test_the_command_stops_before_ray_with_one_message(tmp_path):
 
 @pytest.fixture
 def vote(config):
-    config.ccpo.topology = "vote"
+    config.ccpo.team = "vote"
     config.ccpo.credit.rule = "leave_one_out"
     config.actor_rollout_ref.rollout.val_kwargs.do_sample = True
     config.actor_rollout_ref.rollout.val_kwargs.temperature = 1.0
@@ -301,33 +301,94 @@ def test_a_good_vote_passes(vote):
     assert preflight.check(vote) == []
 
 
-def test_the_agent_loop_must_be_the_topologys(vote):
-    vote.actor_rollout_ref.rollout.agent.default_agent_loop = "ccpo_dyad"
-    assert "ccpo.topology needs ccpo_vote" in problem(vote)
-
-
 def test_voters_that_validate_greedily_with_one_prompt_are_copies(vote):
     vote.actor_rollout_ref.rollout.val_kwargs.do_sample = False
     (note,) = preflight.check(vote)
-    assert "they give one answer, and the vote shows nothing" in note
-    vote.ccpo.vote.personas = ["", "Vote boldly.", "Vote slowly."]
+    assert "they give one answer, and the plurality shows nothing" in note
+    vote.ccpo.roles = {"voter_1": {"persona": "Vote boldly."}}
+    assert preflight.check(vote) == []
+    vote.ccpo.roles = {}
+    vote.ccpo.policies = "per_role"
     assert preflight.check(vote) == []
 
 
 def test_a_voters_own_temperature_is_noted(vote):
-    vote.ccpo.vote.temperatures = [1.0, 1.0, 1.4]
+    vote.ccpo.roles = {"voter_2": {"temperature": 1.4}}
     (note,) = preflight.check(vote)
-    assert "ccpo.vote.temperatures[2]=1.4 differs from actor_rollout_ref.rollout.temperature=1.0" in note
+    assert "ccpo.roles.voter_2.temperature=1.4 differs from actor_rollout_ref.rollout.temperature=1.0" in note
 
 
 def test_a_second_round_needs_room_for_the_others_answers(vote):
     vote.data.max_prompt_length = 22
     first = problem(vote)
-    assert "cannot hold the longest question: " in first
+    assert "cannot hold the longest question in the prompt of voter_" in first and "hears" not in first
     vote.data.max_prompt_length = 36
     assert preflight.check(vote) == []
-    vote.ccpo.vote.rounds = 2
-    assert "cannot hold the longest question and the others' answers" in problem(vote)
+    vote.ccpo.team_kwargs = {"rounds": 2}
+    assert "with 16 tokens for what it hears" in problem(vote)
+
+
+TEAM = """
+from ccpo.team import Team
+
+class Private(Team):
+    roles = ("one", "two")
+    columns = ("hint",)
+    prompts = {"toy": {"one": {"user": "{hint}"}, "two": {"user": "{question} {said}"}}}
+
+    async def play(self, s):
+        said = await s.say("one", hint=s.row["hint"])
+        return s.answer(await s.say("two", question=s.question, said=said or "nothing"))
+"""
+
+
+SAID = '        said = await s.say("one", hint=s.row["hint"])'
+
+
+@pytest.fixture
+def private(config, tmp_path):
+    (tmp_path / "private.py").write_text(TEAM)
+    config.ccpo.team = f"{tmp_path}/private.py:Private"
+    config.ccpo.credit.rule = "removal"
+    return config
+
+
+def test_every_row_has_the_columns_that_the_team_reads(private, tmp_path):
+    found = problems(private)
+    assert len(found) == 2 and all("row 0: no column hint, which the team reads" in text for text in found)
+    assert not any("reward_model" in text or "truth" in text for text in found), (
+        "what no program may read is not offered"
+    )
+    for split, count in (("train", 16), ("test", 4)):
+        rows = [{**row, "hint": "It is odd."} for row in dataset_rows(split, count, seed=0)]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+    assert preflight.check(private) == []
+
+
+@pytest.mark.parametrize(
+    "old, new, says",
+    [
+        ("class Private(Team)", "class Private", "Private is no subclass of ccpo.team.Team"),
+        ('roles = ("one", "two")', 'roles = ("one", "two", "three")', "declares three, which never speaks"),
+        ('s.say("one", hint', 's.say("won", hint', "the program lets 'won' speak, which is no role"),
+        ("return s.answer(await", "s.answer(await", "returned NoneType, which is no outcome"),
+        ("{question} {said}", "{question} {reply}", "no template for two that hears {question, said}"),
+        (SAID, f"        while True:\n    {SAID}", "does not end"),
+        ("from ccpo.team", "import no_such_package\nfrom ccpo.team", "cannot be imported: ModuleNotFoundError"),
+        ('columns = ("hint",)', "columns = ()", "reads column 'hint', which Private does not declare"),
+        ('s.row["hint"]', 's.row["reward_model"]', "reads column 'reward_model'"),
+    ],
+)  # fmt: skip
+def test_a_broken_team_is_named_before_anything_starts(private, tmp_path, old, new, says):
+    assert TEAM.count(old) == 1
+    (tmp_path / "private.py").write_text(TEAM.replace(old, new))
+    assert any(says in text for text in problems(private)), problems(private)
+
+
+def test_a_rule_that_the_team_has_no_counterfactual_for_names_those_that_fit(vote):
+    vote.ccpo.credit.rule = "counterfactual"
+    found = problem(vote)
+    assert "rule counterfactual does not fit this team" in found and "Rules that fit: removal, leave_one_out" in found
 
 
 def test_a_checkpoint_that_does_not_fit_is_found_before_anything_starts(config, tmp_path):
