@@ -14,8 +14,8 @@ def _run(batches: list, decay: float = 0.9, floor: float = 0.05, stream: str = "
     """Outputs of consecutive batches, and the last state."""
     state, outputs = HistoryState(), []
     for batch in batches:
-        values, state = normalize_by_history(np.array(batch, dtype=float), state, stream, decay, floor)
-        outputs.append(values.tolist())
+        values, state = normalize_by_history({stream: np.array(batch, dtype=float)}, state, None, decay, floor)
+        outputs.append(values[stream].tolist())
     return outputs, state
 
 
@@ -74,11 +74,11 @@ def test_floor_bounds_a_surprise_after_a_constant_stream():
 
 def test_empty_batch_changes_nothing():
     _, state = _run([[1, 3]])
-    values, after = normalize_by_history(np.array([]), state, "think/credit", 0.9, 0.05)
-    assert values.shape == (0,)
+    values, after = normalize_by_history({"think/credit": np.array([])}, state)
+    assert values["think/credit"].shape == (0,)
     assert after == state
-    values, after = normalize_by_history(np.array([]), HistoryState(), "think/credit", 0.9, 0.05)
-    assert after == HistoryState()
+    assert normalize_by_history({"think/credit": np.array([])}, HistoryState())[1] == HistoryState()
+    assert normalize_by_history({}, state) == ({}, state)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -86,7 +86,7 @@ def test_non_finite_values_are_refused_and_the_state_is_untouched(bad: float):
     _, state = _run([[1, 3]])
     before = json.dumps(state.to_dict())
     with pytest.raises(ValueError, match="finite"):
-        normalize_by_history(np.array([1.0, bad]), state, "think/credit", 0.9, 0.05)
+        normalize_by_history({"reason/credit": np.array([1.0, 2.0]), "think/credit": np.array([1.0, bad])}, state)
     assert json.dumps(state.to_dict()) == before
 
 
@@ -95,14 +95,14 @@ def test_non_finite_values_are_refused_and_the_state_is_untouched(bad: float):
 )
 def test_settings_out_of_range_are_refused(decay: float, floor: float, name: str):
     with pytest.raises(ValueError, match=name):
-        normalize_by_history(np.array([1.0]), HistoryState(), "think/credit", decay, floor)
+        normalize_by_history({"think/credit": np.array([1.0])}, HistoryState(), None, decay, floor)
 
 
 def test_streams_are_independent_and_the_argument_is_not_modified():
     _, state = _run([[1, 3]])
     before = json.dumps(state.to_dict())
-    values, after = normalize_by_history(np.array([10.0, 30.0]), state, "reason/credit", 0.9, 0.05)
-    assert values.tolist() == [-1.0, 1.0]
+    values, after = normalize_by_history({"reason/credit": np.array([10.0, 30.0])}, state)
+    assert values["reason/credit"].tolist() == [-1.0, 1.0]
     assert json.dumps(state.to_dict()) == before
     assert after.streams["think/credit"] == state.streams["think/credit"]
     assert set(after.streams) == {"think/credit", "reason/credit"}
@@ -110,8 +110,50 @@ def test_streams_are_independent_and_the_argument_is_not_modified():
 
 def test_values_are_not_modified():
     values = np.array([1.0, 3.0])
-    normalize_by_history(values, HistoryState(), "think/credit", 0.9, 0.05)
+    normalize_by_history({"think/credit": values}, HistoryState())
     assert values.tolist() == [1.0, 3.0]
+
+
+A, B, C = "voter_0/credit", "voter_1/credit", "voter_2/credit"
+
+
+def test_streams_of_one_policy_share_one_scale_and_keep_their_means():
+    """Variances 1 and 9: one scale sqrt(5); a stream of another policy has its own."""
+    batch = {A: np.array([1.0, 3.0]), B: np.array([0.0, 6.0]), C: np.array([0.0, 6.0])}
+    values, _ = normalize_by_history(batch, HistoryState(), {A: "one", B: "one", C: "other"})
+    assert values[A] == pytest.approx([-1 / 5**0.5, 1 / 5**0.5])
+    assert values[B] == pytest.approx([-3 / 5**0.5, 3 / 5**0.5])
+    assert values[C] == pytest.approx([-1, 1])
+
+
+def test_the_shared_scale_is_of_the_old_history_and_every_stream_learns_its_own_moments():
+    first = {A: np.array([1.0, 3.0]), B: np.array([0.0, 6.0])}
+    one = dict.fromkeys((A, B), "one")
+    _, state = normalize_by_history(first, HistoryState(), one)
+    values, after = normalize_by_history({A: np.array([12.0]), B: np.array([3.0])}, state, one)
+    assert values[A] == pytest.approx([10 / 5**0.5]) and values[B] == pytest.approx([0])
+    alone, alone_after = normalize_by_history({A: np.array([12.0]), B: np.array([3.0])}, state)
+    assert alone[A] == pytest.approx([10])
+    assert after == alone_after, "what is remembered does not depend on who shares"
+
+
+def test_a_stream_without_a_batch_has_no_part_in_the_scale():
+    """Whoever said nothing in this step, or was never heard of, does not change the others' scale."""
+    batch = {A: np.array([1.0, 3.0]), B: np.array([])}
+    values, state = normalize_by_history(batch, HistoryState(), dict.fromkeys((A, B), "one"))
+    assert values[A].tolist() == [-1.0, 1.0] and not len(values[B])
+    assert set(state.streams) == {A}
+
+
+def test_the_floor_bounds_the_shared_scale():
+    batch = {A: np.array([0.0, 0.02]), B: np.array([1.0, 1.0])}
+    values, _ = normalize_by_history(batch, HistoryState(), dict.fromkeys((A, B), "one"), floor=0.05)
+    assert values[A] == pytest.approx([-0.2, 0.2]) and values[B].tolist() == [0, 0]
+
+
+def test_a_policy_may_be_named_like_a_stream():
+    values, _ = normalize_by_history({A: np.array([1.0, 3.0]), B: np.array([0.0, 6.0])}, HistoryState(), {B: A})
+    assert values[A].tolist() == [-1.0, 1.0] and values[B].tolist() == [-1.0, 1.0]
 
 
 def test_json_round_trip_is_exact():
