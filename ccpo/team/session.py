@@ -237,9 +237,9 @@ class Session:
             for task in tasks:
                 task.cancel()
 
-    async def read(self, turn: Turn) -> str | None:
-        """The answer that stands in a turn, as the verifier reads it; None if it cannot."""
-        return (await self.answers.verdict(turn)).answer
+    async def read(self, turn: Turn | None) -> str | None:
+        """The answer that stands in a turn, as the verifier reads it; None if it cannot, or if nobody spoke."""
+        return (await self.answers.verdict(turn)).answer if turn is not None else None
 
     def without_answer(self, turn: Turn | None) -> Turn | Quote | None:
         """The turn as others may hear it, without a final answer that it states."""
