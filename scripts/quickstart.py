@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,30 +28,21 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import compare  # noqa: E402
 import report  # noqa: E402
 
-from ccpo.config import DYAD_RULES, TOPOLOGIES, VOTE_RULES  # noqa: E402
+from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
+from ccpo.credit.rules import RULES, fits, fitting  # noqa: E402
 from ccpo.run.checkpoint import finished_steps  # noqa: E402
 from ccpo.run.folder import METRICS, PREPARE_LOG, QUICKSTART, TRAIN_LOG  # noqa: E402
 from ccpo.run.run_log import RunLog, read_run_log  # noqa: E402
-from data_preprocess.toy_lessons import UNEQUAL_VOTERS  # noqa: E402
+from ccpo.team.load import BUILT_IN, absolute  # noqa: E402
+from ccpo.team.session import TeamError  # noqa: E402
 
 TASK = "last_digit"
 DATA = Path("data") / TASK
-TASK_CONFIG = ROOT / "recipe" / "config" / "task" / f"{TASK}.yaml"
+CONFIGS = ROOT / "recipe" / "config"
+TASK_CONFIG = CONFIGS / "task" / f"{TASK}.yaml"
 TRAINER = [sys.executable, "recipe/main_ccpo.py"]
-RULES = {"dyad": DYAD_RULES, "vote": VOTE_RULES}  # the first is the default
-COMPARED = ("shared", "leave_one_out", "resampled", "shapley", "own_correctness")  # rules of --compare
-COMPARE_STEPS = 30
-VOTER_MODELS = Path("data") / f"{TASK}_voters"
-STRONG, WEAK = UNEQUAL_VOTERS
-# Of --compare, each a policy of its own; the medium one starts from the embedded model.
-VOTERS = (STRONG, "medium", WEAK)
-COMPARE_OVERRIDES = [
-    "ccpo.policies=per_role",
-    f"ccpo.roles.voter_0.model={VOTER_MODELS / STRONG}",
-    f"ccpo.roles.voter_2.model={VOTER_MODELS / WEAK}",
-    "actor_rollout_ref.rollout.n=6",  # more sessions a prompt, and shared credit is less noisy: the voters differ less
-]
-SETTINGS = ("topology", "rule", "seed", "overrides")  # of QUICKSTART, which marks our runs
+DEFAULT_TEAM = next(iter(BUILT_IN))
+SETTINGS = ("team", "rule", "seed", "overrides")  # of QUICKSTART, which marks our runs
 GRACE = 30.0  # seconds the trainer has to end after an interrupt
 PATIENCE = 10.0  # seconds its daemons have to follow it
 POLL = 0.5  # seconds between looks at the metrics
@@ -57,7 +50,7 @@ PLAIN_EVERY = 5  # steps per line where there is no terminal for a bar
 OWN_OPTIONS = {
     "trainer.total_training_steps": "--steps",
     "trainer.default_local_dir": "--out",
-    "ccpo.topology": "--topology",
+    "ccpo.team": "--team",
     "ccpo.credit.rule": "--rule",
     "data.seed": "--seed",
 }
@@ -69,15 +62,15 @@ class QuickstartError(Exception):
 
 def main(argv: list[str] | None = None, trainer: list[str] | None = None) -> int:
     """Run the command; exit status 0: done, 1: failed, 130: interrupted. Tests pass their own ``trainer``."""
-    options = _options(sys.argv[1:] if argv is None else argv)
     for number in (
         signal.SIGINT,
         signal.SIGTERM,
         signal.SIGHUP,
     ):  # SIGINT too: a job in the background ignores it otherwise
         signal.signal(number, _interrupt)
-    os.chdir(ROOT)
     try:
+        options = _options(sys.argv[1:] if argv is None else argv)
+        os.chdir(ROOT)
         return _compare(options, trainer) if options.compare else _run(options, trainer)
     except (QuickstartError, report.ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -106,13 +99,16 @@ def _run(options: argparse.Namespace, trainer: list[str] | None) -> int:
 
 def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
     """Train the same unequal voters once per rule, and compare. Rules that are finished are not trained again."""
-    folders = {rule: compare.run_folder(options.out, TASK, rule, options.seed) for rule in COMPARED}
-    runs = {rule: argparse.Namespace(**{**vars(options), "rule": rule, "out": out}) for rule, out in folders.items()}
+    folders = {rule: compare.run_folder(options.out, TASK, rule, options.seed) for rule in compare.RULES}
+    runs = {
+        rule: argparse.Namespace(**{**vars(options), "rule": rule, "given_rule": rule, "out": out})
+        for rule, out in folders.items()
+    }
     for run in runs.values():  # all first: after minutes of training is late to refuse one, or to delete what is old
         with _run_folder(run):
             run.fresh = False
     if trainer is None and not all(map(_finished, runs.values())):
-        _prepare(folders[COMPARED[0]], voters=True)
+        _prepare(folders[compare.RULES[0]], voters=True)
     for number, (rule, run) in enumerate(runs.items(), 1):
         with _run_folder(run) as out:
             if _finished(run):
@@ -121,7 +117,7 @@ def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
             _say(f"--- {rule} ({number} of {len(runs)})")
             if status := train(_command(run, trainer), out, run.steps, run.lock):
                 return status
-    compare.show(folders, VOTERS, options.out / f"{TASK}-compare-seed{options.seed}.png")
+    compare.show(folders, options.out / f"{TASK}-compare-seed{options.seed}.png")
     return 0
 
 
@@ -130,7 +126,7 @@ def _finished(options: argparse.Namespace) -> bool:
 
 
 def _command(options: argparse.Namespace, trainer: list[str] | None) -> list[str]:
-    config = ["--config-name", f"ccpo_{options.topology}"]  # hydra wants it before the overrides
+    config = ["--config-name", _config_name(options.team)]  # hydra wants it before the overrides
     return [*(trainer or TRAINER), *config, *_overrides(options)]
 
 
@@ -145,26 +141,33 @@ def _options(argv: list[str]) -> argparse.Namespace:
     default_steps = yaml.safe_load(TASK_CONFIG.read_text())["trainer"]["total_training_steps"]
     parser = argparse.ArgumentParser(
         prog="bash scripts/quickstart.sh",
-        description="Train a Think-Reason dyad or voters on the embedded task with the real trainer, on the CPU. "
+        description="Train a team on the embedded task with the real trainer, on the CPU. "
         "The same command after an interruption goes on from the last checkpoint.",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of data order and samples (default 0)")
-    parser.add_argument("--topology", choices=TOPOLOGIES, default=TOPOLOGIES[0], help="the team (default %(default)s)")
-    rules = "; ".join(f"{topology}: {', '.join(names)}" for topology, names in RULES.items())
-    parser.add_argument("--rule", help=f"credit rule ({rules}; default: the first)")
+    parser.add_argument(
+        "--team",
+        default=DEFAULT_TEAM,
+        help=f"{', '.join(BUILT_IN)}, package.module:Class or path/to/file.py:Class, whose prompts have a set for this task "
+        "(default %(default)s)",
+    )
+    parser.add_argument("--topology", help=argparse.SUPPRESS)  # what --team was called
+    parser.add_argument(
+        "--rule", help=f"credit rule that fits the team (default: the team's in recipe/config): {', '.join(RULES)}"
+    )
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="with --topology vote: three voters of unequal skill, each with a policy of its own, once with each of the rules "
-        + ", ".join(COMPARED),
+        help=f"with --team {compare.TEAM}: three voters of unequal skill, each with a policy of its own, once with each of the rules "
+        + ", ".join(compare.RULES),
     )
     parser.add_argument(
-        "--steps", type=int, help=f"training steps (default {default_steps}; with --compare {COMPARE_STEPS})"
+        "--steps", type=int, help=f"training steps (default {default_steps}; with --compare {compare.STEPS})"
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help=f"folder of the run (default outputs/{TASK}[-vote]-RULE-seedSEED); with --compare, the folder in which "
+        help=f"folder of the run (default outputs/{TASK}[-TEAM]-RULE-seedSEED); with --compare, the folder in which "
         "every rule gets its own (default outputs)",
     )
     parser.add_argument(
@@ -174,14 +177,12 @@ def _options(argv: list[str]) -> argparse.Namespace:
         "overrides", nargs="*", metavar="-- OVERRIDE", help="further verl overrides, name=value, after --"
     )
     options = parser.parse_args(argv)
-    if options.compare and (options.topology != "vote" or options.rule):
-        parser.error("--compare runs its own rules on voters: it needs --topology vote, and takes no --rule")
+    if options.topology is not None:
+        parser.error(f"--topology is called --team now: --team {options.topology}")
+    if options.compare and (options.team != compare.TEAM or options.rule):
+        parser.error(f"--compare runs its own rules on voters: it needs --team {compare.TEAM}, and takes no --rule")
     if options.steps is None:
-        options.steps = COMPARE_STEPS if options.compare else default_steps
-    rules = RULES[options.topology]
-    options.rule = options.rule or rules[0]
-    if options.rule not in rules:
-        parser.error(f"argument --rule: invalid choice: {options.rule!r} ({options.topology}: {', '.join(rules)})")
+        options.steps = compare.STEPS if options.compare else default_steps
     if options.steps < 1:
         parser.error(f"--steps must be at least 1, got {options.steps}")
     if options.seed < 0:
@@ -192,13 +193,62 @@ def _options(argv: list[str]) -> argparse.Namespace:
             parser.error(f"{override}: use {OWN_OPTIONS[name]} instead, this command needs to know it")
         if "=" not in override:
             parser.error(f"{override!r} is no override, which reads name=value; options go before --")
+    options.team = _from_root(options.team)
+    options.given_rule = options.rule
+    options.rule = options.rule or _settings(_config_name(options.team)).credit.rule
+    if why := _misfit(options):
+        parser.error(f"argument --rule: {why}")
     if options.compare:
-        options.overrides = [*COMPARE_OVERRIDES, *options.overrides]
+        options.overrides = [*compare.OVERRIDES, *options.overrides]
         options.out = (options.out or ROOT / "outputs").absolute()
         return options
-    team = TASK if options.topology == "dyad" else f"{TASK}-{options.topology}"
-    options.out = (options.out or ROOT / "outputs" / f"{team}-{options.rule}-seed{options.seed}").absolute()
+    run = f"{TASK}{_team_part(options.team)}-{options.rule}-seed{options.seed}"
+    options.out = (options.out or ROOT / "outputs" / run).absolute()
     return options
+
+
+def _from_root(team: str) -> str:
+    """A team's file as seen from the repository's root, where the trainer starts; from anywhere if it is elsewhere."""
+    where, colon, name = absolute(team).rpartition(":")
+    inside = Path(where).is_relative_to(ROOT) if where.endswith(".py") else False
+    return f"{Path(where).relative_to(ROOT) if inside else where}{colon}{name}"
+
+
+def _team_part(team: str) -> str:
+    """What the team adds to the name of a run's folder."""
+    if team == DEFAULT_TEAM:
+        return ""
+    return "-" + re.sub(r"[^a-z0-9_]+", "_", team.rpartition(":")[2].lower())
+
+
+def _config_name(team: str) -> str:
+    return f"ccpo_{team}" if team in BUILT_IN else "ccpo"
+
+
+def _settings(config_name: str) -> DictConfig:
+    """The ``ccpo`` section of a configuration and of those of ours that it extends, without verl's."""
+    data = OmegaConf.load(CONFIGS / f"{config_name}.yaml")
+    ours = [name for name in data.get("defaults", ()) if isinstance(name, str) and (CONFIGS / f"{name}.yaml").exists()]
+    return OmegaConf.merge(*map(_settings, ours), data.get("ccpo") or {})
+
+
+def _misfit(options: argparse.Namespace) -> str | None:
+    """Why the rule is none for the team. Raises QuickstartError where there is no such team, or its program is wrong."""
+    given = [text for override in options.overrides if (text := override.lstrip("+~")).startswith("ccpo.team_kwargs")]
+    try:
+        overridden = OmegaConf.from_dotlist(given).get("ccpo", {}).get("team_kwargs", {})
+        kwargs = OmegaConf.merge(_settings(_config_name(options.team)).team_kwargs, overridden)
+        plan = CcpoConfig(team=options.team, team_kwargs=OmegaConf.to_container(kwargs)).plan
+    except (TeamError, ConfigError) as error:
+        text = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
+        raise QuickstartError(f"--team {options.team}: {' '.join(text.split())}") from None
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise QuickstartError(f"{' '.join(given)} cannot be read: {' '.join(str(error).split())}") from None
+    rule, listed = options.rule, f"Rules that fit: {', '.join(fitting(plan))}"
+    if rule not in RULES:
+        return f"there is no rule {rule!r}. {listed}"
+    why = fits(rule, plan)
+    return f"{rule} does not fit this team: {why}. {listed}" if why else None
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
@@ -213,13 +263,14 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         f"task={TASK}",
         f"trainer.default_local_dir={_hydra_quoted(options.out)}",
         f"trainer.total_training_steps={options.steps}",
-        f"ccpo.credit.rule={options.rule}",
+        *([f"ccpo.team={_hydra_quoted(options.team)}"] if options.team not in BUILT_IN else []),
+        *([f"ccpo.credit.rule={options.given_rule}"] if options.given_rule else []),
         *(f"{name}={options.seed}" for name in seeds),
         *options.overrides,
     ]
 
 
-def _hydra_quoted(path: Path) -> str:
+def _hydra_quoted(path: Path | str) -> str:
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 
@@ -254,7 +305,12 @@ def _run_folder(options: argparse.Namespace):
             stream.truncate(0)
         stream.seek(0)
         text = stream.read()
-        before = {"topology": "dyad", **json.loads(text)} if text else settings  # runs from before votes name none
+        before = json.loads(text) if text else settings
+        if "team" not in before:
+            raise QuickstartError(
+                f"{out} was begun by an earlier version of this command, whose checkpoints this one does not resume. Choose another "
+                "--out, or delete it with --fresh"
+            )
         differing = [
             f"{name} {before[name]!r}, not {settings[name]!r}" for name in settings if before[name] != settings[name]
         ]
@@ -287,7 +343,7 @@ def _prepare(out: Path, voters: bool = False) -> None:
     log = out / PREPARE_LOG
     made = {"dataset": ("data_preprocess.toy", DATA)}
     if voters:
-        made["voters of unequal skill"] = ("data_preprocess.toy_voters", VOTER_MODELS)
+        made["voters of unequal skill"] = ("data_preprocess.toy_voters", compare.MODELS)
     with log.open("w") as stream:
         for what, (module, folder) in made.items():
             command = [sys.executable, "-m", module, "--out", str(folder)]
@@ -375,16 +431,14 @@ def _follow(child: subprocess.Popen, metrics: Path, log: Path, resumed: int, ste
 
 
 def progress_text(entries: list[dict]) -> str:
-    """Accuracies of the last validation, and the team's reward in the last training batch."""
+    """What the team and its named replays got in the last validation, and the team in the last training batch."""
     parts = []
-    topology = report.topology_of(entries)
     for source in report.sources_of(entries)[:1]:
-        names = {name: curve.metric.format(source=source) for name, curve in topology.accuracies.items()}
-        last = [entry for entry in entries if names["team"] in entry["metrics"]][-1]
-        scores = " ".join(f"{name} {last['metrics'][key]:.3f}" for name, key in names.items() if key in last["metrics"])
-        parts.append(f"validation at {last['step']}: {scores}")
-    rewards = [entry["metrics"][topology.team] for entry in entries if topology.team in entry["metrics"]]
-    if rewards:
+        known, last = report.measured(entries, source), report.validations(entries, source)[-1]
+        values = {name: last["metrics"].get(known.accuracies[name]) for name in (report.TEAM, *known.replays)}
+        shown = " ".join(f"{known.label(name)} {value:.3f}" for name, value in values.items() if value is not None)
+        parts.append(f"validation at {last['step']}: {shown}")
+    if rewards := report.series(entries, report.TEAM_IN_TRAINING)[1]:
         parts.append(f"train: team {rewards[-1]:.3f}")
     return " | ".join(parts)
 

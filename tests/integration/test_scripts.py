@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -36,11 +37,11 @@ def write(step, kind, metrics):
     with (out / "metrics.jsonl").open("a") as stream:
         stream.write(json.dumps({"step": step, "kind": kind, "metrics": metrics}) + "\\n")
 votes = "ccpo_vote" in sys.argv
-other, team = ("voter", "ccpo/vote/team_accuracy") if votes else ("solo", "ccpo/reason/reward_mean")
 def validate(step):
-    scores = {"val-core/toy/team_accuracy": 0.5 + step / 100, f"val-aux/toy/{other}_accuracy": 0.4}
-    voters = {f"val-aux/toy/voter_{i}_accuracy": 0.6 - i / 10 + step / 100 for i in range(3)}
-    write(step, "val", scores | ({"val-aux/toy/oracle_accuracy": 0.9} | voters if votes else {}))
+    scores = {"val-core/toy/team_accuracy": 0.5 + step / 100}
+    voters = {f"val-aux/toy/voter_{i}/accuracy": 0.6 - i / 10 + step / 100 for i in range(3)}
+    ballots = {"val-aux/toy/ballot_accuracy": 0.4, "val-aux/toy/oracle_accuracy": 0.9}
+    write(step, "val", scores | (ballots | voters if votes else {"val-aux/toy/solo_accuracy": 0.4}))
 steps = sorted(int(p.parent.name.split("_")[-1]) for p in out.glob("global_step_*/ccpo_state.json"))
 first = steps[-1] if steps else 0
 validate(first)
@@ -48,7 +49,7 @@ try:
     for step in range(first + 1, int(options["trainer.total_training_steps"]) + 1):
         time.sleep(delay)
         voters = {f"ccpo/voter_{i}/accuracy": 0.6 - i / 10 for i in range(3)} if votes else {}
-        write(step, "train", {team: 0.5, "timing_s/step": delay} | voters)
+        write(step, "train", {"ccpo/sessions/team_accuracy": 0.5, "timing_s/step": delay} | voters)
         if step % 5 == 0:
             (out / f"global_step_{step}").mkdir(exist_ok=True)
             (out / f"global_step_{step}" / "ccpo_state.json").write_text("{}")
@@ -126,22 +127,52 @@ def test_quickstart_trains_shows_progress_and_reports(quickstart):
 
 
 def test_quickstart_trains_voters(quickstart):
-    status, text = finish(quickstart("--topology", "vote", "--steps", "5"))
+    status, text = finish(quickstart("--team", "vote", "--steps", "5"))
     assert status == 0, text
-    assert "step 5/5  validation at 5: team 0.550 voter 0.400 oracle 0.900 | train: team 0.500" in text
-    assert "gain of voting (team - voter)" in text and "solo" not in text
+    assert "step 5/5  validation at 5: team 0.550 | train: team 0.500" in text
+    assert "ballots (mean of all)" in text and "voter_2: accuracy" in text and "solo" not in text
     given = json.loads((quickstart.out / "arguments.json").read_text())
     assert given[:4] == ["--config-name", "ccpo_vote", "profile=cpu", "task=last_digit"]
-    assert "ccpo.credit.rule=leave_one_out" in given
+    assert not any(word.startswith(("ccpo.credit.rule", "ccpo.team=")) for word in given), "the configuration has them"
     status, text = finish(quickstart("--rule", "shared", "--steps", "5"))
-    assert status == 1 and "topology 'vote', not 'dyad'" in text
+    assert status == 1 and "team 'vote', not 'dyad'" in text
+
+
+def test_quickstart_trains_a_team_from_a_file(quickstart, tmp_path):
+    status, text = finish(quickstart("--team", "examples/panel.py:Panel", "--steps", "5"))
+    assert status == 0, text
+    given = json.loads((quickstart.out / "arguments.json").read_text())
+    assert given[:2] == ["--config-name", "ccpo"] and "ccpo.team='examples/panel.py:Panel'" in given
+    settings = json.loads((quickstart.out / "quickstart.json").read_text())
+    assert settings == {"team": "examples/panel.py:Panel", "rule": "removal", "seed": 0, "overrides": []}
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (None, "the team's file {file} does not exist"),
+        ("raise ValueError('no such\\nmodel')", "ValueError: no such model (line 1)"),
+        ("class Mine: pass", "Mine is no subclass of ccpo.team.Team"),
+        (
+            "from ccpo.team import Team\nclass Mine(Team):\n    roles = ('a',)\n    async def play(self, s):\n        return 1\n",
+            "returned int, which is no outcome",
+        ),
+    ],
+)
+def test_a_mistake_in_a_teams_file_is_one_line_before_anything_starts(quickstart, tmp_path, text, words):
+    file = tmp_path / "mine.py"
+    if text is not None:
+        file.write_text(text)
+    status, shown = finish(quickstart("--team", f"{file}:Mine"))
+    assert status == 1 and shown.startswith("error: --team ") and words.format(file=file) in shown
+    assert shown.count("\n") == 1 and not quickstart.out.exists()
 
 
 def compared(out: Path, rule: str) -> Path:
     return out / f"last_digit-compare-{rule}-seed2"
 
 
-COMPARE = ("--topology", "vote", "--compare", "--seed", "2", "--steps", "5")
+COMPARE = ("--team", "vote", "--compare", "--seed", "2", "--steps", "5")
 
 
 def test_compare_trains_every_rule_alike_and_shows_them_together(quickstart):
@@ -195,27 +226,62 @@ def test_a_comparison_ends_with_the_first_failure(quickstart):
     assert not (compared(quickstart.out, "leave_one_out") / "arguments.json").exists()
 
 
-def test_a_run_from_before_votes_is_a_dyads(quickstart):
+@pytest.mark.parametrize("old", [{}, {"topology": "dyad"}])
+def test_a_run_of_an_earlier_version_is_refused(quickstart, old):
     quickstart.out.mkdir()
-    old = {"rule": "counterfactual", "seed": 0, "overrides": []}
-    (quickstart.out / "quickstart.json").write_text(json.dumps(old) + "\n")
-    status, text = finish(quickstart("--steps", "5", "--topology", "vote"))
-    assert status == 1 and "topology 'dyad', not 'vote'" in text
-    assert finish(quickstart("--steps", "5"))[0] == 0
+    settings = {**old, "rule": "counterfactual", "seed": 0, "overrides": []}
+    (quickstart.out / "quickstart.json").write_text(json.dumps(settings) + "\n")
+    status, text = finish(quickstart("--steps", "5"))
+    assert status == 1 and "begun by an earlier version" in text and "--fresh" in text
+    assert json.loads((quickstart.out / "quickstart.json").read_text()) == settings
+    assert finish(quickstart("--steps", "5", "--fresh"))[0] == 0
 
 
-def test_default_folders_and_rules(monkeypatch):
+@pytest.mark.parametrize(
+    "arguments, folder, rule",
+    [
+        ((), "last_digit-counterfactual-seed0", "counterfactual"),
+        (("--team", "vote"), "last_digit-vote-leave_one_out-seed0", "leave_one_out"),
+        (("--team", "vote", "--rule", "shared", "--seed", "2"), "last_digit-vote-shared-seed2", "shared"),
+        (("--team", "examples/panel.py:Panel"), "last_digit-panel-removal-seed0", "removal"),
+        (
+            ("--team", f"{ROOT}/examples/chain.py:Chain", "--rule", "resampling"),
+            "last_digit-chain-resampling-seed0",
+            "resampling",
+        ),
+        (
+            ("--team", "ccpo.team.vote:Vote", "--", "ccpo.team_kwargs.rounds=2"),
+            "last_digit-vote-removal-seed0",
+            "removal",
+        ),
+    ],
+)
+def test_default_folders_and_rules(monkeypatch, arguments, folder, rule):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.chdir(ROOT)
+    import quickstart
+
+    options = quickstart._options(list(arguments))
+    assert (options.out, options.rule) == (ROOT / "outputs" / folder, rule)
+    assert str(ROOT) not in options.team, "seen from where the trainer starts"
+
+
+def test_a_configuration_has_the_rule_that_the_folder_is_called_after(monkeypatch, compose):
+    """The rule is read without verl; hydra composes the same one."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
     import quickstart
 
-    cases = {
-        (): "last_digit-counterfactual-seed0",
-        ("--topology", "vote"): "last_digit-vote-leave_one_out-seed0",
-        ("--topology", "vote", "--rule", "shared", "--seed", "2"): "last_digit-vote-shared-seed2",
-    }
-    assert {arguments: quickstart._options(list(arguments)).out for arguments in cases} == {
-        arguments: ROOT / "outputs" / name for arguments, name in cases.items()
-    }
+    for name in ("ccpo", "ccpo_dyad", "ccpo_vote"):
+        assert (
+            compose("profile=cpu", "task=last_digit", name=name).ccpo.credit.rule
+            == quickstart._settings(name).credit.rule
+        )
+
+
+def test_no_team_is_known_by_name():
+    """Of teams the quickstart knows what ccpo says of them; the comparison is another script."""
+    code = re.sub(r'""".*?"""', "", (ROOT / "scripts" / "quickstart.py").read_text(), flags=re.DOTALL)
+    assert not re.search(r"\b(dyad|vote|think|reason|solo|emptied)\b|voter_\d", code)
 
 
 def test_a_finished_run_is_only_reported_and_can_be_extended_or_begun_anew(quickstart):
@@ -291,13 +357,17 @@ def test_a_folder_that_is_no_run_is_left_alone(quickstart, arguments):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (("--rule", "best"), "invalid choice"),
-        (("--rule", "resampled"), "dyad: counterfactual"),
-        (("--topology", "vote", "--rule", "counterfactual"), "vote: leave_one_out"),
-        (("--topology", "debate"), "invalid choice"),
-        (("--", "ccpo.topology=vote"), "--topology"),
-        (("--compare",), "needs --topology vote"),
-        (("--topology", "vote", "--compare", "--rule", "shared"), "takes no --rule"),
+        (("--rule", "best"), "no rule 'best'. Rules that fit: counterfactual"),
+        (("--rule", "resampled"), "resampled does not fit this team: it reads the ballots of a plurality"),
+        (("--team", "vote", "--rule", "counterfactual"), "Rules that fit: removal, leave_one_out"),
+        (
+            ("--team", "vote", "--rule", "resampled", "--", "ccpo.team_kwargs.rounds=2"),
+            "which needs roles that answer independently",
+        ),
+        (("--topology", "vote"), "--team vote"),
+        (("--", "ccpo.team=vote"), "--team"),
+        (("--compare",), "needs --team vote"),
+        (("--team", "vote", "--compare", "--rule", "shared"), "takes no --rule"),
         (("--steps", "0"), "at least 1"),
         (("--", "trainer.total_training_steps=3"), "--steps"),
         (("--", "oops"), "name=value"),
@@ -306,6 +376,21 @@ def test_a_folder_that_is_no_run_is_left_alone(quickstart, arguments):
 def test_wrong_options_are_explained(quickstart, arguments, words):
     status, text = finish(quickstart(*arguments))
     assert status == 2 and words in text
+    assert not quickstart.out.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--team", "debate"), "'debate' names no team"),
+        (("--team", "vote", "--", "ccpo.team_kwargs.n_voters=1"), "one voter is no vote"),
+        (("--team", "vote", "--", "ccpo.team_kwargs.voters=5"), "did you mean ccpo.team_kwargs.n_voters?"),
+        (("--", "ccpo.team_kwargs.x=[1"), "cannot be read"),
+    ],
+)
+def test_a_team_that_cannot_be_made_is_explained(quickstart, arguments, words):
+    status, text = finish(quickstart(*arguments))
+    assert status == 1 and words in text and "Traceback" not in text
     assert not quickstart.out.exists()
 
 
