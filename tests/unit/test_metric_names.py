@@ -7,61 +7,76 @@ from pathlib import Path
 
 import pytest
 
-from ccpo.config import DYAD_RULES, CcpoConfig
-from ccpo.credit.advantage import compute_advantages
-from ccpo.credit.history import HistoryState
-from ccpo.metrics import reducible, session_rates, validation_scores
-from ccpo.types import EMPTIED, REASON, SOLO, THINK, CreditTable
+from ccpo.credit.base import CreditConfig, HistoryConfig
+from ccpo.credit.rules import RULES, refusals
+from ccpo.metrics import FAMILIES, reducible, session_rates, validation_scores
+from ccpo.step import REPLAYS, StepSettings, compute_advantages
+from ccpo.team.dyad import Dyad
+from ccpo.team.plan import plan
+from ccpo.team.vote import Vote
+from ccpo.types import REMOVE, REPLACE, RESAMPLE, ReplayRecord, SessionRecord, Sessions, TurnRecord
 
 TRAINER = Path(__file__).parents[2] / "ccpo" / "verl_plugin" / "trainer.py"
-ROWS = [
-    (group, session, role, float((group + session) % 2 if role != SOLO else group))
-    for group in range(3)
-    for session in range(2)
-    for role in (THINK, REASON, SOLO)
-]
+TEAMS = {"dyad": plan(Dyad()), "vote": plan(Vote(2))}
 
-VOTES = CreditTable.from_rows(
-    [
-        ("prompt", session, f"voter_{i}", 0.5, ballot, "a")
-        for session in (0, 1)
-        for i, ballot in enumerate("aab" if session else "abb")
-    ]
-)
+
+def sessions(team: str) -> Sessions:
+    """Two sessions of two prompts with everything that a session can have."""
+    its, records = TEAMS[team], []
+    for prompt in range(2):
+        for session in range(2):
+            ballots = {role: (None, "T", "x")[(i + session + prompt) % 3] for i, role in enumerate(its.roles)}
+            replays = []
+            for i, role in enumerate(its.roles):
+                shared = team == "dyad" and i == 0
+                replays += [
+                    ReplayRecord(REMOVE, role, float(prompt), shared, int(shared)),
+                    ReplayRecord(RESAMPLE, role, float(session), decoded=1, truncated=True),
+                    ReplayRecord(REPLACE, role, 0.0, decoded=1),
+                ]
+            turns = (TurnRecord(its.roles[0], leaked=True), TurnRecord(its.roles[1], parsed=bool(session)))
+            is_vote = team == "vote"
+            records.append(
+                SessionRecord(
+                    prompt,
+                    session,
+                    float(prompt == session),
+                    turns,
+                    tuple(replays),
+                    ballots if is_vote else None,
+                    "T" if is_vote else None,
+                )
+            )
+    return Sessions.from_records(records, its.roles)
 
 
 def step_metrics() -> set[str]:
-    """Of two steps of every rule, with and without trained solo answers."""
+    """Of two steps of every rule that fits, with and without trained replays."""
     names: set[str] = set()
-    for rule in DYAD_RULES:
-        for train_solo in (False, True):
-            if train_solo and rule in ("paper_v1", "event_v2"):
-                continue
-            config = CcpoConfig.from_dict({"credit": {"rule": rule, "train_solo": train_solo}}, n=2)
-            state = HistoryState()
-            for _ in range(2):
-                result = compute_advantages(CreditTable.from_rows(ROWS), config, state)
-                state = result.state
-                names |= set(result.metrics)
-    vote = CcpoConfig.from_dict({"topology": "vote", "credit": {"rule": "leave_one_out"}}, n=2)
-    return names | set(compute_advantages(VOTES, vote, HistoryState()).metrics)
+    for team, its in TEAMS.items():
+        for rule in RULES:
+            for train in (False, True):
+                credit = CreditConfig(rule, train_replays=train)
+                if refusals(credit, HistoryConfig(), its, 2):
+                    continue
+                state, settings = None, StepSettings(credit, first=its.first, also_spoken=("reason",))
+                for _ in range(2):
+                    result = compute_advantages(sessions(team), settings, state)
+                    state = result.state
+                    names |= set(result.metrics)
+    return names
 
 
 def session_metrics() -> set[str]:
-    flags = dict.fromkeys(("parsed", "truncated", "leaked", "cut"), False)
-    return set(
-        session_rates([{"role": role, "session": 0, **flags} for role in (THINK, SOLO, EMPTIED, REASON, "voter_0")], 1)
-    )
+    return {name for team in TEAMS for name in session_rates(sessions(team), 8)}
 
 
 def validation_metrics() -> set[str]:
-    fact = {"session": 0, "reward": 1.0, "final": True, "ballot": "a", "truth": "a"}
-    teams = ((THINK, SOLO, EMPTIED, REASON), ("voter_0", "voter_1"))
-    return {
-        f"/{name}"
-        for team in teams
-        for name in validation_scores([{**fact, "role": role} for role in team], "expected")
+    called = {
+        "dyad": {(REMOVE, "think"): "solo", (REPLACE, "think"): "emptied"},
+        "vote": {(REMOVE, "voter_0"): "without_voter_0"},
     }
+    return {f"/{name}" for team in TEAMS for name in validation_scores(sessions(team), called[team])}
 
 
 def trainer_names() -> set[str]:
@@ -72,25 +87,36 @@ def trainer_names() -> set[str]:
     return {part for part in parts if isinstance(part, str) and " " not in part}
 
 
-NAMES = sorted({f"ccpo/{name}" for name in step_metrics() | session_metrics()} | validation_metrics() | trainer_names())
+OURS = step_metrics() | session_metrics()
+NAMES = sorted({f"ccpo/{name}" for name in OURS} | validation_metrics() | trainer_names())
 
 
 def test_the_names_were_found():
     for name in (
         "ccpo/think/advantage_std",
         "ccpo/credit/cosine_with_shared/reason",
+        "ccpo/credit/cosine_with_shared/all",
         "ccpo/credit/gate",
         "ccpo/credit/baseline_coefficient",
+        "ccpo/think/baseline_coefficient",
         "ccpo/history/think/credit/mean",
+        "ccpo/history/replays/credit/std",
         "ccpo/history/paper_delta/std",
-        "ccpo/contribution/help_rate",
+        "ccpo/think/help_rate",
+        "ccpo/voter_0/hurt_rate",
+        "ccpo/replays/decodes_per_session",
+        "ccpo/replays/prompts_without_rate",
         "ccpo/sessions/dropped_rate",
-        "ccpo/emptied/parse_failure_rate",
+        "ccpo/reason/parse_failure_rate",
+        "ccpo/think/leak_rate",
+        "ccpo/plurality/pivotal_rate",
+        "ccpo/plurality/credit_wrong",
+        "ccpo/voter_1/accuracy",
         "/team_accuracy",
-        "/voter_0_accuracy",
-        "ccpo/vote/pivotal_rate",
-        "ccpo/vote/credit_wrong",
-        "/marginal_contribution",
+        "/solo_accuracy",
+        "/without_voter_0_accuracy",
+        "/voter_0/accuracy",
+        "/think/contribution",
     ):
         assert name in NAMES
 
@@ -98,6 +124,12 @@ def test_the_names_were_found():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_has_no_second_meaning(name):
     assert reducible(name)
+
+
+def test_what_is_not_about_a_role_is_about_a_family_that_no_role_may_be_called():
+    first = {name.split("/")[0] for name in OURS}
+    assert first == {*FAMILIES, "think", "reason", "voter_0", "voter_1"}
+    assert REPLAYS in FAMILIES
 
 
 def test_names_with_a_second_meaning_are_noticed():
