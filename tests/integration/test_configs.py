@@ -18,13 +18,14 @@ import hydra  # noqa: E402
 from hydra.errors import ConfigCompositionException  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
-from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
+from ccpo.config import CcpoConfig, ConfigError, RoleConfig  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "recipe" / "config"
 PROFILES = sorted(path.stem for path in (CONFIG / "profile").glob("*.yaml"))
 TASKS = sorted(path.stem for path in (CONFIG / "task").glob("*.yaml"))
-TOPOLOGIES = ["ccpo_dyad", "ccpo_vote"]
+LOSSES = sorted(path.stem for path in (CONFIG / "loss").glob("*.yaml"))
+NAMES = {"ccpo_dyad": [], "ccpo_vote": [], "ccpo": ["ccpo.team=vote"]}  # and what each needs
 SCRIPTS = sorted([*ROOT.glob("recipe/*.sh"), *ROOT.glob("scripts/*.sh"), *ROOT.glob("scripts/*.py")])
 OPEN = re.compile(r"ray_kwargs\.ray_init\.|.*\.(override_config|mixed_precision)\.")
 """Sections that verl hands on as they are: it lists none of their keys."""
@@ -36,6 +37,10 @@ def leaves(node, path: str = "") -> dict[str, object]:
     return {
         k: v for key, value in node.items() for k, v in leaves(value, f"{path}.{key}" if path else str(key)).items()
     }
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def ccpo(config) -> CcpoConfig:
@@ -55,38 +60,50 @@ def known_to_verl():
     return lambda name: name in names
 
 
-def test_every_file_is_a_profile_a_task_or_named_here():
+def test_every_file_is_one_of_a_choice_or_named_here():
     assert (PROFILES, TASKS) == (["cpu", "gpu"], ["gsm8k", "last_digit", "logiqa", "math"])
+    assert LOSSES == ["paper_v1", "token_mean"]
     assert {path.name for path in CONFIG.glob("*.yaml")} == {
         "team.yaml",
         "agent_loops.yaml",
-        *(f"{name}.yaml" for name in TOPOLOGIES),
+        *(f"{name}.yaml" for name in NAMES),
     }
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_every_profile_runs_every_task_with_every_topology(compose, profile, task, topology):
-    config = compose(f"profile={profile}", f"task={task}", name=topology)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_profile_runs_every_task_with_every_team(compose, profile, task, name):
+    config = compose(f"profile={profile}", f"task={task}", *NAMES[name], name=name)
     ccpo(config)
-    assert config.actor_rollout_ref.rollout.agent.default_agent_loop == topology
     assert config.trainer.v1.trainer_mode == "ccpo_sync"
     assert config.algorithm.adv_estimator == "ccpo"
-    assert all(name.startswith("reward.reward_model.") for name in OmegaConf.missing_keys(config)), (
+    assert all(missing.startswith("reward.reward_model.") for missing in OmegaConf.missing_keys(config)), (
         "of a switched-off section"
     )
 
 
-@pytest.mark.parametrize(("name", "loop"), [("ccpo_dyad", "DyadAgentLoop"), ("ccpo_vote", "VoteAgentLoop")])
-def test_the_agent_loop_exists(compose, name, loop):
-    loops = {entry["name"]: entry["_target_"] for entry in yaml.safe_load((CONFIG / "agent_loops.yaml").read_text())}
-    target = hydra.utils.get_class(loops[compose(name=name).actor_rollout_ref.rollout.agent.default_agent_loop])
-    assert target.__name__ == loop
+def test_the_agent_loop_exists(compose):
+    (entry,) = yaml.safe_load((CONFIG / "agent_loops.yaml").read_text())
+    assert compose().actor_rollout_ref.rollout.agent.default_agent_loop == entry["name"]
+    assert hydra.utils.get_class(entry["_target_"]).__name__ == "TeamAgentLoop"
+
+
+def test_the_papers_loss_is_one_word_away(compose):
+    ours, theirs = (compose(*words).actor_rollout_ref.actor for words in ([], ["loss=paper_v1"]))
+    assert (ours.loss_agg_mode, ours.policy_loss.loss_mode) == ("token-mean", "vanilla")
+    assert (theirs.loss_agg_mode, theirs.policy_loss.loss_mode) == ("seq-mean-token-mean", "gspo")
+    assert theirs.optim.lr_warmup_steps == 10
 
 
 @pytest.mark.parametrize(
-    "file", ["team", *(f"profile/{name}" for name in PROFILES), *(f"task/{name}" for name in TASKS)]
+    "file",
+    [
+        "team",
+        *(f"profile/{name}" for name in PROFILES),
+        *(f"task/{name}" for name in TASKS),
+        *(f"loss/{name}" for name in LOSSES),
+    ],
 )
 def test_every_setting_is_one_verl_knows(file, known_to_verl):
     """Hydra refuses unknown keys on the command line, not in a file: a misspelt one would do nothing."""
@@ -101,12 +118,9 @@ def test_the_ccpo_node_states_the_defaults():
     written = leaves(yaml.safe_load((CONFIG / "team.yaml").read_text())["ccpo"])
     defaults = leaves(dataclasses.asdict(CcpoConfig()))
     assert set(written) == set(defaults), "every setting is listed, and no other"
-    differing = {name for name in written if written[name] != ([] if defaults[name] == () else defaults[name])}
-    open_names = {"topology", "prompts", "credit.rule"}
-    assert differing == open_names and {written[name] for name in open_names} == {"???"}
-    for topology in TOPOLOGIES:
-        stated = leaves(yaml.safe_load((CONFIG / f"{topology}.yaml").read_text())["ccpo"])
-        assert set(stated) == {"topology", "credit.rule"}
+    differing = {name for name in written if _plain(written[name]) != _plain(defaults[name])}
+    assert differing == {"team", "prompts", "credit.rule"} and written["team"] == written["prompts"] == "???"
+    assert written["credit.rule"] == "removal", "a rule that fits any team"
     for task in TASKS:  # gsm8k has math's
         text = (CONFIG / "task" / f"{task}.yaml").read_text()
         assert "prompts:" in text or "- math" in text
@@ -143,7 +157,11 @@ def test_override_names_in_scripts_exist(script, default):
     sections = "|".join(default)
     names = re.findall(rf"[\"'\s]((?:{sections})(?:\.\w+)+)(?==|[\"'])", script.read_text())
     for name in names:
-        name = re.sub(r"^ccpo\.roles\.voter_\d+", "ccpo.roles.think", name)  # voters are added, with the same fields
+        known = re.fullmatch(r"ccpo\.roles\.\w+\.(\w+)", name)  # roles are added, with the same fields
+        if known and known[1] in {f.name for f in dataclasses.fields(RoleConfig)}:
+            continue
+        if name.startswith("ccpo.team_kwargs."):  # checked against the team itself
+            continue
         assert OmegaConf.select(default, name, default=KeyError) is not KeyError, name
     if script.name in ("quickstart.py", "run_ccpo.sh"):
         assert len(names) >= 5
