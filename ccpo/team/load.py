@@ -60,7 +60,7 @@ def _module(where: str) -> Any:
             path = Path(where).expanduser().resolve()
             if not path.is_file():
                 raise TeamError(f"the team's file {where} does not exist (looked for {path})")
-            return _file_module(path, hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+            return _file_module(path, hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12])
         return importlib.import_module(where)
     except TeamError:
         raise
@@ -87,7 +87,7 @@ def _line_in(error: BaseException, where: str) -> str:
 
 @lru_cache(maxsize=32)
 def _file_module(path: Path, digest: str) -> Any:
-    """Imported once per content, under a name of its own, with the file's folder on the path while it is imported."""
+    """Imported once per path and content, under a name of its own, with the file's folder on the path while it is imported."""
     name = f"ccpo_team_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
