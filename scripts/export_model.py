@@ -3,13 +3,15 @@
     python scripts/export_model.py outputs/dyad exported                  # newest complete checkpoint of a run
     python scripts/export_model.py outputs/dyad/global_step_20 exported   # this one
 
-One policy is written to OUT itself, several to OUT/<policy>. The weights are those of the checkpoint, bit for bit, in
-its own number format (verl trains and saves float32 unless told otherwise). OUT appears when it is complete.
+One policy is written to OUT itself, several to OUT/<policy>. The weights are those of the checkpoint, bit for bit, in its own number
+format (verl trains and saves float32 unless told otherwise). OUT appears when it is complete. The card is written from the team's
+program, which is imported for it: of a team in a file, the file has to be where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 import os
@@ -19,7 +21,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +34,22 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any fo
 
 import report  # noqa: E402
 
-from ccpo.config import CcpoConfig  # noqa: E402
-from ccpo.prompts import DYAD, VOTE, Messages, render, with_persona  # noqa: E402
+from ccpo.config import RENAMED, CcpoConfig  # noqa: E402
+from ccpo.credit.rules import RULES  # noqa: E402
+from ccpo.prompts import Messages, render, with_persona  # noqa: E402
 from ccpo.run.checkpoint import fingerprint, finished_steps  # noqa: E402
-from ccpo.run.folder import JOB, MARKER, METRICS, policy_folder, step_folder, step_name, step_of  # noqa: E402
+from ccpo.run.folder import ACTOR, JOB, MARKER, METRICS, policy_folder, step_folder, step_name, step_of  # noqa: E402
 from ccpo.run.run_log import read_run_log  # noqa: E402
-from ccpo.topology.vote import voters_of  # noqa: E402
-from ccpo.types import REASON, SOLO, THINK, voter_index  # noqa: E402
+from ccpo.team.load import BUILT_IN  # noqa: E402
 
+LAYOUT = "fsdp_config.json"  # verl's file beside the shards
 TAG = "ccpo"  # in every card: how an earlier export is known
 CARD = "README.md"
-PLACEHOLDERS = {name: f"{{{name}}}" for name in ("question", "thought", "others")}
-EXAMPLE = {"question": "What is the last digit of (3+4)*5?", "thought": "3+4=7", "others": "Voter 2: 5"}
-SHOWN = ("rule", "normalize", "k_solo", "n_voters", "rounds", "tie")  # settings with a row of their own
-OPTIONS = "\nA. 0\nB. 3\nC. 5\nD. 7"  # end the example question of a multiple-choice task
-ROLES = {
-    THINK: "writes the thought that Reason reads",
-    REASON: "reads the question and Think's thought, and gives the team's answer",
-    SOLO: "Reason without a thought: the counterfactual that credit is compared with",
-}
-TOPOLOGIES = {
-    "dyad": "dyad: Think writes a thought, Reason reads it and answers for the team",
-    "vote": "vote: {n} voters answer, the plurality is the team's answer",
-}
+EXAMPLE = {"question": "What is the last digit of (3+4)*5?"}  # text of a field
+SAID = "3+4=7"  # and of any other, which are mostly what somebody said
+OPTIONS = "\nA. 0\nB. 3\nC. 5\nD. 7"  # end the example question where a prompt asks for an option
+CHOICE = "multiple-choice"
+MERGER = "python -m verl.model_merger merge --backend fsdp --local_dir {folder} --target_dir OUT"  # verl's own: rounds to bfloat16
 
 
 class ExportError(ValueError):
@@ -123,15 +117,22 @@ def open_checkpoint(path: Path) -> Checkpoint:
             )
         step = steps[-1]
     job = _job(run)
-    ccpo = CcpoConfig.from_dict(OmegaConf.to_container(job.ccpo, resolve=True), _n(job))
+    if old := [name for name in RENAMED if OmegaConf.select(job, name) is not None]:
+        folders = sorted(layout.parent for layout in step_folder(run, step).glob(f"*/{LAYOUT}"))
+        commands = "; ".join(MERGER.format(folder=folder) for folder in folders or [step_folder(run, step) / ACTOR])
+        raise ExportError(
+            f"{_job_file(run)} is of an earlier version of ccpo (it has {old[0]}), whose teams this one does not know, so that it cannot "
+            f"write a card. The weights are whole; verl's own merger makes a model of them, in bfloat16: {commands}"
+        )
+    ccpo = CcpoConfig.from_dict(_from_here(OmegaConf.to_container(job.ccpo, resolve=True)), _n(job))
     saved = json.loads((step_folder(run, step) / MARKER).read_text())["fingerprint"]
     now = fingerprint(ccpo, _n(job))
-    for name in sorted(saved.keys() & now.keys()):
-        if saved[name] != now[name]:
-            raise ExportError(
-                f"{step_name(step)} was trained with {name}={saved[name]!r}, {_job_file(run)} says {now[name]!r}: another job "
-                "was started in this folder, and the model card would be wrong; put the old configuration back"
-            )
+    if differing := [name for name in now if name in saved and saved[name] != now[name]]:
+        listed = "; ".join(f"{name}={saved[name]!r}, not {now[name]!r}" for name in differing)
+        raise ExportError(
+            f"{step_name(step)} was trained with {listed} as {_job_file(run)} says: another job was started in this folder, and the model "
+            "card would be wrong; put the old configuration back"
+        )
     return Checkpoint(run, step, job, ccpo)
 
 
@@ -148,13 +149,23 @@ def _job(run: Path) -> DictConfig:
     return OmegaConf.load(_job_file(run))
 
 
+def _from_here(section: dict[str, Any]) -> dict[str, Any]:
+    """The ``ccpo`` section; the team's and the prompts' files as seen from the repository's root, where the job started, if they are there."""
+    found = dict(section)
+    for key in ("team", "prompts"):
+        value = section.get(key)
+        if isinstance(value, str) and (ROOT / value.partition(":")[0]).is_file():
+            found[key] = str(ROOT / value)
+    return found
+
+
 def _n(job: DictConfig) -> int:
     return job.actor_rollout_ref.rollout.n
 
 
 def check_files(policy: ExportedPolicy) -> None:
     """Raises ExportError naming what the policy's folder lacks."""
-    layout = policy.folder / "fsdp_config.json"
+    layout = policy.folder / LAYOUT
     if not layout.exists():
         raise ExportError(f"{layout} is missing: it says how many shards there are; copy the checkpoint again, whole")
     world_size = json.loads(layout.read_text())["world_size"]
@@ -223,67 +234,93 @@ def write_model(policy: ExportedPolicy, target: Path, trust_remote_code: bool) -
 
 @dataclass(frozen=True)
 class Playbook:
-    """How a role is asked: (when, messages with placeholders, messages of the example), and how long and until what it speaks."""
+    """How a role is asked, the template with the most fields first: (fields, messages with placeholders); and how long and until what it
+    speaks. ``example``: messages of the first template, filled."""
 
-    prompts: tuple[tuple[str, Messages, Messages], ...]
+    prompts: tuple[tuple[tuple[str, ...], Messages], ...]
+    example: Messages
     max_tokens: int
     stop: tuple[str, ...]
 
 
 def playbook(checkpoint: Checkpoint, role: str) -> Playbook:
-    """The prompts and limits of a role in this job."""
+    """The prompts and limits of a role in this job: the templates that its program uses, in sessions or in their replays."""
     config, longest = checkpoint.ccpo, checkpoint.job.data.max_response_length
-    if config.topology == "vote":
-        voter = voters_of(config.vote, config.prompts)[voter_index(role)]
-        templates = [("first round", voter.prompts.vote), ("later rounds", voter.prompts.again)][: config.vote.rounds]
-        settings, persona = config.vote, voter.persona
-        choice = voter.prompts is VOTE["choice"]
-    else:
-        templates = [("", getattr(DYAD[config.prompts], role))]
-        settings, persona, choice = config.role(role), "", config.prompts == "choice"
-    example = EXAMPLE | {"question": EXAMPLE["question"] + OPTIONS} if choice else EXAMPLE
+    settings, templates = config.role(role), config.prompt_sets[role].of(role)
+
+    def filled(fields: Sequence[str], text: dict[str, str]) -> Messages:
+        return with_persona(render(templates[frozenset(fields)], **text), settings.persona)
+
+    heard = sorted(map(sorted, config.plan.fields[role]), key=lambda fields: (-len(fields), fields))
+    prompts = tuple((tuple(fields), filled(fields, {name: f"{{{name}}}" for name in fields})) for fields in heard)
+    example = {name: EXAMPLE.get(name, SAID) for name in heard[0]}
+    if "question" in example and any(CHOICE in message["content"] for message in prompts[0][1]):
+        example["question"] += OPTIONS
     return Playbook(
-        tuple(
-            (
-                when if len(templates) > 1 else "",
-                *(with_persona(render(t, **f), persona) for f in (PLACEHOLDERS, example)),
-            )
-            for when, t in templates
-        ),
-        min(settings.max_tokens or longest, longest),
-        settings.stop,
+        prompts, filled(heard[0], example), min(settings.max_tokens or longest, longest), tuple(settings.stop)
     )
+
+
+def team_name(config: CcpoConfig) -> str:
+    return config.team if config.team in BUILT_IN else type(config.members).__name__
+
+
+def team_words(config: CcpoConfig) -> str:
+    """What the team's author says of it: the first paragraph above its module."""
+    text = inspect.getdoc(inspect.getmodule(type(config.members))) or inspect.getdoc(type(config.members)) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def part(config: CcpoConfig, role: str) -> str:
+    """What a role does in the team's program, in one sentence."""
+    plan = config.plan
+    heard = [
+        other
+        for other in plan.roles
+        if any(other == by for spot in plan.turns if spot[0] == role for by, _ in plan.hears[spot])
+    ]
+    times = "once" if plan.most[role] == 1 else f"up to {plan.most[role]} times"
+    hears = f"hears {_listed(heard)}" if heard else "hears no other role"
+    ends = ""
+    if role in plan.answers:
+        ends = (
+            ", and gives the team's answer"
+            if plan.tie is None
+            else ", and casts a ballot: the plurality is the team's answer"
+        )
+    return f"speaks {times} in a session, {hears}{ends}"
 
 
 def card(checkpoint: Checkpoint, policy: ExportedPolicy) -> str:
     """The model card of a policy. Absolute paths lose their front, because a card is made to be published."""
     config, job = checkpoint.ccpo, checkpoint.job
-    base = policy.base
-    topology = TOPOLOGIES[config.topology].format(n=config.vote.n_voters)
-    alike: list[tuple[Playbook, list[str]]] = []
+    base, name = policy.base, team_name(checkpoint.ccpo)
+    alike: dict[str, tuple[Playbook, list[str]]] = {}
     for role in policy.roles:
         book = playbook(checkpoint, role)
-        same = next((roles for seen, roles in alike if seen == book), None)
-        same.append(role) if same else alike.append((book, [role]))
+        alike.setdefault(repr((book, part(config, role))), (book, []))[1].append(role)
     others = [f"{other.name} ({', '.join(other.roles)})" for other in checkpoint.policies if other.name != policy.name]
+    words = team_words(config)
     return "\n".join(
         [
             "---",
             _front_matter(base),
             "---",
             "",
-            f"# {Path(base).name}, trained with {TAG} ({config.topology}, step {checkpoint.step})",
+            f"# {Path(base).name}, trained with {TAG} ({name}, step {checkpoint.step})",
             "",
-            f"Topology: {topology}.",
+            f"Team: `{name}`, with the roles {_listed(config.plan.roles)}." + (f" {words}" if words else ""),
+            "",
             f"This policy, `{policy.name}`, plays {_listed(policy.roles)}."
             + (f" The team's other policies: {'; '.join(others)}." if others else ""),
             "",
             "## Use",
             "",
-            "Each role has its own prompt, the one it was trained with. Sampling is that of the run's validation.",
+            "Each role has its own prompts, those of its training: the one is used that has exactly the fields which the role hears. Sampling "
+            "is that of the run's validation.",
             "",
             *_code(_setup(job)),
-            *(line for book, roles in alike for line in _role_section(config, book, roles)),
+            *(line for book, roles in alike.values() for line in _role_section(config, book, roles)),
             "## Results",
             "",
             *_results(checkpoint),
@@ -338,45 +375,39 @@ def ask(messages, **limits):
 
 
 def _role_section(config: CcpoConfig, book: Playbook, roles: Sequence[str]) -> list[str]:
-    lines = [f"### {', '.join(roles)}", ""]
-    if what := ROLES.get(roles[0]):
-        trained = set(roles) <= set(config.trained_roles())
-        lines += [f"{what[0].upper()}{what[1:]}." + ("" if trained else " Its answers were not trained on."), ""]
-    for when, template, example in book.prompts:
-        lines += [f"Prompt{f' of the {when}' if when else ''}:", "", "```text"]
-        lines += [f"[{message['role']}] {message['content']}" for message in template]
-        limits = f"max_new_tokens={book.max_tokens}" + (f", stop_strings={list(book.stop)}" if book.stop else "")
-        said = "".join(f"    {json.dumps(message, ensure_ascii=False)},\n" for message in example)
-        lines += ["```", "", *_code(f"messages = [\n{said}]\nprint(ask(messages, {limits}))")]
-    return lines
+    what = part(config, roles[0])
+    lines = [f"### {', '.join(roles)}", "", f"{what[0].upper()}{what[1:]}.", ""]
+    for fields, messages in book.prompts:
+        lines += [f"Prompt with {_listed(fields)}:" if len(book.prompts) > 1 else "Prompt:", "", "```text"]
+        lines += [*(f"[{message['role']}] {message['content']}" for message in messages), "```", ""]
+    limits = f"max_new_tokens={book.max_tokens}" + (f", stop_strings={list(book.stop)}" if book.stop else "")
+    said = "".join(f"    {json.dumps(message, ensure_ascii=False)},\n" for message in book.example)
+    return [*lines, *_code(f"messages = [\n{said}]\nprint(ask(messages, {limits}))")]
 
 
 def _results(checkpoint: Checkpoint) -> list[str]:
     """The last validation up to the checkpoint's step, with the report's names and intervals."""
     log = checkpoint.run / METRICS
     entries = [entry for entry in (read_run_log(log) if log.exists() else []) if entry["step"] <= checkpoint.step]
-    lines, topology = [], report.topology_of(entries)
+    lines = []
     for source, ends in report.summarize(entries)["sources"].items():
         last = ends["after"]
         when = f"step {last['step']}" + (", before this checkpoint" if last["step"] < checkpoint.step else "")
-        lines += [f"| `{source}` at {when} | accuracy [95 % interval] |", "|---|---|"]
-        scores = {curve.label: last[name] for name, curve in topology.accuracies.items() if name in last}
-        metrics = next(e["metrics"] for e in entries if (e["kind"], e["step"]) == ("val", last["step"]))
-        names = (topology.voter.format(source=source, i=index) for index in count())
-        for index, name in enumerate(takewhile(metrics.__contains__, names)):
-            scores[f"voter {index}"] = report.score(metrics[name], last["sessions"])
-        lines += [f"| {label} | {report.score_text(scored)} |" for label, scored in scores.items()]
-        gain = topology.difference
-        if gain.key in last:
-            lines.append(f"| {gain.label}: {gain.more} - {gain.less} | {last[gain.key]:+.3f} |")
+        lines += [f"| `{source}` at {when} | value [95 % interval] |", "|---|---|"]
+        lines += [f"| {label} | {text} |" for label, text in report.last_scores(entries, source)]
         sessions = last["sessions"] or "An unknown number of"
-        lines += ["", f"{sessions} validated sessions, sampled as above. One run, one seed: see Training.", ""]
+        lines += [
+            "",
+            f"{sessions} validated sessions, sampled as above. A contribution is the team's accuracy minus what the team gets without that "
+            "role. One run, one seed: see Training.",
+            "",
+        ]
     return lines[:-1] or ["No validation was logged up to this step."]
 
 
 def _facts(checkpoint: Checkpoint, base: str) -> list[tuple[str, str]]:
     config, job = checkpoint.ccpo, checkpoint.job
-    credit, history, vote = config.credit, config.history, config.vote
+    credit, history = config.credit, config.history
     rows: list[tuple[str, Any]] = [
         ("base model", _shown(base)),
         ("training data", ", ".join(map(_shown, _files(job.data.train_files)))),
@@ -384,19 +415,19 @@ def _facts(checkpoint: Checkpoint, base: str) -> list[tuple[str, str]]:
         ("steps", f"{checkpoint.step} of {job.trainer.total_training_steps or 'all epochs'}"),
         ("prompts per step, sessions per prompt", f"{job.data.train_batch_size}, {_n(job)}"),
         ("learning rate", job.actor_rollout_ref.actor.optim.lr),
-        ("prompt set", config.prompts),
-        ("credit rule, normalization", f"{credit.rule}, {credit.normalization}"),
+        ("team", _plain(config.team)),
+        *((f"ccpo.team_kwargs.{name}", value) for name, value in config.team_kwargs.items()),
+        ("prompt set", _plain(config.prompts) if isinstance(config.prompts, str) else "the job's own, above"),
+        ("credit rule, normalization", f"{credit.rule}, {config.normalization}"),
+        ("credit of a role", f"{RULES[credit.rule].equation} ({RULES[credit.rule].source})"),
         ("history decay, floor", f"{history.decay}, {history.floor}"),
     ]
-    if config.topology == "dyad":
-        rows.append(("solo answers per prompt", config.solo_count(_n(job))))
-    else:
-        rows.append(("voters, rounds, value of a tie", f"{vote.n_voters}, {vote.rounds}, {vote.tie}"))
-    team = {"vote": vote} if config.topology == "vote" else {f"roles.{role}": config.role(role) for role in ROLES}
-    for path, section in {"credit": credit, **team}.items():
-        rows += [(f"ccpo.{path}.{name}", value) for name, value in _changed(section).items() if name not in SHOWN]
+    shown = ("rule", "normalize")  # have a row of their own
+    sections = {"credit": credit, **{f"roles.{role}": section for role, section in config.roles.items()}}
+    for path, section in sections.items():
+        rows += [(f"ccpo.{path}.{name}", value) for name, value in _changed(section).items() if name not in shown]
     rows.append(("seeds", f"sampling (ccpo.seed) {config.seed}, data order (data.seed) {job.data.seed}"))
-    return [(name, str(value).replace("|", "\\|")) for name, value in rows]
+    return [(name, str(_plain(value)).replace("|", "\\|").replace("\n", " ")) for name, value in rows]
 
 
 def _changed(section: Any) -> dict[str, Any]:
@@ -411,6 +442,11 @@ def _files(value: Any) -> list[str]:
 
 def _shown(path: str) -> str:
     return f"`{'/'.join(Path(path).parts[-2:]) if Path(path).is_absolute() else path}`"
+
+
+def _plain(value: Any) -> Any:
+    """A setting; a path in it loses its front."""
+    return _shown(value) if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _listed(roles: Sequence[str]) -> str:

@@ -111,12 +111,13 @@ def make_run(shards, compose):
             shutil.copytree(shards / f"world{world_size}", policy_folder(step_folder(run, step), "", alone=True))
         for step in (2, 4):
             checkpoint.commit(run, step, config, 4, HistoryState())
-        other = "voter" if config.topology == "vote" else "solo"
+        other = "solo" if config.plan.tie is None else "ballot"
         for step, team in ((0, 0.25), (4, 0.625), (6, 0.875)):
             metrics = {
                 "val-core/toy/team_accuracy": team,
                 f"val-aux/toy/{other}_accuracy": 0.5,
                 "val-aux/toy/sessions": 64,
+                f"val-aux/toy/{config.plan.roles[0]}/contribution": team - 0.5,
             }
             RunLog(run / METRICS).write(step, "val", metrics)
         return run
@@ -154,10 +155,10 @@ def saved_weights(run: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.to_local() for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("topology", ["vote", "dyad"])
-def test_weights_are_those_of_the_checkpoint(topology, vote, request):
+@pytest.mark.parametrize("team", ["vote", "dyad"])
+def test_weights_are_those_of_the_checkpoint(team, vote, request):
     """Both checkpoints hold the same model; 337 rows of embeddings do not split evenly over two shards."""
-    out = request.getfixturevalue(topology)[1]
+    out = request.getfixturevalue(team)[1]
     expected, loaded = saved_weights(vote[0]), AutoModelForCausalLM.from_pretrained(out).state_dict()
     assert loaded.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -187,9 +188,18 @@ def test_the_exported_model_answers(vote):
         assert accuracy(model, tokenizer, problems, list(map(vote_messages, problems)), VOTE_TOKENS) > 0.35
 
 
-@pytest.mark.parametrize("topology, examples", [("vote", 1), ("dyad", 3)])
-def test_the_code_of_the_card_runs_in_its_folder(topology, examples, request, monkeypatch, capsys):
-    out = request.getfixturevalue(topology)[1]
+@pytest.fixture(scope="module")
+def panel(make_run, tmp_path_factory):
+    """(run, export) of a team from a file."""
+    root = tmp_path_factory.mktemp("panel")
+    run = make_run(root / "run", 1, "ccpo.team='examples/panel.py:Panel'", name="ccpo")
+    export(run, root / "out")
+    return run, root / "out"
+
+
+@pytest.mark.parametrize("team, examples", [("vote", 1), ("dyad", 2), ("panel", 2)])
+def test_the_code_of_the_card_runs_in_its_folder(team, examples, request, monkeypatch, capsys):
+    out = request.getfixturevalue(team)[1]
     blocks = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 1 + examples
     monkeypatch.chdir(out)
@@ -208,33 +218,57 @@ def test_the_card_says_what_was_trained(vote):
         "pipeline_tag": "text-generation",
         "tags": ["ccpo", "verl"],
     }
+    assert "Team: `vote`, with the roles `voter_0`, `voter_1`, `voter_2`. N voters and a plurality" in text
     assert "### voter_0, voter_1, voter_2\n" in text and "[system] Vote.\n[user] {question}\n" in text
-    assert "| team (plurality of the votes) | 0.625 [" in text and "at step 4 |" in text  # not step 6
+    assert "{others}" not in text, "one round: nobody hears the others"
+    assert "casts a ballot: the plurality is the team's answer" in text
+    assert "| team | 0.625 [" in text and "at step 4 |" in text  # not step 6
+    assert "| voter_0: contribution | +0.125 |" in text
     assert "| credit rule, normalization | leave_one_out, history |" in text and "(ccpo.seed) 7" in text
     assert "`tables/train.parquet`" in text and str(run) not in text  # no folders of the user in what is published
 
 
-def test_the_card_of_a_dyad_has_every_role(dyad):
+def test_the_card_of_a_dyad_has_every_prompt_and_runs_the_longest(dyad):
     text = (dyad[1] / "README.md").read_text()
-    assert "[user] {question}\nThought: {thought}\n" in text
-    assert "Its answers were not trained on." in text.split("### solo")[1] and text.count("not trained on") == 1
-    assert "Think's contribution: team - solo | +0.125 |" in text
+    reason = text.split("### reason")[1]
+    assert "Prompt with `question`, `thought`:" in reason and "[user] {question}\nThought: {thought}\n" in reason
+    assert "Prompt with `question`:" in reason and "hears `think`, and gives the team's answer" in reason
+    assert '"content": "What is the last digit of (3+4)*5?\\nThought: 3+4=7"' in reason
+    assert "| solo | 0.500 [" in text and "| think: contribution | +0.125 |" in text
+
+
+def test_the_card_of_a_team_from_a_file(panel):
+    run, out = panel
+    text = (out / "README.md").read_text()
+    assert "(Panel, step 4)" in text and "A panel: one" in text
+    assert "### think\n" in text and "### reason_0, reason_1, reason_2\n" in text
+    assert "| team | `examples/panel.py:Panel` |" in text and str(ROOT) not in text
+    assert "| credit rule, normalization | removal, history |" in text
+
+
+def test_the_card_of_a_team_from_a_file_can_be_written_from_any_folder(panel, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = export_model.open_checkpoint(panel[0])
+    assert "### reason_0, reason_1, reason_2\n" in export_model.card(opened, opened.policies[0])
 
 
 def test_the_card_tells_voters_apart(make_run, tmp_path):
-    options = ["ccpo.prompts=math", "ccpo.vote.rounds=2", "ccpo.vote.personas=[Careful.,Bold.,Bold.]"]
+    options = ["ccpo.prompts=math", "ccpo.team_kwargs.rounds=2", "ccpo.credit.rule=removal"]
     options += [
-        "ccpo.vote.templates=[math,choice,choice]",
-        "ccpo.vote.stop=[END]",
+        "++ccpo.roles.voter_0={persona: Careful.}",
+        "++ccpo.roles.voter_1={persona: Bold., prompts: choice, stop: [END]}",
+        "++ccpo.roles.voter_2={persona: Bold., prompts: choice, stop: [END]}",
         "actor_rollout_ref.model.path=org/base",
     ]
     opened = export_model.open_checkpoint(make_run(tmp_path / "run", 1, *options))
     (policy,) = opened.policies
     text = export_model.card(opened, policy)
     assert ModelCard(text).data.base_model == "org/base"
-    assert "### voter_0\n" in text and "### voter_1, voter_2\n" in text and "stop_strings=['END']" in text
-    assert text.count("{others}") == 2 and "[system] Solve the problem step by step." in text
+    assert "### voter_0\n" in text and "stop_strings=['END']" in text
+    assert text.count("{others}") == 3 and "[system] Solve the problem step by step." in text
     assert " Bold.\n" in text and "D. 7" in text.split("### voter_1")[1] and "D. 7" not in text.split("### voter_1")[0]
+    assert "up to 2 times" in text and "| ccpo.team_kwargs.rounds | 2 |" in text
+    assert "| ccpo.roles.voter_1.prompts | choice |" in text
 
 
 def test_several_policies_get_a_folder_each(copied, tmp_path, monkeypatch):
@@ -266,6 +300,39 @@ def damage_rule(run: Path) -> None:
     OmegaConf.save(job, file)
 
 
+def damage_team(run: Path) -> None:
+    file = run / "hydra/.hydra/config.yaml"
+    job = OmegaConf.load(file)
+    job.ccpo.team = "gone/team.py:Mine"
+    OmegaConf.save(job, file)
+
+
+def make_old(run: Path) -> None:
+    file = run / "hydra/.hydra/config.yaml"
+    job = OmegaConf.load(file)
+    job.ccpo.topology = job.ccpo.pop("team")
+    OmegaConf.save(job, file)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_left_to_verls_merger(copied, tmp_path):
+    make_old(copied)
+    command = f"python -m verl.model_merger merge --backend fsdp --local_dir {copied / 'global_step_4/actor'} --target_dir OUT"
+    with pytest.raises(ExportError, match=re.escape(command)):
+        export(copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_team_that_is_gone_is_named(copied, tmp_path):
+    damage_team(copied)
+    with pytest.raises(ValueError, match="the team's file gone/team.py does not exist"):
+        export(copied, tmp_path / "out")
+
+
+def test_no_team_is_known_by_name():
+    code = re.sub(r'""".*?"""', "", (ROOT / "scripts" / "export_model.py").read_text(), flags=re.DOTALL)
+    assert not re.search(r"\b(dyad|voter|think|reason|thought|solo|emptied)\b|voter_\d", code)
+
+
 @pytest.mark.parametrize(
     "damage, names",
     [
@@ -277,7 +344,7 @@ def damage_rule(run: Path) -> None:
         (lambda run: (run / "global_step_4/actor/fsdp_config.json").unlink(), "fsdp_config.json is missing"),
         (lambda run: shutil.rmtree(run / "global_step_4/actor/huggingface"), "has no config.json"),
         (lambda run: shutil.rmtree(run / "hydra"), "config.yaml is missing"),
-        (damage_rule, "trained with ccpo.credit.rule='leave_one_out'"),
+        (damage_rule, "trained with ccpo.credit.rule='leave_one_out', not 'shapley'"),
         (shutil.rmtree, "is no folder"),
     ],
 )
