@@ -266,6 +266,30 @@ def test_default_folders_and_rules(monkeypatch, arguments, folder, rule):
     assert str(ROOT) not in options.team, "seen from where the trainer starts"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--team", "vote", "--rule", "shapley"),
+        ("--team", "examples/panel.py:Panel"),
+        ("--team", "vote", "--compare"),
+    ],
+)
+def test_the_command_makes_a_configuration_without_mistakes(monkeypatch, compose, arguments):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.chdir(ROOT)
+    import quickstart
+    from omegaconf import OmegaConf
+
+    from ccpo.config import CcpoConfig
+
+    options = quickstart._options(list(arguments))
+    _, _, name, *overrides = quickstart._command(options, ["trainer"])
+    job = compose(*(f"++{word}" if word.startswith("ccpo.") else word for word in overrides), name=name)
+    config = CcpoConfig.from_dict(OmegaConf.to_container(job.ccpo, resolve=True), job.actor_rollout_ref.rollout.n)
+    assert (config.team, config.credit.rule, config.seed) == (options.team, options.rule, 0)
+
+
 def test_a_configuration_has_the_rule_that_the_folder_is_called_after(monkeypatch, compose):
     """The rule is read without verl; hydra composes the same one."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
