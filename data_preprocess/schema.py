@@ -1,7 +1,7 @@
 """The one row format of every dataset, and the only code that writes it.
 
 A dataset is a folder: one parquet file per split and ``manifest.json``, which says what is in it, where it came from
-and how to make it again. A row knows nothing of teams: the topology is chosen by the training config.
+and how to make it again. A row knows nothing of teams: the team is chosen by the training config.
 
     data_source   str
     prompt        [{"role": "user", "content": question}]

@@ -2,8 +2,8 @@
 
 preflight.py     every check that can be made before Ray starts
 agent_loops.py   one session on verl's rollout servers
-trajectory.py    a role's response -> a TransferQueue row that keeps its own role and reward
-credit_table.py  TransferQueue rows -> CreditTable, in an order that does not depend on arrival
+trajectory.py    a turn -> a TransferQueue row that keeps its own role and reward
+rows.py          TransferQueue rows <-> the method's sessions, in an order that does not depend on arrival
 estimator.py     `algorithm.adv_estimator=ccpo`
 trainer.py       verl's synchronous trainer with roles, history, policies and atomic checkpoints
 policies.py      which policy plays which roles

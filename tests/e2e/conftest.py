@@ -20,20 +20,31 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def chain_model(tmp_path_factory) -> Path:
+    """The embedded model, taught to draft, to review and to refine."""
+    folder = tmp_path_factory.mktemp("models") / "chain"
+    subprocess.run(
+        [sys.executable, "-m", "data_preprocess.toy_chain", "--out", str(folder)], cwd=ROOT, check=True, timeout=400
+    )
+    return folder
+
+
 @pytest.fixture
 def start(data):
     """Start a job in its own session; whatever the test does, nothing of it is left."""
     sessions = []
 
-    def run(out: Path, topology: str = "dyad", *overrides: str, steps: int = STEPS) -> subprocess.Popen:
+    def run(out: Path, team: str = "dyad", *overrides: str, steps: int = STEPS) -> subprocess.Popen:
+        named = [f"ccpo_{team}"] if team in ("dyad", "vote") else ["ccpo", f"ccpo.team={team}"]
         command = [
-            *(sys.executable, "recipe/main_ccpo.py", "--config-name", f"ccpo_{topology}", "profile=cpu"),
+            *(sys.executable, "recipe/main_ccpo.py", "--config-name", *named, "profile=cpu"),
             *("task=last_digit", f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
             *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}"),
             *("trainer.save_freq=2", f"trainer.test_freq={steps}", *overrides),
         ]
         path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "faulty")])
-        environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "CCPO_TEST_OUT": str(out)}
         with (out.parent / f"{out.name}.log").open("ab") as log:
             job = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

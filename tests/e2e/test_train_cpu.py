@@ -9,17 +9,17 @@ import pytest
 from jobs import PER_ROLE, ROOT, STEPS, TEAM, finish, kill_session, numbers, shards, wait_until
 
 
-@pytest.mark.parametrize("topology", ["dyad", pytest.param("vote", marks=pytest.mark.slow)])
-def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_path, topology):
+@pytest.mark.parametrize("team", ["dyad", pytest.param("vote", marks=pytest.mark.slow)])
+def test_kill_and_resume_equals_uninterrupted_and_the_team_learns(start, tmp_path, team):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finish(start(straight, topology), straight)
+    finish(start(straight, team), straight)
 
-    job = start(killed, topology)
+    job = start(killed, team)
     wait_until(job, killed, lambda: (killed / "global_step_2" / "ccpo_state.json").exists())
     kill_session(job.pid)
     job.wait(30)
     assert max(step for step, _ in numbers(killed)) < STEPS
-    finish(start(killed, topology), killed)
+    finish(start(killed, team), killed)
 
     one, two = numbers(straight), numbers(killed)
     # The resumed job first validates where it stands; a kill between a save and the end of its step leaves that step's line
@@ -107,10 +107,11 @@ def test_voters_learn(start, tmp_path):
     logged = numbers(tmp_path / "vote")
     assert logged[4, "val"][TEAM] >= logged[0, "val"][TEAM] + 0.10
     assert (
-        logged[4, "val"]["val-aux/toy/last_digit/voter_accuracy"]
-        > logged[0, "val"]["val-aux/toy/last_digit/voter_accuracy"]
+        logged[4, "val"]["val-aux/toy/last_digit/ballot_accuracy"]
+        > logged[0, "val"]["val-aux/toy/last_digit/ballot_accuracy"]
     )
     for step in range(1, 5):
         metrics = logged[step, "train"]
-        assert metrics["ccpo/vote/credit_right"] > 0 > metrics["ccpo/vote/credit_wrong"]
-        assert metrics["ccpo/vote/oracle_accuracy"] >= metrics["ccpo/vote/team_accuracy"]
+        assert metrics["ccpo/plurality/credit_right"] > 0 > metrics["ccpo/plurality/credit_wrong"]
+        assert metrics["ccpo/plurality/oracle_accuracy"] >= metrics["ccpo/sessions/team_accuracy"]
+        assert metrics["ccpo/replays/decodes_per_session"] == 0, "a vote is taken again without decoding"

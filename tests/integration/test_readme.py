@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
     "docs/policies.md",
+    "docs/teams.md",
     "CONTRIBUTING.md",
     "recipe/README.md",
     "docs/runs/h100_smollm2_gsm8k.md",
@@ -34,6 +35,35 @@ def commands(page: str) -> list[str]:
 
 
 COMMANDS = sorted({command for page in PAGES for command in commands(page)})
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
+def test_credit_of_a_table_is_what_the_readme_says():
+    (code,) = blocks("README.md")
+    assert sum(bool(line.strip()) and not line.startswith("#") for line in code.splitlines()) <= 10
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == code.rsplit("# ", 1)[1].strip()
+
+
+def test_the_team_of_the_docs_is_one(tmp_path):
+    from ccpo.config import CcpoConfig
+
+    (code,) = blocks("docs/teams.md")
+    (tmp_path / "my_team.py").write_text(code)
+    for rule in ("removal", "resampling", "counterfactual"):
+        config = CcpoConfig.from_dict({"team": f"{tmp_path}/my_team.py:Debate", "credit": {"rule": rule}}, 4)
+    assert config.plan.first == "pro" and config.plan.rows == 3
+
+
+def test_the_readmes_dyad_is_the_built_in_one():
+    from ccpo.team.dyad import Dyad
+
+    text = (ROOT / "README.md").read_text()
+    for line in ('thought = await s.say("think", question=s.question)', f"roles = {Dyad.roles}".replace("'", '"')):
+        assert line in text and line in (ROOT / "ccpo" / "team" / "dyad.py").read_text()
 
 
 def test_commands_were_found():
