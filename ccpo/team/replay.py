@@ -83,7 +83,7 @@ class Replay(Session):
         name = called(self._team, do)
         if do.draw:
             name = f"{name} {do.draw}"
-        return name if len(self._plan.fresh) == 1 else (name, role, number)
+        return name if self._plan.fresh == {(role, number)} else (name, role, number)
 
 
 @dataclass(frozen=True)

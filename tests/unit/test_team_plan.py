@@ -186,6 +186,15 @@ def test_no_turn_is_both_reused_and_decoded_for_sure():
             assert not replay.fresh & replay.reused
 
 
+def test_a_turn_that_some_session_has_spoken_is_not_decoded_for_sure():
+    async def program(s):
+        gate = await s.say("a", question=s.question)
+        return s.answer(gate if gate is not None and gate.text == "stop" else await s.say("b", question=s.question))
+
+    again = plan(team_of(program, samples={"a": ("stop", "go")})).replay(RESAMPLE, "a")
+    assert (again.reused, again.fresh, again.decodes, again.shared) == ({("b", 0)}, {("a", 0)}, 2, False)
+
+
 class Debate(Team):
     """As many turns as it takes: up to three."""
 

@@ -82,7 +82,7 @@ def run(team, said=(), *interventions, **options):
 
     async def main():
         stage = Stage(team, said, **options)
-        return stage, await stage.start(*interventions)
+        return stage, await asyncio.wait_for(stage.start(*interventions), 10)
 
     return asyncio.run(main())
 
@@ -336,6 +336,34 @@ def test_a_turn_that_the_plan_did_not_see_waits_for_the_session_and_is_reused_or
     assert [turn.role for turn in played.replays[0].decoded] == ["refiner"]
     stage, played = run(Unplanned(), said | {"critic": "no"}, Intervention(REPLACE, "critic", ("no",)))
     assert played.replays[0].value == 0.0 and stage.labels.count("refiner") + len(played.replays[0].decoded) == 2
+
+
+class Gate(Team):
+    """The gate lets the voice speak, which does not hear it."""
+
+    roles = ("gate", "voice")
+    samples = {"gate": ("stop", "go")}
+
+    async def play(self, s):
+        gate = await s.say("gate", question=s.question)
+        if gate is not None and gate.text == "stop":
+            return s.answer(gate)
+        return s.answer(await s.say("voice", question=s.question))
+
+
+@pytest.mark.parametrize("said, decoded", [("go", ["gate"]), ("stop", ["gate", "voice"])])
+def test_a_turn_that_did_not_hear_the_role_is_reused_if_the_session_spoke_it_and_else_decoded_once_it_is_over(
+    said, decoded
+):
+    again = Intervention(RESAMPLE, "gate")
+    names = {
+        ("gate_resampled", "gate", 0),
+        "gate_resampled",
+    }  # of the gate's second turn, whatever else the plan decodes
+    stage, played = run(Gate(), {"gate": said, "voice": "= 4", **dict.fromkeys(names, "go")}, again)
+    assert [turn.role for turn in played.replays[0].decoded] == decoded
+    assert played.value == (said == "go")
+    assert len(set(stage.labels)) == len(stage.labels), "no two requests are called the same"
 
 
 class AsksTwice(Team):
