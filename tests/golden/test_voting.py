@@ -78,7 +78,7 @@ def _profiles(n: int) -> list[tuple]:
     if n <= 4:
         return list(itertools.product(LABELS, repeat=n))
     draw = random.Random(n)
-    return [tuple(draw.choices(LABELS, k=n)) for _ in range(150)]
+    return [tuple(draw.choices(LABELS, k=n)) for _ in range(80)]
 
 
 def _random_prompts(count: int, seed: int, labels: int = 4) -> list[list[tuple]]:
