@@ -486,6 +486,13 @@ def _policy_problems(config: CcpoConfig) -> list[str]:
             found.append(
                 f"policy {policy.name} has {len(models)} models, {', '.join(sorted(models))}: a policy is one set of weights; set one"
             )
+    spoken = config.step_settings.also_spoken
+    players = {policy.name for policy in policies for role in spoken if role in policy.roles}
+    if config.credit.train_replays and len(players) > 1:
+        found.append(
+            f"train_replays trains what {', '.join(spoken)} say in one replay, and they have {len(players)} policies, whose advantages are "
+            "scaled apart: let them share a policy (ccpo.roles.<role>.policy), or set train_replays=false"
+        )
     schedule, names = config.schedule, [policy.name for policy in policies]
     if schedule.every < 1:
         found.append(f"ccpo.schedule.every is {schedule.every}: set at least 1 step")

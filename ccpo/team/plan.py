@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any
 
 from ccpo.prompts import Messages
-from ccpo.team.session import Answers, Decoded, Outcome, Quote, Scene, Session, Team, TeamError, Turn
+from ccpo.team.session import HIDDEN, Answers, Decoded, Outcome, Quote, Scene, Session, Team, TeamError, Turn
 from ccpo.types import REMOVE, REPLACE, RESAMPLE
 
 Spot = tuple[str, int]
@@ -102,6 +102,10 @@ def plan(team: Team) -> Plan:
             raise TeamError(
                 f"{name} has a role {role!r}: names are lower-case letters, digits and _, each once; they name policies, metrics and settings"
             )
+    if hidden := [column for column in team.columns if column in HIDDEN]:
+        raise TeamError(
+            f"{name} declares the column {hidden[0]}, which says the truth or holds it: no program sees it; drop it from columns"
+        )
     box: list[Any] = []
     thread = threading.Thread(target=lambda: box.append(_caught(team)), daemon=True)
     thread.start()

@@ -294,7 +294,7 @@ class Row(Mapping):
         return len(self._team.columns)
 
 
-HIDDEN = ("reward_model", "ground_truth", "truth", "answer", "solution")
+HIDDEN = ("reward_model", "ground_truth", "truth", "answer", "solution", "extra_info")
 """Columns that say the truth: no program sees them."""
 
 
@@ -302,7 +302,7 @@ def visible(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a row that a program may read: its own and those of ``extra_info``, never the truth."""
     extra = row.get("extra_info")
     columns = {**row, **(extra if isinstance(extra, Mapping) else {})}
-    return {name: value for name, value in columns.items() if name not in (*HIDDEN, "extra_info")}
+    return {name: value for name, value in columns.items() if name not in HIDDEN}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ def blocks(page: str) -> list[str]:
 def test_credit_of_a_table_is_what_the_readme_says():
     (code,) = blocks("README.md")
     assert sum(bool(line.strip()) and not line.startswith("#") for line in code.splitlines()) <= 10
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == code.rsplit("# ", 1)[1].strip()
 
 

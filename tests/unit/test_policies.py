@@ -81,3 +81,13 @@ def test_impossible_policies_are_refused(node, expected):
     with pytest.raises(ConfigError) as error:
         dyad(**node)
     assert expected in str(error.value)
+
+
+def test_replays_are_trained_where_one_policy_speaks_in_them():
+    panel = {"team": "examples/panel.py:Panel", "prompts": "toy", "credit": {"rule": "removal", "train_replays": True}}
+    with pytest.raises(ConfigError, match="reason_0, reason_1, reason_2 say in one replay, and they have 3 policies"):
+        CcpoConfig.from_dict({**panel, "policies": "per_role"}, 4)
+    for accepted in (panel, {"policies": "per_role", "credit": {"train_replays": True}}):
+        CcpoConfig.from_dict(accepted, 4)
+    readers = {f"reason_{i}": {"policy": "readers"} for i in range(3)}
+    CcpoConfig.from_dict({**panel, "policies": "per_role", "roles": readers}, 4)

@@ -423,3 +423,16 @@ def test_what_fits_is_accepted_with_its_own_settings(team):
     found = plan(TEAMS[team])
     for rule in fitting(found):
         assert refusals(CreditConfig(rule=rule), HistoryConfig(), found, n=4) == []
+
+
+@pytest.mark.parametrize("column", ["reward_model", "answer", "ground_truth", "extra_info"])
+def test_a_team_that_wants_to_see_the_truth_is_refused(column):
+    class Cheat(Team):
+        roles = ("one",)
+        columns = (column,)
+
+        async def play(self, s):
+            return s.answer(await s.say("one", question=s.row[column]))
+
+    with pytest.raises(TeamError, match=f"declares the column {column}.*no program sees it"):
+        plan(Cheat())
