@@ -147,6 +147,10 @@ class Sessions:
         labels: dict[tuple[Hashable, Hashable], int] = {}
         turns = [turn for record in records for turn in record.turns]
         replays = [replay for record in records for replay in record.replays]
+        if unknown := {replay.how for replay in replays} - set(INTERVENTIONS):
+            raise ValueError(
+                f"{sorted(unknown)[0]!r} is no intervention: a replay is one of {', '.join(INTERVENTIONS)}"
+            )
         for named in (*turns, *replays):
             code.setdefault(named.role, len(code))
         for record in records:

@@ -42,10 +42,7 @@ command=(
     "data.val_files=$DATA/test.parquet"
     "trainer.n_gpus_per_node=$N_GPUS"
     "trainer.default_local_dir=$OUT"
-    "data.seed=$SEED"
-    "actor_rollout_ref.rollout.seed=$SEED"
-    "actor_rollout_ref.actor.data_loader_seed=$SEED"
-    "actor_rollout_ref.actor.fsdp_config.seed=$SEED"
+    "seed=$SEED"
     "$@" # last, so that it wins
 )
 if [ -n "${DRY_RUN:-}" ]; then

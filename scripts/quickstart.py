@@ -52,7 +52,7 @@ OWN_OPTIONS = {
     "trainer.default_local_dir": "--out",
     "ccpo.team": "--team",
     "ccpo.credit.rule": "--rule",
-    "data.seed": "--seed",
+    "seed": "--seed",
 }
 
 
@@ -252,12 +252,6 @@ def _misfit(options: argparse.Namespace) -> str | None:
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
-    seeds = [
-        "data.seed",
-        "ccpo.seed",
-        "actor_rollout_ref.actor.data_loader_seed",
-        "actor_rollout_ref.actor.fsdp_config.seed",
-    ]
     return [
         "profile=cpu",
         f"task={TASK}",
@@ -265,7 +259,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         f"trainer.total_training_steps={options.steps}",
         *([f"ccpo.team={_hydra_quoted(options.team)}"] if options.team not in BUILT_IN else []),
         *([f"ccpo.credit.rule={options.given_rule}"] if options.given_rule else []),
-        *(f"{name}={options.seed}" for name in seeds),
+        f"seed={options.seed}",
         *options.overrides,
     ]
 

@@ -8,6 +8,7 @@ program's way depends on what is said, ``Team.samples`` names texts to try; ever
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -98,7 +99,7 @@ def plan(team: Team) -> Plan:
     if not roles:
         raise TeamError(f"{name} has no roles: set roles to the names that its program uses")
     for role in roles:
-        if not isinstance(role, str) or not role.isidentifier() or not role.islower() or roles.count(role) > 1:
+        if not isinstance(role, str) or not re.fullmatch("[a-z][a-z0-9_]*", role) or roles.count(role) > 1:
             raise TeamError(
                 f"{name} has a role {role!r}: names are lower-case letters, digits and _, each once; they name policies, metrics and settings"
             )
@@ -297,11 +298,21 @@ class _StandInJudge:
         return a == b
 
 
+class _StandIn(str):
+    """A marked text in place of a column, whatever it holds: an entry of it is a marked text, too."""
+
+    def __getitem__(self, key: Any) -> _StandIn:
+        return _StandIn(f"{self}[{key}]")
+
+    def __iter__(self) -> Iterator[_StandIn]:
+        return iter([self[0]])
+
+
 class _StandInRow(dict):
     """A marked text for every column that the team declares."""
 
     def __init__(self, team: Team) -> None:
-        super().__init__({name: f"<column {name}>" for name in team.columns})
+        super().__init__({name: _StandIn(f"<column {name}>") for name in team.columns})
         self._team = team
 
     def __missing__(self, name: str) -> Any:

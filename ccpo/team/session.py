@@ -247,11 +247,16 @@ class Session:
 
     def answer(self, turn: Turn | None) -> Outcome:
         """This turn is the team's answer; None: there is none, worth 0."""
-        return Outcome(() if turn is None else (turn,))
+        return Outcome(() if turn is None else (self._said(turn, "s.answer"),))
 
     def plurality(self, turns: Sequence[Turn | None], tie: str = "expected") -> Outcome:
         """The answer that most of these turns give; equal answers count as one, and what cannot be read is no ballot."""
-        return Outcome(tuple(turn for turn in turns if turn is not None), tie)
+        return Outcome(tuple(self._said(turn, "s.plurality") for turn in turns if turn is not None), tie)
+
+    def _said(self, turn: Any, call: str) -> Turn:
+        if not isinstance(turn, Turn):
+            raise TeamError(f"{call} takes turns that s.say returned, not {type(turn).__name__} {str(turn)[:40]!r}")
+        return turn
 
     # ------------------------------------------------------------------------------------------- what a replay changes
 

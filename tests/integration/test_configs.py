@@ -109,7 +109,9 @@ def test_every_setting_is_one_verl_knows(file, known_to_verl):
     """Hydra refuses unknown keys on the command line, not in a file: a misspelt one would do nothing."""
     node = yaml.safe_load((CONFIG / f"{file}.yaml").read_text())
     names = [
-        name for name in leaves(node) if not name.startswith(("defaults", "hydra.", "ccpo.")) and not OPEN.match(name)
+        name
+        for name in leaves(node)
+        if not name.startswith(("defaults", "hydra.", "ccpo.", "seed")) and not OPEN.match(name)
     ]
     assert names and [name for name in names if not known_to_verl(name)] == []
 
@@ -146,7 +148,12 @@ def test_what_a_recipe_runs_composes(script, compose):
     name, words = words[1], words[2:]
     config = compose(*words, name=name)
     assert name == {"run_ccpo": "ccpo_dyad"}.get(script.stem, script.stem.removeprefix("run_"))
-    assert config.data.seed == config.actor_rollout_ref.rollout.seed == 7
+    assert {
+        config.data.seed,
+        config.actor_rollout_ref.rollout.seed,
+        config.actor_rollout_ref.actor.data_loader_seed,
+    } == {7}
+    assert config.actor_rollout_ref.actor.fsdp_config.seed == 7
     assert config.data.train_files == "my data/train.parquet" and config.trainer.default_local_dir == "out"
     assert config.actor_rollout_ref.model.path == "org/model"
 
@@ -176,5 +183,6 @@ def test_what_quickstart_runs_composes(compose, monkeypatch):
     )
     config = compose(*quickstart.TRAINER[2:], *quickstart._overrides(options))
     assert Path(config.trainer.default_local_dir) == Path("a b's").absolute()
-    assert (config.ccpo.seed, config.data.seed, config.data.train_batch_size) == (7, 7, 8)
+    assert (config.ccpo.seed, config.data.seed, config.actor_rollout_ref.rollout.seed) == (7, 7, 7)
+    assert config.data.train_batch_size == 8
     assert ccpo(config).credit.rule == "shared"

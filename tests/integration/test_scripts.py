@@ -117,8 +117,7 @@ def test_quickstart_trains_shows_progress_and_reports(quickstart):
     given = json.loads((quickstart.out / "arguments.json").read_text())
     assert given[:4] == ["--config-name", "ccpo_dyad", "profile=cpu", "task=last_digit"]
     assert {
-        "data.seed=3",
-        "ccpo.seed=3",
+        "seed=3",
         "ccpo.credit.rule=shared",
         "trainer.total_training_steps=10",
         "delay=0.02",
@@ -504,7 +503,7 @@ def recipe(script: str, *arguments: str, **environment: str) -> list[str]:
 def test_a_recipe_prints_a_command_whose_last_words_are_the_users(script):
     command = recipe(script, "data.train_batch_size=32", "x=[1, 2]", SEED="7", N_GPUS="2", TASK="gsm8k")
     assert command[-2:] == ["data.train_batch_size=32", "x=[1, 2]"]
-    assert {"data.seed=7", "trainer.n_gpus_per_node=2", "data.train_files=data/gsm8k/train.parquet"} <= set(command)
+    assert {"seed=7", "trainer.n_gpus_per_node=2", "data.train_files=data/gsm8k/train.parquet"} <= set(command)
 
 
 @pytest.mark.parametrize(

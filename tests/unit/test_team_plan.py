@@ -436,3 +436,40 @@ def test_a_team_that_wants_to_see_the_truth_is_refused(column):
 
     with pytest.raises(TeamError, match=f"declares the column {column}.*no program sees it"):
         plan(Cheat())
+
+
+def test_a_column_may_hold_anything():
+    class Hints(Team):
+        roles = ("a", "b")
+        columns = ("hints",)
+
+        async def play(self, s):
+            said = await s.say("a", mine=s.row["hints"]["a"], all=[str(hint) for hint in s.row["hints"]])
+            return s.answer(await s.say("b", mine=s.row["hints"][40], said=said))
+
+    assert plan(Hints()).hears[("b", 0)] == {("a", 0)}
+
+
+@pytest.mark.parametrize("call", ["answer", "plurality"])
+def test_an_outcome_is_made_of_turns(call):
+    class Texts(Team):
+        roles = ("a",)
+
+        async def play(self, s):
+            text = (await s.say("a", question=s.question) or s).__class__.__name__
+            return s.answer(text) if call == "answer" else s.plurality([text])
+
+    with pytest.raises(TeamError, match=f"s.{call} takes turns that s.say returned, not str"):
+        plan(Texts())
+
+
+@pytest.mark.parametrize("name", ["größe", "Role", "a-b", "1st", "two words", ""])
+def test_names_that_policies_and_metrics_cannot_have(name):
+    class Odd(Team):
+        roles = (name,)
+
+        async def play(self, s):
+            return s.answer(await s.say(name, question=s.question))
+
+    with pytest.raises(TeamError, match="names are lower-case letters"):
+        plan(Odd())
