@@ -9,16 +9,17 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, get_args, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ccpo.credit.base import CreditConfig, HistoryConfig
 from ccpo.credit.rules import EACH, RULES, fitting, normalization, refusals, replays_per_prompt
 from ccpo.metrics import FAMILIES
-from ccpo.plurality import TIES
-from ccpo.prompts import PromptError, Prompts, matching
+from ccpo.prompts import PromptError, Prompts
 from ccpo.step import REPLAYS, StepSettings
 from ccpo.team.load import prompts_of, settings_class, team_class
 from ccpo.team.plan import Plan, plan
@@ -68,6 +69,12 @@ class RoleConfig:
     prompts: str | None = None
     model: str | None = None
     policy: str | None = None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the settings that were made: a null that is written down overrides a pattern's value, too."""
+        made = self.__dict__.get("_given")
+        return tuple(f.name for f in fields(self) if getattr(self, f.name) != f.default) if made is None else made
 
 
 @dataclass(frozen=True)
@@ -163,9 +170,12 @@ class CcpoConfig:
             team = _parse(cls, self.team_kwargs, "ccpo.team_kwargs", problems) if self.team_kwargs else cls()
         except TeamError as error:
             raise TeamError(f"ccpo.team_kwargs: {error}") from None
-        except TypeError as error:
+        except ConfigError:
+            raise
+        except Exception as error:
             raise TeamError(
-                f"{cls.__name__} cannot be made without settings ({error}): give every field a default"
+                f"{cls.__name__} cannot be made ({type(error).__name__}: {error}): every field needs a default, and ccpo.team_kwargs values "
+                "that it takes"
             ) from None
         if problems:
             raise ConfigError(problems)
@@ -180,14 +190,19 @@ class CcpoConfig:
     def prompt_sets(self) -> dict[str, Prompts]:
         """Role -> its prompts. Raises PromptError."""
         cls = type(self.members)
-        return {role: prompts_of(cls, self.role(role).prompts or self.prompts) for role in self.plan.roles}
+        found = {}
+        for role in self.plan.roles:
+            own = self.role(role).prompts
+            found[role] = prompts_of(cls, own, f"ccpo.roles.{role}.prompts") if own else prompts_of(cls, self.prompts)
+        return found
 
     def role(self, name: str) -> RoleConfig:
-        """A role's settings: those of its pattern, overridden by those under its name."""
-        pattern = matching({key: value for key, value in self.roles.items() if "*" in key}, name) or RoleConfig()
-        own = self.roles.get(name, RoleConfig())
-        given = {f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) != f.default}
-        return replace(pattern, **given)
+        """A role's settings: those of every pattern that fits, in their order, then those under its name; later ones win."""
+        merged: dict[str, Any] = {}
+        patterns = [key for key in self.roles if "*" in key and fnmatchcase(name, key)]
+        for key in (*patterns, *([name] if name in self.roles else [])):
+            merged |= {field: getattr(self.roles[key], field) for field in self.roles[key].given}
+        return RoleConfig(**merged)
 
     # ------------------------------------------------------------------------------------------------------------ credit
 
@@ -265,7 +280,8 @@ class CcpoConfig:
             return (Policy("shared", self.plan.roles),)
         members: dict[str, list[str]] = {}
         for role in self.plan.roles:
-            members.setdefault(self.role(role).policy or role, []).append(role)
+            own = f"{role}_policy" if role in RESERVED else role
+            members.setdefault(self.role(role).policy or own, []).append(role)
         models = {name: [m for role in roles if (m := self.role(role).model)] for name, roles in members.items()}
         return tuple(Policy(name, tuple(roles), next(iter(models[name]), None)) for name, roles in members.items())
 
@@ -298,7 +314,7 @@ class CcpoConfig:
 
     def problems(self, n: int) -> list[str]:
         """Every cross-field mistake, given n sessions per prompt."""
-        if n < 1:
+        if not isinstance(n, int) or n < 1:
             return [f"actor_rollout_ref.rollout.n is {n}: set at least 1 session per prompt"]
         found, plan = self._team_problems()
         found += refusals(self.credit, self.history, plan, n)
@@ -321,13 +337,6 @@ class CcpoConfig:
                 problems.append(
                     f"role {role!r} has the name of a family of metrics ({', '.join(FAMILIES)}): call it otherwise"
                 )
-        if found.tie is not None and found.tie not in TIES:
-            near = difflib.get_close_matches(str(found.tie), TIES, n=1)
-            problems.append(
-                f"the team's tie is {found.tie!r}, which decides what a split vote is worth: "
-                + (f"did you mean {near[0]!r}? " if near else "")
-                + f"set one of {', '.join(TIES)}"
-            )
         if not problems and not fitting(found):
             problems.append("no credit rule fits this team")
         return problems, found
@@ -353,6 +362,11 @@ class CcpoConfig:
                 )
             if setting.max_tokens is not None and setting.max_tokens < 1:
                 found.append(f"ccpo.roles.{role}.max_tokens is {setting.max_tokens}: set at least 1, or null")
+            for name in ("prompts", "model", "policy"):
+                if getattr(setting, name) == "":
+                    found.append(f"ccpo.roles.{role}.{name} is empty: set a name, or null")
+            if "" in setting.stop:
+                found.append(f"ccpo.roles.{role}.stop has an empty text, which stands in every response: drop it")
         return found
 
     def _role_problems(self) -> list[str]:
@@ -369,12 +383,18 @@ class CcpoConfig:
         return found
 
     def _prompt_problems(self) -> list[str]:
-        """Roles without a template for what they hear, in the session or in a replay that the job needs."""
+        """Roles without a template for what they hear, in the session or in any replay; templates of roles that there are not."""
         try:
             sets = self.prompt_sets
         except PromptError as error:
             return [str(error)]
-        return [
+        strangers = {
+            f"prompts {found.name!r} have templates of {name}, which is no role of the team: it has {', '.join(self.plan.roles)}"
+            for found in sets.values()
+            for name in found.templates
+            if "*" not in name and name not in self.plan.roles
+        }
+        return [*sorted(strangers)] + [
             sets[role].missing(role, heard)
             for role in self.plan.roles
             for heard in sorted(self.plan.fields[role], key=sorted)
@@ -387,7 +407,14 @@ def _parse(cls: type, data: Any, path: str, problems: list[str]) -> Any:
     if not isinstance(data, Mapping):
         problems.append(f"{path} is {data!r}: it must be a section with the keys {[f.name for f in fields(cls)]}")
         return cls()
-    hints, known, values = get_type_hints(cls), {f.name for f in fields(cls)}, {}
+    known, values = {f.name for f in fields(cls) if f.init}, {}
+    try:
+        hints = get_type_hints(cls)
+    except Exception as error:  # of a user's own team
+        problems.append(
+            f"{path}: the annotations of {cls.__name__} cannot be read ({error}): import what they name at the top of its file"
+        )
+        return cls()
     for key, value in data.items():
         name = f"{path}.{key}"
         if name in RENAMED:
@@ -416,7 +443,12 @@ def _parse_roles(data: Any, path: str, problems: list[str]) -> dict[str, RoleCon
     if not isinstance(data, Mapping):
         problems.append(f"{path} is {data!r}: it must be a section with roles")
         return {}
-    return {str(role): _parse(RoleConfig, value, f"{path}.{role}", problems) for role, value in data.items()}
+    parsed = {str(role): _parse(RoleConfig, value, f"{path}.{role}", problems) for role, value in data.items()}
+    known = {f.name for f in fields(RoleConfig)}
+    for role, value in data.items():
+        if isinstance(value, Mapping):
+            parsed[str(role)].__dict__["_given"] = tuple(name for name in value if name in known)
+    return parsed
 
 
 _KINDS = {
@@ -439,7 +471,7 @@ def _type_problem(hint: Any, value: Any) -> str | None:
         return None if fits else "a list of numbers"
     if hint == Mapping[str, Any]:
         return "a section"
-    choices = get_args(hint) or (hint,)
+    choices = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
     if value is None:
         return None if type(None) in choices else "a value: this one cannot be null"
     known = [choice for choice in choices if choice in _KINDS]

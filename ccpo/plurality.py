@@ -14,6 +14,7 @@ the credit rule. Source: our construction (the paper does not say what a tie is 
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
@@ -25,7 +26,9 @@ TIES = ("expected", "fail", "optimistic", "first")
 def check_tie(tie: str) -> None:
     """Raise ValueError for an unknown tie rule."""
     if tie not in TIES:
-        raise ValueError(f"tie is {tie!r}: it decides what a split vote is worth; set one of {', '.join(TIES)}")
+        near = difflib.get_close_matches(str(tie), TIES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"tie is {tie!r}: it decides what a split vote is worth; {hint}set one of {', '.join(TIES)}")
 
 
 def vote_value(ballots: Sequence[Hashable | None], truth: Hashable, tie: str = "expected") -> float:
@@ -65,12 +68,6 @@ def count_value(right: int, others: Sequence[int], tie: str) -> float:
     if tie == "expected":
         return 1.0 / tied
     return 1.0 if tied == 1 or tie != "fail" else 0.0
-
-
-def winners(ballots: Sequence[Hashable | None]) -> list[Hashable]:
-    """The labels that share the highest count, in the order of their first ballot; empty if everyone abstains."""
-    counts = Counter(ballot for ballot in ballots if ballot is not None)
-    return [label for label, count in counts.items() if count == max(counts.values())]
 
 
 def values_of_counts(counts_K: np.ndarray, truth: int | None, tie: str) -> np.ndarray:

@@ -104,11 +104,16 @@ def fields_of(template: Template, where: str = "template") -> frozenset[str]:
     found = set()
     for _, text in template:
         try:
-            names = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+            parsed = [part for part in Formatter().parse(text) if part[1] is not None]
+            names = [name for _, name, _, _ in parsed]
         except ValueError as error:
             raise PromptError(
                 f"{where}: {error} in {text!r}; braces that are meant as text are doubled: {{{{ }}}}"
             ) from None
+        if formatted := [name for _, name, how, conversion in parsed if how or conversion]:
+            raise PromptError(
+                f"{where}: the field {formatted[0]} has a format in {text!r}; fields are inserted as they are"
+            )
         if bad := [name for name in names if not name.isidentifier()]:
             raise PromptError(
                 f"{where}: {{{bad[0]}}} is no field in {text!r}; braces that are meant as text are doubled: {{{{ }}}}"

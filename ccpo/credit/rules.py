@@ -178,8 +178,12 @@ def fits(name: str, plan: Plan) -> str | None:
     rule = RULES[name]
     if rule.needs == (REMOVE, FIRST) and plan.first is None:
         return "it needs one role whose removal changes all the others, so that one replay serves all sessions of a prompt; there is none"
-    if rule.published and (len(plan.roles) != 2 or plan.answers == (plan.first,)):
-        return f"it is published for two roles of which the second answers, and this team has {len(plan.roles)}"
+    pair = len(plan.roles) == 2 and plan.tie is None and plan.first not in plan.answers and plan.rows == 2
+    if rule.published and not pair:
+        return (
+            "it is published for two roles that speak once each, of which the second answers, and this team has "
+            f"{len(plan.roles)} with {plan.rows} turns"
+        )
     if name == "leave_one_out" and plan.tie is None:
         return (
             "it is the paper's name for removal from a plurality, and this team's outcome is one answer: take removal"
@@ -187,9 +191,11 @@ def fits(name: str, plan: Plan) -> str | None:
     if rule.ballots:
         if plan.tie is None:
             return "it reads the ballots of a plurality, and this team's outcome is one answer"
-        if odd := [role for role in plan.roles if plan.ballots.get(role, 0) != 1]:
-            return f"it needs one ballot of every role, and {odd[0]} casts {plan.ballots.get(odd[0], 0)}"
-    if rule.recombines and plan.heard:
+        for role in plan.roles:
+            least, most = plan.always[role], plan.ballots.get(role, 0)
+            if (least, most) != (1, 1):
+                return f"it needs one ballot of every role, and {role} casts {most if least == most else f'{least} to {most}'}"
+    if rule.recombines and (plan.heard or plan.rows > len(plan.roles)):
         return "it recombines ballots of different sessions, which needs roles that answer independently, and here they hear each other"
     if rule.recombines and plan.varies:
         return "it recombines ballots of different sessions, and this team draws by chance what a session's roles see (s.random)"

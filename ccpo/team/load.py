@@ -117,7 +117,11 @@ def settings_class(cls: type[Team]) -> type[Team] | None:
 def prompt_sets(cls: type[Team]) -> dict[str, Any]:
     """Set name -> plain data: the team's own, or those of the YAML file beside its module."""
     if cls.prompts is not None:
-        return dict(cls.prompts)
+        if not isinstance(cls.prompts, Mapping):
+            raise PromptError(
+                f"{cls.__name__}.prompts is {cls.prompts!r}: it must map names to sets, each of which maps roles to templates"
+            )
+        return {str(name): chosen for name, chosen in cls.prompts.items()}
     for base in cls.__mro__:
         source = inspect.getsourcefile(base) if base not in (Team, object) else None
         beside = Path(source).with_suffix(".yaml") if source else None
@@ -126,8 +130,8 @@ def prompt_sets(cls: type[Team]) -> dict[str, Any]:
     return {}
 
 
-def prompts_of(cls: type[Team], chosen: Any) -> Prompts:
-    """The prompts that ``ccpo.prompts`` chooses for a team.
+def prompts_of(cls: type[Team], chosen: Any, setting: str = "ccpo.prompts") -> Prompts:
+    """The prompts that a setting chooses for a team.
 
     Args:
         cls: the team.
@@ -142,14 +146,14 @@ def prompts_of(cls: type[Team], chosen: Any) -> Prompts:
     path, _, part = name.partition(":")
     if path.endswith((".yaml", ".yml")):
         if not Path(path).expanduser().is_file():
-            raise PromptError(f"ccpo.prompts is {name!r}: there is no file {path}")
+            raise PromptError(f"{setting} is {name!r}: there is no file {path}")
         sets, name = _yaml(Path(path).expanduser()), part
         if not name and len(sets) == 1:
             name = next(iter(sets))
     if name not in sets:
         near = difflib.get_close_matches(name, sets, n=1)
         raise PromptError(
-            f"ccpo.prompts is {name!r}: "
+            f"{setting} is {name!r}: "
             + (f"did you mean {near[0]!r}? " if near else "")
             + f"{cls.__name__} has the prompts {', '.join(sets) or 'none'}; choose one, or give path/to/prompts.yaml:NAME, or the templates"
         )
@@ -170,4 +174,4 @@ def _yaml(path: Path) -> dict[str, Any]:
     data = _read(path, path.stat().st_mtime)
     if not isinstance(data, Mapping):
         raise PromptError(f"{path} must map names to sets of prompts, each of which maps roles to templates")
-    return dict(data)
+    return {str(name): chosen for name, chosen in data.items()}

@@ -24,6 +24,9 @@ Spot = tuple[str, int]
 """A turn by its place: (role, number)."""
 PLAN_SECONDS = 20.0
 MOST_WAYS = 256
+CHANCES = 8  # runs of a program that draws by chance
+TAKEN = ("team", "ballot", "oracle")
+"""Words before _accuracy in the log that are not replays."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Plan:
     roles:   the team's. turns: places of all turns, in the order in which they are first asked for.
     most:    role -> how often it speaks in a session, at most.
     hears:   place -> places of the turns it hears. fields: role -> the sets of fields it is given, in the session or a replay.
-    answers: roles whose turns make the outcome. tie: what a tie is worth, None if the outcome is no plurality. ballots: role -> how many
-             it casts, at most.
+    answers: roles whose turns make the outcome. tie: what a tie is worth, None if the outcome is no plurality. ballots, always: role -> how
+             many it casts, at most and at least.
     replays: (how, role) -> ReplayPlan, of the interventions remove, resample and replace.
     varies:  the program draws by chance (``s.random``): sessions of one prompt differ in more than what is said.
     """
@@ -58,6 +61,7 @@ class Plan:
     answers: tuple[str, ...]
     tie: str | None
     ballots: Mapping[str, int]
+    always: Mapping[str, int]
     replays: Mapping[tuple[str, str], ReplayPlan]
     varies: bool
 
@@ -95,6 +99,7 @@ def plan(team: Team) -> Plan:
         TeamError: no roles, a role that is not declared or never speaks, no outcome, a program without end, or one that raises.
     """
     name = type(team).__name__
+    _check_attributes(team)
     roles = tuple(team.roles)
     if not roles:
         raise TeamError(f"{name} has no roles: set roles to the names that its program uses")
@@ -126,7 +131,7 @@ def _caught(team: Team) -> Plan | TeamError:
         return asyncio.run(_plan(team))
     except TeamError as error:
         return error
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too
         return TeamError(
             f"the program of {type(team).__name__} raised {type(error).__name__}: {error}, when it was run with marked texts in place of "
             "what a model says. It has to take any text (a model says anything); texts that it must be able to read go into samples"
@@ -145,22 +150,28 @@ async def _plan(team: Team) -> Plan:
     fresh: dict[tuple[str, str], set[Spot]] = defaultdict(set)
     decodes: Counter = Counter()
     varies = False
+    always: dict[str, int] = dict.fromkeys(team.roles, MOST_WAYS)
     ways = list(_ways(team))
     if len(ways) ** 2 > MOST_WAYS:
         raise TeamError(f"samples of {type(team).__name__} give {len(ways)} ways: name fewer texts")
-    for way in ways:
-        session = _Rehearsal(team, way)
+    probe = _Rehearsal(team, ways[0])
+    await _outcome(team, probe)
+    chances = range(CHANCES if hasattr(probe, "_random") else 1)
+    for way, chance in product(ways, chances):
+        session = _Rehearsal(team, way, chance=chance)
         outcome = await _outcome(team, session)
         turns |= dict.fromkeys(session.places)
         most |= Counter(role for role, _ in session.places)
         for spot, heard in session.hears.items():
             hears[spot] |= heard
         answers |= dict.fromkeys(turn.role for turn in outcome.turns)
-        ballots |= Counter(turn.role for turn in outcome.turns)
+        cast = Counter(turn.role for turn in outcome.turns)
+        ballots |= cast
+        always = {role: min(always[role], cast[role]) for role in team.roles}
         ties.add(outcome.tie)
         runs = [session]
         for how, role, other in product((REMOVE, RESAMPLE, REPLACE), team.roles, ways):
-            replay = _Rehearsal(team, other, session, how, role)
+            replay = _Rehearsal(team, other, session, how, role, chance)
             await _outcome(team, replay)
             reused[how, role] |= replay.reused
             fresh[how, role] |= replay.fresh
@@ -192,6 +203,7 @@ async def _plan(team: Team) -> Plan:
         answers=tuple(answers),
         tie=ties.pop(),
         ballots=dict(ballots),
+        always=always,
         replays={
             (how, role): ReplayPlan(
                 frozenset(reused[how, role]),
@@ -228,9 +240,15 @@ class _Rehearsal(Session):
     """
 
     def __init__(
-        self, team: Team, way: Mapping[str, str], session: _Rehearsal | None = None, how: str = "", role: str = ""
+        self,
+        team: Team,
+        way: Mapping[str, str],
+        session: _Rehearsal | None = None,
+        how: str = "",
+        role: str = "",
+        chance: int = 0,
     ) -> None:
-        super().__init__(team, _scene(), Answers(_StandInJudge()))
+        super().__init__(team, _scene(chance), Answers(_StandInJudge()))
         self.row = _StandInRow(team)
         self.places: list[Spot] = []
         self.fields: dict[str, set[frozenset[str]]] = defaultdict(set)
@@ -258,7 +276,7 @@ class _Rehearsal(Session):
         else:
             mark = f"<{role} {number} {id(self)}>"
             turn = Turn(role, number, self._way.get(role, mark))
-            self._marks[mark] = spot
+            self._marks[turn.text or mark] = spot  # a sample, too: who is given its text has heard it
             self.fresh.add(spot)
         self.memory[key] = turn
         return turn
@@ -326,5 +344,38 @@ async def _no_decode(role: str, messages: Messages, label: Any) -> Decoded:
     raise AssertionError("a rehearsal decodes nothing")
 
 
-def _scene() -> Scene:
-    return Scene("<question>", _no_decode, lambda role, fields: [], _StandInJudge())
+def _scene(chance: int) -> Scene:
+    return Scene("<question>", _no_decode, lambda role, fields: [], _StandInJudge(), seed=chance)
+
+
+def _check_attributes(team: Team) -> None:
+    """Raise TeamError for class attributes of another kind than `Team` says."""
+    name = type(team).__name__
+    try:
+        found = {
+            attribute: getattr(team, attribute) for attribute in ("roles", "columns", "aliases", "samples", "max_turns")
+        }
+    except Exception as error:
+        raise TeamError(f"an attribute of {name} cannot be read ({type(error).__name__}: {error})") from None
+    for attribute in ("roles", "columns"):
+        if not _texts(found[attribute]):
+            raise TeamError(
+                f'{name}.{attribute} is {found[attribute]!r}: it must be a tuple of names, such as ("one", "two")'
+            )
+    for attribute, fits in (("aliases", lambda value: isinstance(value, str)), ("samples", _texts)):
+        entries = found[attribute]
+        if not isinstance(entries, Mapping) or not all(isinstance(k, str) and fits(v) for k, v in entries.items()):
+            kind = "a text" if attribute == "aliases" else "a list of texts"
+            raise TeamError(f"{name}.{attribute} is {entries!r}: it must map names to {kind} each")
+    if not isinstance(found["max_turns"], int) or found["max_turns"] < 1:
+        raise TeamError(f"{name}.max_turns is {found['max_turns']!r}: set a whole number of turns, at least 1")
+    called = list(found["aliases"].values())
+    if bad := [word for word in called if called.count(word) > 1 or word in TAKEN or word in found["roles"]]:
+        raise TeamError(
+            f"{name}.aliases calls a replay {bad[0]!r}, which is the name of a role, of another replay or of a metric "
+            f"({', '.join(TAKEN)}): it names a column of the log; choose another"
+        )
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)

@@ -15,8 +15,9 @@ replay that removes or resamples role i depends on no token of role i in the ses
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ccpo.team.plan import Plan
@@ -67,8 +68,10 @@ class Replay(Session):
         if role == do.role and do.how in (REPLACE, SHUFFLE):
             return Turn(role, number, do.texts[min(number, len(do.texts) - 1)])
         fresh = self._plan.shared or (role, number) in self._plan.fresh or (role == do.role and do.how == RESAMPLE)
-        if not fresh and (turn := await self._memory.slot(key)) is not None:
-            return turn
+        # shielded: a program may cancel this branch, and the turn is the session's
+        if not fresh and (turn := await asyncio.shield(self._memory.slot(key))) is not None:
+            # In its place in this run: its number in the session may say what the changed role said.
+            return turn if turn.number == number else replace(turn, number=number)
         turn = await self._decode(role, number, heard, self._label(role, number))
         self.decoded.append(turn)
         return turn
@@ -160,11 +163,11 @@ async def play(team: Team, scene: Scene, plan: Plan, interventions: Sequence[Int
     value = await answers.value(outcome)  # first: the session's own ballots name the wrong labels
     values = [await answers.value(other) for other in others]
     ballots = None
-    if outcome.tie is not None:
-        ballots = {turn.role: await answers.ballot(turn) for turn in outcome.turns}
+    if outcome.tie is not None and len({turn.role for turn in outcome.turns}) == len(outcome.turns):
+        ballots = {turn.role: await answers.ballot(turn) for turn in outcome.turns}  # None where a role casts several
     turns = tuple(sorted(session.turns, key=lambda turn: (turn.number, team.roles.index(turn.role))))
+    asked = session.asked.union(*(replay.asked.intersection(replay.decoded) for replay in replays))
     spoken = [*turns, *(turn for replay in replays for turn in replay.decoded)]
-    asked = answers.asked
     return Played(
         value,
         turns,

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ccpo.plurality import vote_value
+from ccpo.plurality import check_tie, vote_value
 from ccpo.prompts import Messages
 
 
@@ -183,6 +183,7 @@ class Session:
         self.row: Mapping[str, Any] = Row(team, scene.row)
         self.turns: list[Turn] = []
         self.answers = answers
+        self.asked: set[Turn] = set()  # turns that this run asked for an answer
         self._team, self._scene = team, scene
         self._memory = memory
         self._asked: Counter = Counter()
@@ -239,7 +240,7 @@ class Session:
 
     async def read(self, turn: Turn | None) -> str | None:
         """The answer that stands in a turn, as the verifier reads it; None if it cannot, or if nobody spoke."""
-        return (await self.answers.verdict(turn)).answer if turn is not None else None
+        return (await self.answers.verdict(self._said(turn, "s.read"))).answer if turn is not None else None
 
     def without_answer(self, turn: Turn | None) -> Turn | Quote | None:
         """The turn as others may hear it, without a final answer that it states."""
@@ -251,11 +252,18 @@ class Session:
 
     def plurality(self, turns: Sequence[Turn | None], tie: str = "expected") -> Outcome:
         """The answer that most of these turns give; equal answers count as one, and what cannot be read is no ballot."""
-        return Outcome(tuple(self._said(turn, "s.plurality") for turn in turns if turn is not None), tie)
+        try:
+            check_tie(tie)
+        except ValueError as error:
+            raise TeamError(str(error)) from None
+        said = [self._said(turn, "s.plurality") for turn in turns if turn is not None]
+        # In the order of the roles, so that whose ballot comes first (tie "first") is the same for the value and for the credit.
+        return Outcome(tuple(sorted(said, key=lambda turn: (self._team.roles.index(turn.role), turn.number))), tie)
 
     def _said(self, turn: Any, call: str) -> Turn:
         if not isinstance(turn, Turn):
             raise TeamError(f"{call} takes turns that s.say returned, not {type(turn).__name__} {str(turn)[:40]!r}")
+        self.asked.add(turn)
         return turn
 
     # ------------------------------------------------------------------------------------------- what a replay changes
@@ -263,7 +271,8 @@ class Session:
     async def _speak(self, role: str, number: int, heard: dict[str, Any], key: Key) -> Turn | None:
         slot = self._memory.slot(key)
         turn = await self._decode(role, number, heard, (role, number) if number else role)
-        slot.set_result(turn)
+        if not slot.done():  # the run ended before this branch of it
+            slot.set_result(turn)
         return turn
 
     async def _decode(self, role: str, number: int, heard: dict[str, Any], label: Hashable) -> Turn:
@@ -328,16 +337,14 @@ class Answers:
         self._verdicts: dict[str, asyncio.Future] = {}
         self._wrong: list[str] = []
         self._labels: dict[Turn, str | None] = {}
-        self.asked: set[Turn] = set()
 
     async def verdict(self, turn: Turn) -> Any:
         """What the verifier says of a turn. One that was cut is not read: it may have been about to say something else."""
-        self.asked.add(turn)
         if turn.truncated:
             return UNREAD
         if turn.text not in self._verdicts:
             self._verdicts[turn.text] = asyncio.ensure_future(self._judge.verify(turn.text))
-        return await self._verdicts[turn.text]
+        return await asyncio.shield(self._verdicts[turn.text])  # others may wait for the same
 
     def stripped(self, turn: Turn) -> Turn | Quote:
         from ccpo.verifier import looks_like_answer, strip_answer

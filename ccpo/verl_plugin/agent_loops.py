@@ -20,8 +20,9 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 from ccpo.config import CcpoConfig
 from ccpo.credit.rules import RULES
 from ccpo.prompts import Messages, with_persona
-from ccpo.team.replay import play
+from ccpo.team.replay import PlayedReplay, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
+from ccpo.types import REMOVE
 from ccpo.verifier import Verdict, label, same_answer, verify
 from ccpo.verl_plugin.policies import PolicyClient
 from ccpo.verl_plugin.trajectory import RoleOutput, outputs_of
@@ -145,9 +146,13 @@ class TeamAgentLoop(AgentLoopBase):
         )
         replays = config.replays(number, self.rollout_config.n, validating)
         played = await play(config.members, scene, config.plan, replays)
-        return outputs_of(
-            played, prompt_id=prompt_id, truth=truth, with_replays=validating or config.credit.train_replays
-        )
+
+        def wanted(replay: PlayedReplay) -> bool:
+            """Validation looks at all of them; in training, rows that nobody trains would only dilute the mean."""
+            trained = config.credit.train_replays and replay.shared and replay.intervention.how == REMOVE
+            return validating or trained
+
+        return outputs_of(played, prompt_id=prompt_id, truth=truth, with_replays=wanted)
 
     def _sampling_params(self, role: str, base: dict[str, Any], validating: bool) -> dict[str, Any]:
         settings = ccpo_config(self.config).role(role)

@@ -239,7 +239,12 @@ class CcpoTrainer(PPOTrainerSync):
             )
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        result = compute_advantages(self._sessions, self.ccpo.step_settings, self.history)
+        try:
+            result = compute_advantages(self._sessions, self.ccpo.step_settings, self.history)
+        except ValueError as error:
+            raise JobStopped(
+                f"the credit of step {self.global_steps} cannot be computed: {error}. {what_is_whole(self.run_dir)}"
+            ) from error
         with step_context(batch.keys, advantages(self._rows, self._sessions, result)):
             batch = super()._compute_advantage(batch, metrics)
         self._check_rollout_weights(metrics)

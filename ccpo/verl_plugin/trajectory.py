@@ -8,6 +8,7 @@ verl facts this module rests on (0.9.1, `trainer/ppo/v1/agent_loop_tq.py`):
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from pydantic import PrivateAttr
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
-from ccpo.team.replay import Played
+from ccpo.team.replay import Played, PlayedReplay
 from ccpo.team.session import Turn
 from ccpo.types import SessionRecord
 
@@ -78,17 +79,19 @@ class RoleOutput(AgentLoopOutput):
         return row
 
 
-def outputs_of(played: Played, *, prompt_id: tuple[str, int], truth: str, with_replays: bool) -> list[RoleOutput]:
-    """The rows of a session: its turns, then those decoded for its replays if they are wanted (to be trained, or looked at)."""
+def outputs_of(
+    played: Played, *, prompt_id: tuple[str, int], truth: str, with_replays: Callable[[PlayedReplay], bool]
+) -> list[RoleOutput]:
+    """The rows of a session: its turns, then those decoded for the replays that are wanted (to be trained, or looked at)."""
     record = played.record(prompt_id, 0, truth)  # uid and session number are verl's: they are in the row's key
     rows = [
         RoleOutput.build(turn, played.value, prompt_id=prompt_id, session=None if i else record)
         for i, turn in enumerate(played.turns)
     ]
-    if with_replays:
-        rows += [
-            RoleOutput.build(turn, replay.value, prompt_id=prompt_id, replay=number)
-            for number, replay in enumerate(played.replays)
-            for turn in replay.decoded
-        ]
+    rows += [
+        RoleOutput.build(turn, replay.value, prompt_id=prompt_id, replay=number)
+        for number, replay in enumerate(played.replays)
+        if with_replays(replay)
+        for turn in replay.decoded
+    ]
     return rows

@@ -260,7 +260,7 @@ def test_a_role_of_an_earlier_version_is_refused_with_where_its_settings_went():
         ({"team": "dyed"}, "ccpo.team=dyed: 'dyed' names no team: did you mean 'dyad'? set dyad, vote"),
         ({"policies": "many"}, "ccpo.policies is 'many': allowed: shared, per_role"),
         ({"prompts": "maths"}, "ccpo.prompts is 'maths': did you mean 'math'?"),
-        ({"roles": {"think": {"prompts": "tow"}}}, "ccpo.prompts is 'tow': did you mean 'toy'?"),
+        ({"roles": {"think": {"prompts": "tow"}}}, "ccpo.roles.think.prompts is 'tow': did you mean 'toy'?"),
         (_credit(rule="counterfactal"), "did you mean 'counterfactual'? allowed: counterfactual, removal"),
         (_credit(shaping="sigmoid"), "ccpo.credit.shaping is 'sigmoid': allowed: none, tanh"),
         (_credit(normalize="histroy"), "ccpo.credit.normalize is 'histroy': did you mean 'history'?"),
@@ -463,7 +463,7 @@ def test_every_vote_rule_is_accepted_with_its_own_normalization(rule):
         ({"roles": {"voter_3": {"persona": "bold"}}}, "ccpo.roles.voter_3: the team has no such role"),
         ({"roles": {"voter_1": {"temperature": 0.0}}}, "ccpo.roles.voter_1.temperature is 0.0: greedy samples"),
         ({"roles": {"voter_*": {"temperature": "hot"}}}, "set a number"),
-        ({"roles": {"voter_2": {"prompts": "chess"}}}, "ccpo.prompts is 'chess'"),
+        ({"roles": {"voter_2": {"prompts": "chess"}}}, "ccpo.roles.voter_2.prompts is 'chess'"),
         ({"roles": {"voter_*": {"max_tokens": 0}}}, "max_tokens is 0: set at least 1"),
         (
             {"rule": "resampled", "n": 1},
@@ -495,7 +495,7 @@ def test_settings_of_a_team_without_any_are_refused():
 
 def test_a_team_whose_settings_have_no_default_says_so(tmp_path):
     team = team_file(tmp_path, "    size: int\n    async def play(self, s):\n        return s.answer(None)")
-    assert "give every field a default" in _problems({"team": team})[0]
+    assert "every field needs a default" in _problems({"team": team})[0]
 
 
 def test_a_team_of_ones_own_is_configured_like_the_built_in_ones(tmp_path):
@@ -525,7 +525,7 @@ def test_a_tie_rule_of_a_team_is_checked(tmp_path):
         "        return s.plurality([said, await s.say('last', q=s.question)], 'frist')"
     )
     problems = _problems({"team": team_file(tmp_path, body), **_credit(rule="shared")})
-    assert len(problems) == 1 and "the team's tie is 'frist'" in problems[0] and "did you mean 'first'?" in problems[0]
+    assert len(problems) == 1 and "tie is 'frist'" in problems[0] and "did you mean 'first'?" in problems[0]
 
 
 def test_a_missing_template_is_named_with_its_fields():
@@ -696,3 +696,94 @@ def test_types_of_a_users_own_are_its_business():
 
     assert _type_problem(_Strange, object()) is None
     assert _type_problem(_Strange | None, None) is None
+
+
+# ------------------------------------------------------------------------------------------------ values nobody would type
+
+
+def _own(tmp_path, body: str, head: str = "") -> dict:
+    text = f"""
+from __future__ import annotations
+from dataclasses import dataclass, field
+from ccpo.team import Team
+{head}
+
+@dataclass(frozen=True)
+class Mine(Team):
+{body}
+    roles = ("a",)
+    prompts = {{"math": {{"a": {{"user": "{{question}}"}}}}}}
+
+    async def play(self, s):
+        return s.answer(await s.say("a", question=s.question))
+"""
+    (tmp_path / "mine.py").write_text(text)
+    return {"team": f"{tmp_path}/mine.py:Mine", "credit": {"rule": "shared"}}
+
+
+@pytest.mark.parametrize("error", ["ValueError", "AssertionError", "ZeroDivisionError", "TypeError"])
+def test_a_team_that_refuses_its_settings_in_any_way(tmp_path, error):
+    body = f"    size: int = 1\n    def __post_init__(self):\n        if self.size > 1: raise {error}('too large')\n"
+    node = _own(tmp_path, body)
+    CcpoConfig.from_dict(node, 4)
+    (problem,) = _problems({**node, "team_kwargs": {"size": 2}})
+    assert "Mine cannot be made" in problem and "too large" in problem
+
+
+def test_annotations_that_are_not_there_at_run_time(tmp_path):
+    head = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from decimal import Decimal"
+    node = _own(tmp_path, "    price: Decimal | None = None\n", head)
+    (problem,) = _problems({**node, "team_kwargs": {"price": 1}})
+    assert "annotations of Mine cannot be read" in problem and "Decimal" in problem
+
+
+def test_lists_of_a_teams_own_are_its_business(tmp_path):
+    node = _own(tmp_path, "    temps: list[float] = field(default_factory=list)\n    pair: tuple[int, int] = (0, 0)\n")
+    config = CcpoConfig.from_dict({**node, "team_kwargs": {"temps": [0.5, 1], "pair": [1, 2]}}, 4)
+    assert (config.members.temps, config.members.pair) == ([0.5, 1], [1, 2])
+
+
+@pytest.mark.parametrize("n", [None, "4", [4], 0])
+def test_a_number_of_sessions_that_is_none(n):
+    assert "actor_rollout_ref.rollout.n is" in _problems({}, n)[0]
+
+
+def test_a_null_under_a_roles_name_wins_over_its_pattern_and_patterns_add_up():
+    roles = {
+        "*": {"max_tokens": 5, "temperature": 2.0},
+        "voter_*": {"temperature": 0.7, "persona": "P"},
+        "voter_0": {"temperature": None, "persona": ""},
+    }
+    config = CcpoConfig.from_dict({"team": "vote", "credit": {"rule": "shared"}, "roles": roles}, 4)
+    assert (config.role("voter_0").temperature, config.role("voter_0").persona) == (None, "")
+    assert (config.role("voter_1").temperature, config.role("voter_1").persona) == (0.7, "P")
+    assert config.role("voter_0").max_tokens == config.role("voter_1").max_tokens == 5
+
+
+@pytest.mark.parametrize(
+    "node, says",
+    [
+        ({"roles": {"think": {"stop": [""]}}}, "ccpo.roles.think.stop has an empty text"),
+        ({"roles": {"think": {"prompts": ""}}}, "ccpo.roles.think.prompts is empty"),
+        ({"prompts": {"think": {"user": "{question!r}"}, "reason": {"user": "{question}"}}}, "has a format"),
+        ({"prompts": {"think": {"user": "{question:>20}"}, "reason": {"user": "{question}"}}}, "has a format"),
+    ],
+)
+def test_what_would_do_something_else_is_refused(node, says):
+    assert any(says in problem for problem in _problems(node))
+
+
+def test_a_template_for_a_role_that_there_is_not():
+    prompts = {
+        "think": {"user": "{question}"},
+        "rason": {"user": "{question}"},
+        "reason": [{"user": "{question} {thought}"}, {"user": "{question}"}],
+    }
+    (problem,) = _problems({"prompts": prompts})
+    assert "templates of rason, which is no role of the team: it has think, reason" in problem
+
+
+def test_a_role_with_a_name_that_verl_uses_has_a_policy_of_another():
+    chain = {"team": "examples/chain.py:Chain", "prompts": "toy", "policies": "per_role", "credit": {"rule": "removal"}}
+    names = [policy.name for policy in CcpoConfig.from_dict(chain, 4).policy_list()]
+    assert names == ["proposer", "critic_policy", "refiner"]

@@ -248,7 +248,7 @@ def test_no_roles():
 
 
 @pytest.mark.parametrize(
-    "roles", [("a", "B"), ("a", "b c"), ("a", "b-c"), ("a", "2b"), ("a", "a", "b"), ("a", ""), ("a", 3), ("a", "b*")]
+    "roles", [("a", "B"), ("a", "b c"), ("a", "b-c"), ("a", "2b"), ("a", "a", "b"), ("a", ""), ("a", "b*")]
 )
 def test_bad_names(roles):
     assert "names are lower-case letters, digits and _, each once" in refused(team_of(relay, roles=roles))
@@ -379,7 +379,7 @@ UNFIT = [
     ("own_correctness", "dyad", NEEDS_PLURALITY),
     ("own_correctness", "panel", "think casts 0"),
     ("paper_v1", "vote", NEEDS_FIRST),
-    ("paper_v1", "chain", "it is published for two roles of which the second answers, and this team has 3"),
+    ("paper_v1", "chain", "of which the second answers, and this team has 3 with 3 turns"),
     ("event_v2", "deliberation", NEEDS_FIRST),
     ("event_v2", "panel", "and this team has 4"),
 ]
@@ -473,3 +473,70 @@ def test_names_that_policies_and_metrics_cannot_have(name):
 
     with pytest.raises(TeamError, match="names are lower-case letters"):
         plan(Odd())
+
+
+@pytest.mark.parametrize(
+    "attribute, value, says",
+    [
+        ("roles", "ab", "roles is 'ab': it must be a tuple of names"),
+        ("roles", None, "roles is None"),
+        ("roles", ("a", 3), "must be a tuple of names"),
+        ("columns", "hint", "columns is 'hint'"),
+        ("samples", {"a": "yes"}, "map names to a list of texts each"),
+        ("samples", {"a": [1, 2]}, "map names to a list of texts each"),
+        ("aliases", {"without_a": "team"}, "calls a replay 'team'"),
+        ("aliases", {"without_a": "b"}, "calls a replay 'b'"),
+        ("aliases", {"without_a": "alone", "a_emptied": "alone"}, "calls a replay 'alone'"),
+        ("max_turns", 0, "max_turns is 0"),
+    ],
+)
+def test_attributes_of_another_kind(attribute, value, says):
+    async def program(s):
+        said = await s.say("a", question=s.question)
+        return s.answer(await s.say("b", question=s.question, said=said))
+
+    team = team_of(program, **{"roles": ("a", "b"), attribute: value})
+    with pytest.raises(TeamError) as error:
+        plan(team)
+    assert says in str(error.value)
+
+
+def test_ballots_of_several_turns_or_of_derived_texts_are_not_recombined():
+    """The second vote depends on the first, though nobody is shown a turn: ballots of other sessions are no counterfactual."""
+
+    async def recount(s):
+        said = await s.all(*(s.say(role, question=s.question) for role in ("a", "b")))
+        if len({turn.text for turn in said if turn}) > 1:
+            said = await s.all(*(s.say(role, question=s.question) for role in ("a", "b")))
+        return s.plurality(said)
+
+    found = plan(team_of(recount, roles=("a", "b")))
+    assert not found.heard
+    assert "answer independently" in fits("marginal", found) and "answer independently" in fits("resampled", found)
+
+
+def test_a_sample_that_is_passed_on_as_text_is_heard():
+    async def program(s):
+        said = await s.say("a", question=s.question)
+        return s.answer(await s.say("b", question=s.question, seen=said.text if said else ""))
+
+    assert plan(team_of(program, roles=("a", "b"), samples={"a": ["yes, sure", "no"]})).heard == {"a"}
+
+
+def test_a_role_that_votes_only_sometimes_is_no_voter():
+    async def program(s):
+        said = [await s.say(role, question=s.question) for role in ("a", "b")]
+        if all(turn and turn.text == "yes" for turn in said):
+            return s.plurality(said)
+        return s.plurality([*said, await s.say("c", question=s.question)])
+
+    found = plan(team_of(program, roles=("a", "b", "c"), samples={"a": ["yes", "no"], "b": ["yes", "no"]}))
+    assert "it needs one ballot of every role, and c casts 0 to 1" in fits("own_correctness", found)
+
+
+def test_a_program_that_draws_by_chance_is_rehearsed_several_times():
+    async def router(s):
+        return s.answer(await s.say(s.random.choice(("a", "b", "c")), question=s.question))
+
+    found = plan(team_of(router, roles=("a", "b", "c")))
+    assert found.varies and set(found.most) == {"a", "b", "c"}

@@ -437,3 +437,82 @@ def test_no_session_decodes_more_than_its_plan_says(team, rule):
             expected = config.plan.replay(do.how, do.role)
             assert (len(replay.decoded), replay.shared) == (expected.decodes, expected.shared)
         assert len(played.turns) == config.plan.rows
+
+
+def test_a_reused_turn_has_its_place_in_the_replay():
+    """Its number in the session may say what the removed role said."""
+
+    class Warm(Team):
+        roles = ("i", "j", "k")
+        samples = {"i": ("0", "1")}
+
+        async def play(self, s):
+            first = await s.say("i", question=s.question)
+            if first and first.text == "1":
+                await s.say("j", question="warm up")
+            draft = await s.say("j", question=s.question)
+            return s.answer(await s.say("k", question=s.question, draft=f"Draft {draft.number}" if draft else "none"))
+
+    shown = []
+
+    async def decode(role, messages, label):
+        shown.append((role, messages[0]["content"]))
+        return Decoded("1" if role == "i" else "said")
+
+    def render(role, fields):
+        return [{"role": "user", "content": str(sorted(fields.items()))}]
+
+    scene = Scene("q", decode, render, Judge())
+    asyncio.run(play(Warm(), scene, plan(Warm()), [Intervention(REMOVE, "i")]))
+    assert sorted(text for role, text in shown if role == "k") == [
+        "[('draft', 'Draft 0'), ('question', 'q')]",
+        "[('draft', 'Draft 1'), ('question', 'q')]",
+    ]
+
+
+def test_a_program_may_cancel_its_own_branches():
+    """A replay that gives up waiting for a turn must not take it from the session."""
+
+    class Sure(Exception):
+        pass
+
+    class Hasty(Team):
+        roles = ("a", "b")
+
+        async def play(self, s):
+            async def ask(role):
+                turn = await s.say(role, question=s.question)
+                if turn is None:
+                    raise Sure
+                return turn
+
+            try:
+                return s.answer((await s.all(ask("a"), ask("b")))[1])
+            except Sure:
+                return s.answer(None)
+
+    async def decode(role, messages, label):
+        await asyncio.sleep(0.01)
+        return Decoded(role)
+
+    scene = Scene("q", decode, lambda role, fields: [{"role": "user", "content": "q"}], Judge())
+    played = asyncio.run(play(Hasty(), scene, plan(Hasty()), [Intervention(REMOVE, role) for role in ("a", "b")]))
+    assert [turn.role for turn in played.turns] == ["a", "b"] and [replay.value for replay in played.replays] == [
+        0.0,
+        0.0,
+    ]
+
+
+def test_a_role_that_casts_several_ballots_has_none_of_its_own():
+    class Consistent(Team):
+        roles = ("solver",)
+
+        async def play(self, s):
+            return s.plurality([await s.say("solver", question=s.question) for _ in range(3)])
+
+    async def decode(role, messages, label):
+        return Decoded("right")
+
+    scene = Scene("q", decode, lambda role, fields: [{"role": "user", "content": "q"}], Judge())
+    played = asyncio.run(play(Consistent(), scene, plan(Consistent())))
+    assert played.ballots is None and len(played.turns) == 3
