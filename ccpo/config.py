@@ -230,7 +230,7 @@ class CcpoConfig:
             if not removal.decodes and not removal.shared:
                 wanted = True
             elif removal.shared:
-                wanted = session < replays_per_prompt(self.credit, n) if (needed or role == plan.first) else False
+                wanted = (needed or role == plan.first) and session < replays_per_prompt(self.credit, n)
             else:
                 wanted = needed
             if wanted:

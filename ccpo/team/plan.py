@@ -17,7 +17,19 @@ from itertools import product
 from typing import Any
 
 from ccpo.prompts import Messages
-from ccpo.team.session import HIDDEN, Answers, Decoded, Outcome, Quote, Scene, Session, Team, TeamError, Turn
+from ccpo.team.session import (
+    HIDDEN,
+    Answers,
+    Decoded,
+    Outcome,
+    PlainVerdict,
+    Quote,
+    Scene,
+    Session,
+    Team,
+    TeamError,
+    Turn,
+)
 from ccpo.types import REMOVE, REPLACE, RESAMPLE
 
 Spot = tuple[str, int]
@@ -305,9 +317,7 @@ class _StandInJudge:
     truth = "<truth>"
 
     async def verify(self, text: str) -> Any:
-        from ccpo.team.session import _Verdict
-
-        return _Verdict(f"<answer of {text}>", 0.0, True)
+        return PlainVerdict(f"<answer of {text}>", 0.0, True)
 
     def label(self, answer: str) -> str:
         return answer

@@ -99,7 +99,8 @@ class PlayedReplay:
 
 @dataclass(frozen=True)
 class Played:
-    """A session that took place. ``turns``: in the order of their number, then of the team's roles. ``asked``: turns that were judged."""
+    """A session that took place. ``turns``: in the order of their number, then of the team's roles. ``ballots``: one of every role
+    that casts one, None where there is no plurality or a role casts several. ``parsed``, ``leaked``: see `TurnRecord`."""
 
     value: float
     turns: tuple[Turn, ...]

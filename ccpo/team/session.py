@@ -320,13 +320,15 @@ def visible(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Verdict:
+class PlainVerdict:
+    """A verdict that no verifier gave."""
+
     answer: str | None = None
     reward: float = 0.0
     parsed: bool = False
 
 
-UNREAD = _Verdict()
+UNREAD = PlainVerdict()
 
 
 class Answers:
