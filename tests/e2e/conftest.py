@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from jobs import ROOT, STEPS, kill_session
+from jobs import ROOT, STEPS, kill_session, start_job
 
 
 @pytest.fixture(scope="session")
@@ -36,19 +35,8 @@ def start(data):
     sessions = []
 
     def run(out: Path, team: str = "dyad", *overrides: str, steps: int = STEPS) -> subprocess.Popen:
-        named = [f"ccpo_{team}"] if team in ("dyad", "vote") else ["ccpo", f"ccpo.team={team}"]
-        command = [
-            *(sys.executable, "recipe/main_ccpo.py", "--config-name", *named, "profile=cpu"),
-            *("task=last_digit", f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
-            *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}"),
-            *("trainer.save_freq=2", f"trainer.test_freq={steps}", *overrides),
-        ]
-        path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "faulty")])
-        environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "CCPO_TEST_OUT": str(out)}
-        with (out.parent / f"{out.name}.log").open("ab") as log:
-            job = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        saving = ("trainer.save_freq=2", f"trainer.test_freq={steps}")
+        job = start_job(out, team, data, *saving, *overrides, steps=steps)
         sessions.append(job.pid)
         return job
 

@@ -6,8 +6,9 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,30 @@ STEPS = 6
 LIMIT = 600  # seconds for one job; it takes about 100 on two idle cores
 PER_ROLE = ("ccpo.policies=per_role", "ccpo.schedule.mode=alternate", "ccpo.schedule.every=1")
 TEAM = "val-core/toy/last_digit/team_accuracy"
+
+
+def start_job(
+    out: Path, team: str, data: Path, *overrides: str, steps: int, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen:
+    """Start training in a session of its own. Its log is beside ``out``; whoever calls ends it with `kill_session`."""
+    named = [f"ccpo_{team}"] if team in ("dyad", "vote") else ["ccpo", f"ccpo.team={team}"]
+    command = [
+        *(sys.executable, "recipe/main_ccpo.py", "--config-name", *named, "profile=cpu"),
+        *("task=last_digit", f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
+        *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}", *overrides),
+    ]
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "faulty")])
+    ours = {"PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "CCPO_TEST_OUT": str(out)}
+    with (out.parent / f"{out.name}.log").open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **ours, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def members(session: int) -> list[psutil.Process]:

@@ -1,0 +1,87 @@
+"""What every result of this folder says about itself: command, commit, hardware, versions, time."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "tests" / "e2e"),
+]  # jobs.py of the end-to-end tests: starting, ending, comparing jobs
+
+PACKAGES = ("torch", "verl", "ray", "TransferQueue", "tensordict", "transformers", "numpy", "sympy", "math-verify")
+
+
+class Evidence:
+    """Made when a benchmark begins; `write` adds how long it took."""
+
+    def __init__(self, arguments: dict):
+        self.began = time.monotonic()
+        self.about = {
+            "command": shlex.join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]]),
+            "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()},
+            "commit": _git("rev-parse", "HEAD"),
+            "changed_files": _git("status", "--porcelain").splitlines(),
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "hardware": {
+                "cpu": _cpu(),
+                "cores": os.cpu_count(),
+                "memory_GB": round(psutil.virtual_memory().total / 1e9),
+            },
+            "versions": {"python": platform.python_version(), "linux": platform.release(), **_versions()},
+        }
+
+    def write(self, path: Path, figures: dict) -> None:
+        """Write the result as JSON, whole or not at all."""
+        self.about["seconds"] = round(time.monotonic() - self.began)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(json.dumps({**self.about, **figures}, indent=1) + "\n")
+        temporary.replace(path)
+        print(f"\n{path} ({self.about['seconds']} s)")
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or ("" if done.returncode == 0 else "no git repository")
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def quantile(values: list[float], q: float) -> float | None:
+    """The value below which a part ``q`` of the values lies (a value that occurs, not one between two); None without values."""
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))] if values else None
+
+
+def table(rows: list[list[object]]) -> str:
+    """Rows of equal length, the first of them the head, as aligned columns."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in texts
+    )
