@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from statistics import linear_regression, median
 
 import psutil
 from evidence import ROOT, Evidence, table
-from jobs import kill_session, log_of, members, start_job
+from jobs import kill_session, log_of, members, start_job, title
 
 from ccpo.run.folder import METRICS
 from ccpo.run.run_log import read_run_log
@@ -120,18 +119,6 @@ def look(session: int, run: Path, rays: Path) -> dict:
         "ray_folder": size(rays),
         "metrics": (run / METRICS).stat().st_size if (run / METRICS).exists() else 0,
     }
-
-
-def title(process: psutil.Process) -> str:
-    """A process's name that is the same in every run: without identifiers, folders and options."""
-    words = process.cmdline()
-    if not words:
-        return process.name()
-    if words[0].startswith("ray::"):
-        return re.sub(r"\(.*|\..*", "", " ".join(words)[5:]).strip()  # without the method that it is in
-    script = next((word for word in words[1:] if word.endswith(".py")), None)
-    module = words[words.index("-m") + 1] if "-m" in words[:-1] else None
-    return module or Path(script or words[0]).name
 
 
 def shared_files(pid: int) -> dict[int, int]:

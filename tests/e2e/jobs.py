@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,18 @@ def members(session: int) -> list[psutil.Process]:
         except OSError:
             continue
     return found
+
+
+def title(process: psutil.Process) -> str:
+    """A process's name that is the same in every run: without identifiers, folders, options and what it is doing."""
+    words = process.cmdline()
+    if not words:
+        return process.name()
+    if words[0].startswith("ray::"):
+        return re.sub(r"[(.].*", "", " ".join(words)[5:]).strip()
+    script = next((word for word in words[1:] if word.endswith(".py")), None)
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else None
+    return module or Path(script or words[0]).name
 
 
 def kill_session(session: int) -> None:

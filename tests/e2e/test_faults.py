@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from jobs import LIMIT, PER_ROLE, STEPS, finish, kill_session, last_step, log_of, members, numbers, shards, wait_until
+from jobs import LIMIT, STEPS, finish, last_step, log_of, members, numbers, shards, wait_until
+from kills import attempt
 
 from ccpo.run.checkpoint import finished_steps
-from ccpo.run.folder import ACTOR, MARKER, METRICS, step_folder
+from ccpo.run.folder import ACTOR, step_folder
 
 NO_VALIDATION = ("trainer.val_before_train=false", "trainer.test_freq=-1")
 
@@ -104,19 +103,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over(start, tmp_path):
     assert numbers(out) == first, "steps 3 and 4 were trained again from the checkpoint of step 2"
 
 
-def trained(out: Path, since: float) -> int:
-    """Last step that a job logged; 0 until it has taken over what the one before it logged."""
-    path = out / METRICS
-    return last_step(out) if path.exists() and path.stat().st_mtime > since else 0
-
-
-def inside_a_save(job, out: Path, folder: Path) -> None:
-    """Wait until some of the checkpoint is there, but not yet its marker."""
-    wait_until(job, out, lambda: any(folder.rglob("optim*.pt")), pause=0.01)
-    time.sleep(0.5)
-    assert folder.exists() and not (folder / MARKER).exists()
-
-
 @pytest.mark.slow
 def test_a_corrupt_checkpoint_of_the_right_size_is_named(start, tmp_path):
     out = tmp_path / "job"
@@ -128,36 +114,9 @@ def test_a_corrupt_checkpoint_of_the_right_size_is_named(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policies", [pytest.param((), id="shared"), pytest.param(PER_ROLE, id="a policy per role")])
-def test_a_job_killed_at_random_moments_equals_one_that_was_not(start, tmp_path, policies):
-    """Five kills at random moments and one inside a save, for each of the two."""
-    straight, killed, steps = tmp_path / "straight", tmp_path / "killed", 24
-    options = ("dyad", *policies, "trainer.val_before_train=false", "actor_rollout_ref.model.external_lib=slow_save")
-    finish(start(straight, *options, steps=steps), straight)
-
-    moments = random.Random(len(policies))
-    for number in range(6):
-        resumed = max(finished_steps(killed), default=0)
-        began = time.time()
-        job = start(killed, *options, steps=steps)
-        if number == 2:
-            inside_a_save(job, killed, step_folder(killed, resumed + 2))
-        elif number == 4:
-            time.sleep(moments.uniform(5, 40))  # somewhere in its start
-        else:
-            enough = resumed + moments.randint(2, 4)  # some kills lose a step or two, some a save
-            wait_until(job, killed, lambda since=began, step=enough: trained(killed, since) >= step)
-            time.sleep(moments.uniform(0, 4))
-        assert job.poll() is None, "too late: it had ended"
-        kill_session(job.pid)
-        job.wait(30)
-        print(f"kill {number}: from {resumed}, {last_step(killed)} logged, {finished_steps(killed)} saved")
-    finish(start(killed, *options, steps=steps), killed)
-
-    assert resumed >= 4, "the kills left it no checkpoint to go on from"
-    one, two = numbers(straight), numbers(killed)
-    for key in set(one) & set(two):
-        assert two[key] == one[key], key
-    assert {(steps, "train"), (steps, "val")} <= set(two)
-    for policy in ("think", "reason") if policies else (ACTOR,):
-        assert shards(killed, steps, policy) == shards(straight, steps, policy)
+@pytest.mark.parametrize("job", ["dyad", "per_role"])
+def test_a_job_killed_at_random_moments_equals_one_that_was_not(data, tmp_path, job):
+    """More kills, and more jobs: benchmarks/random_kills.py."""
+    trial = attempt(job, data, tmp_path, steps=14, kills=5, seed=1)
+    assert not trial.differing and trial.tensors
+    assert max(row["resumed_from"] for row in trial.kills) >= 2, "the kills left it no checkpoint to go on from"
