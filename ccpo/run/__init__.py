@@ -1,6 +1,7 @@
 """What a run leaves on disk. Needs no verl: reports and exports read a run without it.
 
 folder.py      the names of everything in a run's folder
+lock.py        one job at a time
 run_log.py     one JSON line per step
 checkpoint.py  the commit marker of a checkpoint and the state it holds
 """

@@ -5,6 +5,7 @@
     global_step_N/               a checkpoint (checkpoint.py), complete when it has its marker ccpo_state.json
         actor/ or POLICY/        shards of the only policy, or of each
     latest_checkpointed_iteration.txt
+    run.lock                     who trains here now (lock.py); only while somebody does
     curves.png                   what scripts/report.py draws
     quickstart.json, prepare.log, train.log      of scripts/quickstart.sh
 
@@ -17,8 +18,9 @@ import re
 from pathlib import Path
 
 METRICS = "metrics.jsonl"
-JOB = Path("hydra") / ".hydra" / "config.yaml"  # recipe/config sets hydra.run.dir
+JOB = Path("hydra") / ".hydra" / "config.yaml"  # where Hydra itself would write it; recipe/main_ccpo.py does, after every check
 MARKER = "ccpo_state.json"
+LOCK = "run.lock"
 CURVES = "curves.png"
 
 QUICKSTART = "quickstart.json"

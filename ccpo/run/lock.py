@@ -1,0 +1,189 @@
+"""One job, one folder: a lock that lasts as long as the process that holds it, however that ends.
+
+A `flock` on the file LOCK of the run's folder: the kernel releases it with the holder, and it is the same lock through a symlink, a relative
+path or another mount. The file says who holds it. It is taken before anything else is written, and leaves nothing behind: neither the file
+nor a folder that was made for it and stayed empty. A file that a killed holder has left means nothing.
+
+scripts/quickstart.py holds it from its preparation on and hands it to the trainer that it starts (`handed_on`): both hold one lock, and it
+lasts until the last of the two has ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ccpo.config import ConfigError
+from ccpo.run.folder import LOCK
+
+HANDED_ON = "CCPO_RUN_LOCK"
+"""Environment variable: the file descriptor of a lock that the parent process holds."""
+HELD = (errno.EWOULDBLOCK, errno.EACCES)
+LONGEST = 500  # characters of a command in a message
+TRIES = 100  # a lock file that goes away between its opening and its locking is opened anew
+
+
+class Held(ConfigError):
+    """Another process holds the folder."""
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[int]:
+    """Hold the run's folder, which is made if it is missing; gives the lock's descriptor.
+
+    Raises ConfigError when another process holds it (`Held`, with its pid and command), or when nothing can be locked there. The folder is
+    then as it was.
+    """
+    path = Path(folder).absolute() / LOCK
+    descriptor = _from_parent(path)
+    ours = descriptor is None
+    made: list[Path] = []
+    try:
+        if descriptor is None:
+            descriptor = _taken(path, made)
+        _forked.add(descriptor)
+        _sign(descriptor, path)
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            if ours:
+                _remove(path, descriptor)
+            _forked.discard(descriptor)
+            os.close(descriptor)
+        for parent in reversed(made):
+            with suppress(OSError):  # something is in it: it stays
+                parent.rmdir()
+
+
+def handed_on(descriptor: int) -> Mapping[str, str]:
+    """What the environment of a child must have, besides the descriptor itself (``pass_fds``), to hold the lock with this process."""
+    return {HANDED_ON: str(descriptor)}
+
+
+def _from_parent(path: Path) -> int | None:
+    """The parent's lock, if there is one and it is that of this folder."""
+    text = os.environ.pop(HANDED_ON, "")  # not for children of this process
+    try:
+        descriptor = int(text)
+        if not _is_at(path, descriptor):
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(descriptor, False)
+        return descriptor
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _taken(path: Path, made: list[Path]) -> int:
+    """The descriptor of a lock that was free. ``made``: gets the folders that had to be made."""
+    for _ in range(TRIES):
+        try:
+            _make(path.parent, made)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not path.parent.is_symlink():
+                continue  # its last holder has just removed the folder
+            raise ConfigError([_unusable(path.parent, error)]) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, descriptor):
+                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            raise _refused(path, error) from None
+        os.close(descriptor)  # its last holder has just removed it: this one locks nothing
+    raise ConfigError(
+        [f"{path} comes and goes: other processes start in {path.parent} all the time; choose another folder"]
+    )
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path, descriptor: int) -> None:
+    with suppress(OSError):
+        if _is_at(path, descriptor):  # not that of a job in a folder that was deleted and made again
+            path.unlink()
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    missing = []
+    while not folder.exists() and not folder.is_symlink():
+        missing.append(folder)
+        folder = folder.parent
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            folder.mkdir()
+            made.append(folder)
+
+
+def _refused(path: Path, error: OSError) -> ConfigError:
+    if error.errno in HELD:
+        return Held(
+            [
+                f"{path.parent} is in use: {_holder(path)} trains there, and two jobs in one folder would mix their checkpoints. Wait for it, "
+                "or end it, or choose another folder (trainer.default_local_dir; OUT of the recipes, --out of the quickstart)"
+            ]
+        )
+    return ConfigError(
+        [
+            f"{path.parent} is on a file system that cannot lock files ({error.strerror}), so a second job in it would not be noticed and would "
+            "mix its checkpoints with this one's: choose a folder on another file system (trainer.default_local_dir, OUT), or mount this one "
+            "with locks (NFS: version 4; Lustre: -o flock)"
+        ]
+    )
+
+
+def _unusable(folder: Path, error: OSError) -> str:
+    return (
+        f"the run's folder {folder} cannot be written ({error.strerror}: {error.filename}): checkpoints and the log go there; mend that, or choose "
+        "another folder (trainer.default_local_dir, OUT)"
+    )
+
+
+def _sign(descriptor: int, path: Path) -> None:
+    """Write down who holds the lock."""
+    command = shlex.join(sys.orig_argv)
+    note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": command}) + "\n"
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, note.encode(errors="replace"), 0)
+    except OSError as error:
+        raise ConfigError([_unusable(path.parent, OSError(error.errno, error.strerror, str(path)))]) from None
+
+
+def _holder(path: Path) -> str:
+    """Who holds the lock, as far as the file says so: it is empty for an instant when a lock was just taken."""
+    try:
+        note = json.loads(path.read_bytes())
+        where = "" if note["host"] == socket.gethostname() else f" on {note['host']}"
+        return f"process {int(note['pid'])}{where} ({str(note['command'])[:LONGEST]})"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return "another process"
+
+
+_forked: set[int] = set()
+
+
+def _let_go() -> None:
+    """A forked child is another process: the lock must not outlive its holder there."""
+    for descriptor in _forked:
+        with suppress(OSError):
+            os.close(descriptor)
+    _forked.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
