@@ -11,11 +11,14 @@ import hydra
 HERE = Path(__file__).resolve().parent
 RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.60), too little on a busy machine
 
-# verl reads its platform when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
+# verl reads its platform and its modules when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
+MODULES = "VERL_USE_EXTERNAL_MODULES"
+os.environ.setdefault(MODULES, "")
 if "profile=cpu" in sys.argv:
     from ccpo.verl_cpu import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)
+os.environ[MODULES] = ",".join(["ccpo.verl_plugin.process", *filter(None, os.environ[MODULES].split(","))])
 
 
 # Hydra stops at the first unknown key and knows no better one. With ++ a misspelt ccpo key reaches our check, which lists every mistake.
@@ -28,6 +31,7 @@ def start(config) -> None:
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
     from ccpo.verl_plugin.faults import explained
+    from ccpo.verl_plugin.network import check_nodes, prepare
 
     class CcpoTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
         """verl's task runner, in whose process the trainer and the estimator must be registered first."""
@@ -35,8 +39,10 @@ def start(config) -> None:
         def run(self, config):
             import ccpo.verl_plugin.trainer  # noqa: F401
 
+            check_nodes(config)
             return super().run(config)
 
+    prepare(config)
     for attempt in range(1, RAY_STARTS + 1):
         try:
             return run_ppo(config, task_runner_class=ray.remote(CcpoTaskRunner))
@@ -49,14 +55,28 @@ def start(config) -> None:
             ray.shutdown()
 
 
+def record(composed: str, run_dir: Path) -> None:
+    """Keep the job's configuration in its folder: the first thing that a start changes on the disk, once nothing can refuse it any more."""
+    from ccpo.run.checkpoint import write_atomic
+    from ccpo.run.folder import JOB
+
+    try:
+        (run_dir / JOB).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(run_dir / JOB, composed)
+    except OSError as error:
+        sys.exit(f"error: the job's folder cannot be written ({error}): set trainer.default_local_dir (OUT) to one that can")
+
+
 @hydra.main(config_path="config", config_name="ccpo_dyad", version_base=None)
 def main(config) -> None:
+    from omegaconf import OmegaConf
     from verl.utils.device import auto_set_device
 
     from ccpo.config import ConfigError
     from ccpo.team.load import absolute
     from ccpo.verl_plugin.preflight import check
 
+    composed = OmegaConf.to_yaml(config)
     auto_set_device(config)
     if isinstance(config.ccpo.team, str):  # processes that Ray starts elsewhere look for a team's file, too
         config.ccpo.team = absolute(config.ccpo.team)
@@ -67,6 +87,7 @@ def main(config) -> None:
         sys.exit(f"error: {error}")
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
+    record(composed, Path(config.trainer.default_local_dir))
     start(config)
 
 

@@ -20,7 +20,8 @@ from omegaconf import OmegaConf  # noqa: E402
 
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
-from ccpo.run import checkpoint
+from ccpo.run import checkpoint  # noqa: E402
+from ccpo.run.folder import JOB  # noqa: E402
 from ccpo.verl_plugin import preflight  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
@@ -266,23 +267,42 @@ def test_temperatures_that_differ_are_warned_about(config):
     assert "ccpo.roles.think.temperature=0.7 differs from actor_rollout_ref.rollout.temperature=1.0" in note
 
 
-def test_the_command_stops_before_ray_with_one_message(tmp_path):
-    ray_folder = tmp_path / "ray"
-    command = [
-        *(sys.executable, str(ROOT / "recipe" / "main_ccpo.py"), "profile=cpu", "task=last_digit"),
-        *("ccpo.credit.rule=counterfactul", "ccpo.sed=1"),
-        f"data.train_files={tmp_path}/none.parquet",
-        f"actor_rollout_ref.model.path={MODEL}",
-        f"trainer.default_local_dir={tmp_path}/out",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(ray_folder)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    message = done.stderr[done.stderr.index("error: the configuration has 4 problem(s)") :]
-    assert "ccpo.sed is not a setting: did you mean ccpo.seed?" in message
-    assert "did you mean 'counterfactual'?" in message and "none.parquet does not exist" in message
-    assert "Traceback" not in done.stderr + done.stdout
-    assert not ray_folder.exists() and "ray init kwargs" not in done.stdout
+def everything(folder: Path) -> dict[str, tuple]:
+    """Name -> (when it was changed, content) of all that a folder holds, itself included."""
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in (folder, *sorted(folder.rglob("*")))
+    }
+
+
+def test_a_refused_start_is_one_message_and_changes_nothing_on_disk(tmp_path):
+    """In a new folder, and in one that another job has trained in."""
+    here, old, new = tmp_path / "here", tmp_path / "old", tmp_path / "new"
+    here.mkdir()
+    (old / JOB).parent.mkdir(parents=True)
+    (old / JOB).write_text("ccpo: {team: chain}")
+    (old / "metrics.jsonl").write_text("")
+    jobs = []
+    before = everything(tmp_path)
+    for out in (old, new):
+        command = [
+            *(sys.executable, str(ROOT / "recipe" / "main_ccpo.py"), "profile=cpu", "task=last_digit"),
+            *("ccpo.credit.rule=counterfactul", "ccpo.sed=1"),
+            f"data.train_files={tmp_path}/none.parquet",
+            f"actor_rollout_ref.model.path={MODEL}",
+            f"trainer.default_local_dir={out}",
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(tmp_path / "ray")}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        jobs.append(subprocess.Popen(command, cwd=here, env=environment, **pipes))
+    for job in jobs:
+        stdout, stderr = job.communicate(timeout=400)
+        assert job.returncode == 1
+        message = stderr[stderr.index("error: the configuration has 4 problem(s)") :]
+        assert "ccpo.sed is not a setting: did you mean ccpo.seed?" in message
+        assert "did you mean 'counterfactual'?" in message and "none.parquet does not exist" in message
+        assert "Traceback" not in stderr + stdout and "ray init kwargs" not in stdout
+    assert everything(tmp_path) == before
 
 
 # ------------------------------------------------------------------------------------------------------------------- votes
