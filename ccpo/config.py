@@ -7,6 +7,7 @@ rules' own settings and refusals are in `ccpo.credit`, the teams' in `ccpo.team`
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 import re
 import types
@@ -29,6 +30,7 @@ from ccpo.types import REMOVE, REPLACE, RESAMPLE
 
 RESERVED = ("actor", "actor_rollout", "actor_rollout_ref", "critic", "ref", "shared")
 """verl's names for worker groups, and ours: no policy is called so."""
+LOOPBACK = "127.0.0.0/8"
 RENAMED = {
     "ccpo.topology": "it is ccpo.team now: dyad, vote, package.module:Class or path/to/file.py:Class",
     "ccpo.vote": "settings of the vote itself are ccpo.team_kwargs.{n_voters,tie,rounds,share_reasoning} now; personas, templates, "
@@ -118,6 +120,7 @@ class CcpoConfig:
     session_timeout:   seconds after which a session counts as dropped
     stall_timeout:     seconds without progress of the trainer after which the job stops
     validation_replays: what validation asks of every role besides the team's own answer: "remove" it, "replace" its turns with nothing
+    network:           where the job's ports may be reached, as 10.0.0.0/24. None: `LOOPBACK`, on this machine alone
     roles:             role or pattern ("voter_*") -> settings
     """
 
@@ -131,6 +134,7 @@ class CcpoConfig:
     session_timeout: float = 1800.0
     stall_timeout: float = 7200.0
     validation_replays: tuple[str, ...] = (REMOVE, REPLACE)
+    network: str | None = None
     credit: CreditConfig = field(default_factory=CreditConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -349,6 +353,8 @@ class CcpoConfig:
         ]
         for how in self.validation_replays:
             found += _one_of("ccpo.validation_replays", how, (REMOVE, REPLACE))
+        if self.network is not None:
+            found += _network_problems(self.network)
         for name in ("poll_interval", "session_timeout", "stall_timeout"):
             value = getattr(self, name)
             if value <= 0:
@@ -482,6 +488,19 @@ def _type_problem(hint: Any, value: Any) -> str | None:
     if fits and isinstance(value, float) and not math.isfinite(value):
         return "a finite number"
     return None if fits else words
+
+
+def _network_problems(network: str) -> list[str]:
+    try:
+        if ipaddress.ip_network(network, strict=False).prefixlen > 0:
+            return []
+        return [
+            f"ccpo.network is {network}, which is every address: whoever reaches a port of the job can run commands; name the machines' own network"
+        ]
+    except ValueError as error:
+        return [
+            f"ccpo.network is {network!r} ({error}): set an address and how many of its bits name the network, as 10.0.0.0/24"
+        ]
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> list[str]:

@@ -1,5 +1,8 @@
 """The bridge to verl; besides it only `ccpo.verl_cpu` imports verl. Thin: data in, pure code from `ccpo`, data out. No formulas live here.
 
+process.py       what every process of a job does first
+network.py       on which addresses a job can be reached
+loading.py       torch files as plain data
 preflight.py     every check that can be made before Ray starts
 agent_loops.py   one session on verl's rollout servers
 trajectory.py    a turn -> a TransferQueue row that keeps its own role and reward

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ccpo.config import CcpoConfig, ConfigError, Policy
 from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
-from ccpo.verl_plugin import dataset
+from ccpo.verl_plugin import dataset, network
 from ccpo.verl_plugin.estimator import TRAINER_MODE
 
 LEAST_HEARD = 8
@@ -43,6 +43,7 @@ def check(config: DictConfig) -> list[str]:
         problems += error.problems
     problems += _verl_problems(config)
     problems += _hardware_problems(config)
+    problems += network.problems(config, settings)
     problems += _checkpoint_problems(config, settings)
     questions, data_problems = dataset.problems(config, settings.members.columns if settings else ())
     problems += data_problems

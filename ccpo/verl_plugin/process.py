@@ -1,0 +1,12 @@
+"""What every process of a job does first: verl imports this module before anything else of ours (VERL_USE_EXTERNAL_MODULES)."""
+
+from __future__ import annotations
+
+import os
+
+from ccpo.verl_plugin import loading, network
+
+loading.plain_data_only()
+network.bind_stores()
+if network.NETWORK in os.environ:
+    network.enter(os.environ[network.NETWORK])
