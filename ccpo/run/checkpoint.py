@@ -19,35 +19,79 @@ from typing import Any
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState
 from ccpo.credit.rules import replays_per_prompt
-from ccpo.run.folder import MARKER, TRACKER, step_folder, step_name, step_of
+from ccpo.run.folder import MARKER, METRICS, STEP, STEP_METRICS, TRACKER, step_folder, step_name, step_of
+from ccpo.run.json_file import Damaged, read_object, write_atomic
+from ccpo.run.json_file import flush as _flush
+from ccpo.run.run_log import finite
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2  # 1: before teams were programs
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write to a temporary name, flush to disk, rename, flush the rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    _flush(path.parent)
+MODES = ("auto", "disable", "resume_path")  # verl's
+REWOUND = ".rewound"  # ends the name of a marker behind which a job went back
+WASTE = ".waste"  # ends the name of a checkpoint that is being removed
 
 
 def finished_steps(root: Path) -> list[int]:
     """Steps with a complete checkpoint, ascending. Folders with other names (global_step_4.old) are none."""
-    steps = (step_of(marker.parent.name) for marker in Path(root).glob(f"*/{MARKER}"))
-    return sorted(step for step in steps if step is not None)
+    try:
+        names = os.listdir(root)
+    except OSError:
+        return []
+    steps = (step for name in names if (step := step_of(name)) is not None)
+    return sorted(step for step in steps if _is_complete(step_folder(root, step)))
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        (folder / MARKER).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # it may be there: `damage` says what is wrong
+    return True
 
 
 def begin(root: Path, step: int) -> None:
-    """Make room for a save: whatever an earlier, interrupted or rewound job left at this step goes."""
+    """Make room for a save: whatever an earlier, interrupted or rewound job left at this step goes.
+
+    The folder first gets another name: killed in between, it is no half checkpoint but waste, which the next save removes. Of a link only the
+    link goes.
+    """
     folder = step_folder(root, step)
-    (folder / MARKER).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):
+        folder.replace(_aside(folder, WASTE))
+    for waste in Path(root).glob(f"{STEP}*{WASTE}"):
+        try:
+            _remove(waste)
+        except OSError as error:
+            logger.warning("the old checkpoint %s cannot be removed: %s", waste, error)
+
+
+def _aside(path: Path, ending: str) -> Path:
+    """A name beside ``path`` that nothing has."""
+    names = (path.with_name(f"{path.name}{number}{ending}") for number in ("", *(f".{i}" for i in range(1, 10**6))))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+
+
+def keep_metrics(root: Path, step: int, metrics: Mapping[str, object]) -> None:
+    """Before `commit`: a job that is killed before it logs the step logs it from here when it goes on."""
+    write_atomic(step_folder(root, step) / STEP_METRICS, json.dumps(finite(metrics), indent=1))
+
+
+def kept_metrics(folder: Path) -> dict[str, float]:
+    """What `keep_metrics` kept; nothing in a checkpoint that has none."""
+    try:
+        return finite(read_object(Path(folder) / STEP_METRICS, {}))
+    except Damaged:
+        return {}
 
 
 def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState) -> None:
@@ -73,16 +117,6 @@ def prune(root: Path, step: int, keep: int | None) -> None:
             begin(root, old)
         except OSError as error:
             logger.warning("the old checkpoint %s cannot be removed: %s", step_folder(root, old), error)
-
-
-def _flush(path: Path) -> int:
-    """Wait until a file or folder is on the disk and not only in its cache; its size in bytes."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
 
 
 def _flushed(folder: Path) -> dict[str, int]:
@@ -115,23 +149,44 @@ def rewind(root: Path, step: int) -> None:
     """Later checkpoints belong to a job that was started again from ``step``: nothing resumes from them, their weights stay."""
     for later in finished_steps(root):
         if later > step:
-            marker = step_folder(root, later) / MARKER
-            marker.replace(marker.with_name(MARKER + ".rewound"))
+            folder = step_folder(root, later)
+            # What a link names is perhaps another run's: the link is renamed, and nothing behind it.
+            path = folder if folder.is_symlink() else folder / MARKER
+            path.replace(_aside(path, REWOUND))
 
 
 def to_resume(trainer: Mapping[str, Any]) -> Path | None:
     """The checkpoint that a job goes on from, as verl's ``trainer`` section says; None: it starts anew.
 
-    Raises ConfigError when there are checkpoints and all are damaged: starting anew would hide that.
+    Raises ConfigError when there are checkpoints and all are damaged, which starting anew would hide; when the way of resuming would go back
+    behind what the folder holds; and when ``resume_from_path`` is no checkpoint's folder.
     """
-    if trainer["resume_mode"] == "disable":
+    root, mode, named = (
+        Path(trainer["default_local_dir"]).absolute(),
+        trainer["resume_mode"],
+        trainer["resume_from_path"],
+    )
+    if mode not in MODES:
+        raise ConfigError([f"trainer.resume_mode is {mode!r}: set {', '.join(MODES)}"])
+    if named and mode != "resume_path":
+        raise ConfigError(
+            [
+                f"trainer.resume_from_path={named} is not read with trainer.resume_mode={mode}: set trainer.resume_mode=resume_path, or leave it out"
+            ]
+        )
+    _listable(root)
+    steps = finished_steps(root)
+    if mode == "resume_path":
+        given = Path(os.path.expanduser(str(named)))
+        if given.resolve().parent != root.resolve() and given.absolute().parent.resolve() != root.resolve():
+            _refuse_to_lose(root, steps, f"trainer.resume_from_path={named} is not in this job's folder")
+        return _named(given)
+    if mode == "disable":
+        _refuse_to_lose(root, steps, "trainer.resume_mode=disable starts anew")
         return None
-    if trainer["resume_mode"] == "resume_path":
-        return Path(trainer["resume_from_path"]).absolute()
-    root = Path(trainer["default_local_dir"]).absolute()
     found = {}
-    for step in reversed(finished_steps(root)):
-        if (what := damage(step_folder(root, step))) is None:
+    for step in reversed(steps):
+        if (what := _unusable(step_folder(root, step))) is None:
             return step_folder(root, step)
         found[step] = what
         logger.warning("%s is damaged and is passed over: %s", step_folder(root, step), what)
@@ -145,12 +200,78 @@ def to_resume(trainer: Mapping[str, Any]) -> Path | None:
     return None
 
 
+def _state(folder: Path) -> dict[str, Any]:
+    """What a marker says. Raises Damaged where it is none; one of another format may say anything."""
+    state = read_object(folder / MARKER, {"format": int})
+    if state["format"] == FORMAT:
+        read_object(folder / MARKER, {"global_steps": int, "fingerprint": dict, "history": dict})
+        try:
+            HistoryState.from_dict(state["history"])
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise Damaged(f"{MARKER} is not readable (its history is none: {error})") from None
+    return state
+
+
+def _unusable(folder: Path) -> str | None:
+    """What is wrong with a checkpoint on the disk; None if nothing is."""
+    try:
+        _state(folder)
+        return damage(folder)
+    except Damaged as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
+
+
+def _listable(root: Path) -> None:
+    """A job must not start anew because its folder could not be read."""
+    try:
+        os.listdir(root)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"{root} cannot be read ({error.strerror}), so whether it holds a run is unknown: mend that, or set another trainer.default_local_dir"
+            ]
+        ) from None
+
+
+def _named(given: Path) -> Path:
+    """The folder that trainer.resume_from_path means. verl reads the step off the end of its text, so it must be the folder's real name."""
+    folder = given.resolve()
+    if step_of(folder.name) is None:
+        raise ConfigError(
+            [
+                f"trainer.resume_from_path={given} is the folder {folder}, whose name is not global_step_N, off which the step is read: name a "
+                f"checkpoint's folder; one that was renamed needs its old name (global_steps in its {MARKER})"
+            ]
+        )
+    return folder
+
+
+def _refuse_to_lose(root: Path, steps: list[int], why: str) -> None:
+    """A job that does not go on from this folder must not put its own checkpoints and log over what is there."""
+    log = root / METRICS
+    if steps or (log.exists() and log.stat().st_size):
+        what = f"checkpoints of steps {', '.join(map(str, steps))}" if steps else f"a log ({METRICS})"
+        raise ConfigError(
+            [
+                f"{why}, and {root} holds a run already ({what}), which would be lost: set another trainer.default_local_dir (OUT), or go on "
+                "with what is there (trainer.resume_mode=auto), or move the folder away"
+            ]
+        )
+
+
 def point_tracker_at(root: Path, folder: Path | None) -> None:
     """Make verl's tracker name this checkpoint (None: no checkpoint, and no tracker)."""
+    tracker = Path(root) / TRACKER
+    if tracker.is_dir() and not tracker.is_symlink():  # no writer of it makes one
+        tracker.replace(_aside(tracker, ".old"))
     if folder is None:
-        (Path(root) / TRACKER).unlink(missing_ok=True)
+        tracker.unlink(missing_ok=True)
     else:
-        write_atomic(Path(root) / TRACKER, str(step_of(folder.name)))
+        write_atomic(tracker, str(step_of(folder.name)))
 
 
 def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
@@ -158,22 +279,26 @@ def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
 
     Raises ConfigError when the folder is no complete ccpo checkpoint, is damaged, or was trained with another rule.
     """
-    marker = Path(folder) / MARKER
-    if not marker.exists():
+    folder = Path(folder)
+    choose = "choose another one in trainer.resume_from_path"
+    if not _is_complete(folder):
+        raise ConfigError([f"{folder} has no {MARKER}: it is no complete ccpo checkpoint; {choose}"])
+    if what := _unusable(folder):
+        raise ConfigError([f"{folder} is damaged: {what}; {choose}"])
+    state = _state(folder)
+    if state["format"] != FORMAT:
         raise ConfigError(
             [
-                f"{folder} has no {MARKER}: it is no complete ccpo checkpoint; choose another one in trainer.resume_from_path"
+                f"{folder} was saved by an earlier version of ccpo (format {state['format']}, this one writes {FORMAT}), whose history "
+                "means something else: it is not resumed. Its weights are whole; python -m verl.model_merger merge --backend fsdp --local_dir "
+                f"{folder / 'POLICY'} --target_dir OUT makes a model of them to start from; set another trainer.default_local_dir"
             ]
         )
-    if what := damage(Path(folder)):
-        raise ConfigError([f"{folder} is damaged: {what}; choose another one in trainer.resume_from_path"])
-    state = json.loads(marker.read_text())
-    if state.get("format") != FORMAT:
+    if step_of(folder.name) != state["global_steps"]:
         raise ConfigError(
             [
-                f"{folder} was saved by an earlier version of ccpo (format {state.get('format')}, this one writes {FORMAT}), whose history "
-                "means something else: it is not resumed. Its weights are whole; python -m verl.model_merger merge --backend fsdp --local_dir "
-                f"{Path(folder) / 'POLICY'} --target_dir OUT makes a model of them to start from; set another trainer.default_local_dir"
+                f"{folder} holds the checkpoint of step {state['global_steps']}: it was renamed or copied; call it {step_name(state['global_steps'])} "
+                "again, or move it away"
             ]
         )
     mine = fingerprint(config, n)

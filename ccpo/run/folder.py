@@ -3,6 +3,7 @@
     metrics.jsonl                one line per step and validation (run_log.py)
     hydra/.hydra/config.yaml     the composed configuration of the job
     global_step_N/               a checkpoint (checkpoint.py), complete when it has its marker ccpo_state.json
+        step_metrics.json        what its step measured before it was saved
         actor/ or POLICY/        shards of the only policy, or of each
     latest_checkpointed_iteration.txt
     run.lock                     who trains here now (lock.py); only while somebody does
@@ -18,8 +19,9 @@ import re
 from pathlib import Path
 
 METRICS = "metrics.jsonl"
-JOB = Path("hydra") / ".hydra" / "config.yaml"  # where Hydra itself would write it; recipe/main_ccpo.py does, after every check
+JOB = Path("hydra") / ".hydra" / "config.yaml"  # Hydra's own place; recipe/main_ccpo.py writes it, after every check
 MARKER = "ccpo_state.json"
+STEP_METRICS = "step_metrics.json"
 LOCK = "run.lock"
 CURVES = "curves.png"
 
@@ -43,7 +45,7 @@ def step_folder(root: Path, step: int) -> Path:
 
 def step_of(name: str) -> int | None:
     """The step of a checkpoint folder's name; None for any other name (global_step_4.old)."""
-    found = re.fullmatch(rf"{STEP}(\d+)", name)
+    found = re.fullmatch(rf"{STEP}(0|[1-9][0-9]*)", name)  # one name per step: global_step_05 is none
     return int(found[1]) if found else None
 
 

@@ -1,6 +1,7 @@
 """One JSON line per step: what reports and progress bars read.
 
-Survives kill and resume without double steps. verl saves before it logs a step, so a kill between the two leaves that step's line out.
+Survives kill and resume without double or missing steps. verl saves before it logs a step; what the step measured lies in the checkpoint, too,
+and is logged from there when a kill came between the two (`trainer.py::_load_checkpoint`).
 """
 
 from __future__ import annotations
@@ -8,8 +9,14 @@ from __future__ import annotations
 import json
 import math
 import numbers
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from ccpo.run.json_file import parsed, write_atomic
+
+KINDS = ("train", "val")
 
 
 class RunLog:
@@ -23,27 +30,64 @@ class RunLog:
         if not self.path.exists():
             return
         kept = [entry for entry in read_run_log(self.path) if entry["step"] <= step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        temporary.replace(self.path)
+        write_atomic(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def write(self, step: int, kind: str, metrics: Mapping[str, object]) -> None:
         """Append one line; values that are not finite numbers are left out."""
-        numbers_only = {
-            k: float(v) for k, v in metrics.items() if isinstance(v, numbers.Real) and math.isfinite(float(v))
-        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as stream:
-            stream.write(json.dumps({"step": step, "kind": kind, "metrics": numbers_only}) + "\n")
+        line = json.dumps({"step": step, "kind": kind, "metrics": finite(metrics)}) + "\n"
+        with self.path.open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                if (
+                    stream.read(1) != b"\n"
+                ):  # a disk was full: what could be written of that line is not to spoil this one
+                    line = "\n" + line
+            stream.write(line.encode())
+            stream.flush()
+            os.fsync(stream.fileno())  # a checkpoint is on the disk when it is complete; so are the steps before it
+
+    def has(self, step: int, kind: str) -> bool:
+        return self.path.exists() and any(
+            entry["step"] == step and entry["kind"] == kind for entry in read_run_log(self.path)
+        )
+
+
+def finite(metrics: Mapping[str, object]) -> dict[str, float]:
+    """The values that are finite numbers."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, numbers.Real) and math.isfinite(_float(value))
+    }
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int of 400 digits
+        return math.inf
 
 
 def read_run_log(path: Path) -> list[dict]:
-    """All whole lines; of entries with the same step and kind the last one counts."""
+    """All whole lines; of entries with the same step and kind the last one counts. What is no entry is passed over."""
     entries: dict[tuple[int, str], dict] = {}
-    for line in Path(path).read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # a line that was being written when the job was killed
-        entries[entry["step"], entry["kind"]] = entry
+    for line in Path(path).read_bytes().split(b"\n"):
+        entry = _entry(line)
+        if entry is not None:
+            entries[entry["step"], entry["kind"]] = entry
     return sorted(entries.values(), key=lambda entry: (entry["step"], entry["kind"] == "val"))
+
+
+def _entry(line: bytes) -> dict | None:
+    """A line's entry; None where it is none: half written when the job was killed, or not ours."""
+    try:
+        found = parsed(line)
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    step, kind, metrics = (found.get(name) for name in ("step", "kind", "metrics"))
+    if type(step) is not int or step < 0 or kind not in KINDS or not isinstance(metrics, dict):
+        return None
+    return {"step": step, "kind": kind, "metrics": finite(metrics)}

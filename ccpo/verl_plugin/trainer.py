@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from ccpo.verl_plugin.faults import (
     is_death,
     what_is_whole,
 )
+from ccpo.verl_plugin.loading import CONVERT, more_than_data
 from ccpo.verl_plugin.policies import (
     PolicyCheckpoints,
     PolicyClient,
@@ -87,13 +88,24 @@ class CcpoTrainer(PPOTrainerSync):
         self.update_watch = UpdateWatch(self.run_dir)
         self._rows: list[Row] = []  # of this step
         self._sessions: Sessions | None = None
+        self._metrics: dict = {}
         for note in self.ccpo.warnings():
             logger.warning(note)
 
     def fit(self, agent_loop_manager):
         """As verl's. Raises JobStopped where the job cannot go on (faults.py says when)."""
+        self._only_finish()
         with self.watchdog.watching(self._processes(agent_loop_manager)):
             super().fit(agent_loop_manager)
+
+    def _only_finish(self) -> None:
+        """A job that was ended between its last save and its last log line has nothing to train: it validates, if it had not yet, and ends."""
+        trainer, step = self.config.trainer, self.global_steps
+        if not 0 < self.total_training_steps <= step or trainer.get("val_only", False):
+            return
+        print(f"step {step} of {self.total_training_steps} is saved: nothing is left to train", flush=True)
+        wanted = trainer.test_freq > 0 or trainer.get("val_before_train", True)
+        trainer.val_before_train = wanted and not self.run_log.has(step, "val")
 
     def _processes(self, agent_loop_manager) -> dict[str, Any]:
         """Name -> Ray actor of everything whose death would leave somebody waiting."""
@@ -180,6 +192,11 @@ class CcpoTrainer(PPOTrainerSync):
         return _joined([part for _, part in parts])
 
     # ------------------------------------------------------------------------------------------------ one step
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """As verl's; the save that follows keeps what it measured."""
+        self._metrics = metrics
+        return super().step(metrics, timing_raw)
+
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs) -> KVBatchMeta:
         """Read every row once, forget those that are not trained, and go on with the rest in canonical order."""
         self._rows = read_rows(batch)
@@ -359,15 +376,17 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self):
         self.watchdog.beat(f"the save of step {self.global_steps}")
-        checkpoint.begin(self.run_dir, self.global_steps)
         try:
+            checkpoint.begin(self.run_dir, self.global_steps)
             with self._folders():
                 super()._save_checkpoint()
+            checkpoint.keep_metrics(self.run_dir, self.global_steps, self._metrics)
             checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history)
         except (OSError, RuntimeError, RayTaskError) as error:  # torch wraps what the disk says in errors of its own
             if is_death(error) or isinstance(error, JobStopped):  # the watchdog's
                 raise
-            checkpoint.begin(self.run_dir, self.global_steps)
+            with suppress(OSError):  # without its marker it counts for nothing
+                checkpoint.begin(self.run_dir, self.global_steps)
             raise JobStopped(
                 f"the checkpoint of step {self.global_steps} could not be saved ({cause_of(error)}), and what was written of it is removed. "
                 f"Make room in {self.run_dir}, or keep fewer (trainer.max_actor_ckpt_to_keep). {what_is_whole(self.run_dir)}"
@@ -379,8 +398,15 @@ class CcpoTrainer(PPOTrainerSync):
         folder = checkpoint.to_resume(self.config.trainer)
         if folder is not None:
             self.history = checkpoint.restore(folder, self.ccpo, self.n)
+            if found := more_than_data(sorted(folder.rglob("*.pt"))):
+                raise JobStopped(
+                    f"{'; '.join(found)}: {folder} is not resumed. Go on from another checkpoint (trainer.resume_from_path). If it is yours: "
+                    f"{CONVERT.format(folder=folder / 'POLICY')}"
+                )
         if self.config.trainer.resume_mode == "auto":
             checkpoint.point_tracker_at(self.run_dir, folder)
+        elif folder is not None:
+            self.config.trainer.resume_from_path = str(folder)  # verl reads the step off its end, and knows no ~
         try:
             with self._folders():
                 super()._load_checkpoint()
@@ -395,6 +421,9 @@ class CcpoTrainer(PPOTrainerSync):
             ) from error
         checkpoint.rewind(self.run_dir, self.global_steps)
         self.run_log.rewind(self.global_steps)
+        own = folder is not None and folder.parent.resolve() == self.run_dir.resolve()
+        if own and not self.run_log.has(self.global_steps, "train"):  # ended between the save and the log line
+            self.run_log.write(self.global_steps, "train", checkpoint.kept_metrics(folder))
 
 
 def _fresh(batch: KVBatchMeta) -> KVBatchMeta:

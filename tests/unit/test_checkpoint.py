@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import numpy as np
 import pytest
 
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState, normalize_by_history
 from ccpo.run import checkpoint
+from ccpo.run.folder import METRICS, STEP_METRICS
 
 CONFIG = CcpoConfig.from_dict({}, n=4)
 _, HISTORY = normalize_by_history({"think/credit": np.array([0.1, 0.7])}, HistoryState(steps=3))
@@ -57,10 +61,88 @@ def test_without_a_checkpoint_there_is_no_tracker(tmp_path):
     assert (tmp_path / checkpoint.TRACKER).read_text() == "7"
 
 
-def test_the_modes_of_resuming_are_verls(tmp_path):
-    folder = save(tmp_path, 5)
-    assert to_resume(tmp_path, "disable") is None
+def test_a_job_that_starts_anew_or_from_elsewhere_does_not_lose_the_run_that_is_there(tmp_path):
+    folder = save(tmp_path / "run", 5)
+    assert to_resume(tmp_path / "new", "disable") is None
     assert to_resume(tmp_path / "new", "resume_path", str(folder)) == folder
+    save(tmp_path / "other", 3)
+    (tmp_path / "logged").mkdir()
+    (tmp_path / "logged" / METRICS).write_text("{}")
+    for root, holds in ((tmp_path / "other", "steps 3"), (tmp_path / "logged", "metrics.jsonl")):
+        for mode, path in (("disable", None), ("resume_path", str(folder))):
+            with pytest.raises(ConfigError, match=f"holds a run already.*{holds}.*would be lost.*resume_mode=auto"):
+                to_resume(root, mode, path)
+
+
+def ways(folder, tmp_path):
+    """Every way to write a checkpoint's folder."""
+    (tmp_path / "latest").symlink_to(folder)
+    (tmp_path / "global_step_77").symlink_to(folder)
+    (tmp_path / "link to the run").symlink_to(folder.parent)
+    return {
+        "slash": f"{folder}/",
+        "slashes": f"{folder}//",
+        "dots": f"{folder}/actor/../../{folder.name}/.",
+        "relative": os.path.relpath(folder),
+        "home": f"~/{folder.relative_to(tmp_path)}",
+        "link": tmp_path / "latest",
+        "link that is called after another step": tmp_path / "global_step_77",
+        "link to the run": tmp_path / "link to the run" / folder.name,
+        "omegaconf": str(folder),
+    }
+
+
+def test_every_way_to_name_a_checkpoint_means_its_folder(tmp_path, monkeypatch):
+    """verl takes what follows the last global_step_ for the step."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = tmp_path / "global_step_3 runs" / "mine"
+    folder = save(root, 5)
+    (folder / "actor").mkdir()
+    for name, way in ways(folder, tmp_path).items():
+        assert to_resume(root, "resume_path", str(way)) == folder, name
+        assert to_resume(tmp_path / "new", "resume_path", str(way)) == folder, name
+
+
+@pytest.mark.parametrize("name", ["best", "global_step_5.old", "global_step_", "global_step_05", "global_step_٥", "."])
+def test_a_folder_of_another_name_is_not_resumed(tmp_path, name):
+    save(tmp_path / "run", 5).rename(tmp_path / name) if name != "." else None
+    with pytest.raises(ConfigError, match="name is not global_step_N"):
+        to_resume(tmp_path / "new", "resume_path", str(tmp_path / name))
+    assert checkpoint.finished_steps(tmp_path) == []
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_not_resumed(tmp_path):
+    folder = save(tmp_path, 5).rename(tmp_path / "global_step_50")
+    with pytest.raises(ConfigError, match="holds the checkpoint of step 5.*global_step_5 again"):
+        checkpoint.restore(folder, CONFIG, 4)
+
+
+@pytest.mark.parametrize(
+    "mode, path, says",
+    [
+        ("sometimes", None, "set auto, disable, resume_path"),
+        ("auto", "global_step_5", "is not read with"),
+        (None, None, "set auto"),
+    ],
+)
+def test_a_way_of_resuming_that_would_do_nothing_is_refused(tmp_path, mode, path, says):
+    with pytest.raises(ConfigError, match=says):
+        to_resume(tmp_path, mode, path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    save(tmp_path, 5)
+
+    def listdir(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint.os, "listdir", listdir)
+    with pytest.raises(ConfigError, match="cannot be read .Permission denied."):
+        to_resume(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="cannot be read .Not a directory."):
+        to_resume(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["global_step_4.bak", "global_step_4_old", "global_step_9_1", "old_global_step_4"])
@@ -137,8 +219,6 @@ def test_a_vote_of_another_kind_does_not_resume(tmp_path, setting):
 
 
 def test_a_checkpoint_of_an_earlier_version_is_named_and_never_misread(tmp_path):
-    import json
-
     marker = save(tmp_path, 5) / checkpoint.MARKER
     old = {**json.loads(marker.read_text()), "format": 1, "fingerprint": {"ccpo.topology": "dyad", "k_solo": 2}}
     marker.write_text(json.dumps(old))
@@ -152,11 +232,151 @@ def test_settings_without_a_memory_may_change(tmp_path):
 
 
 def test_a_job_that_started_again_keeps_what_it_saves(tmp_path):
-    """resume_mode=disable or resume_path: later steps of the earlier job are still there."""
+    """resume_mode=resume_path: later steps of the earlier job are still there."""
     for step in (30, 40):
         save(tmp_path, step)
     save(tmp_path, 10, keep=2)
     assert 10 in checkpoint.finished_steps(tmp_path)
+
+
+def test_a_removal_that_was_killed_leaves_no_half_checkpoint(tmp_path, monkeypatch, caplog):
+    """The folder has lost its name before the first of its files goes; the next save removes the rest."""
+    save(tmp_path, 1)
+    for step in (2, 3):
+        save(tmp_path, step)
+    kill = KeyboardInterrupt("killed")
+
+    def killed(path):
+        (path / checkpoint.MARKER).exists() and (path / "data.pt").unlink()  # any order of removal
+        raise kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.prune(tmp_path, 3, keep=2)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.begin(tmp_path, 3)
+    assert checkpoint.finished_steps(tmp_path) == [2] and to_resume(tmp_path) == tmp_path / "global_step_2"
+    assert len(list(tmp_path.glob("*.waste"))) == 2
+    save(tmp_path, 4)
+    assert sorted(path.name for path in tmp_path.glob("global_step*")) == ["global_step_2", "global_step_4"]
+
+
+def test_what_cannot_be_removed_does_not_stop_a_save_and_is_not_saved_into(tmp_path, monkeypatch, caplog):
+    (save(tmp_path, 5) / "shard_of_an_earlier_job.pt").touch()
+
+    def rmtree(_):
+        raise PermissionError("stale handle")
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", rmtree)
+    folder = save(tmp_path, 5)
+    assert "stale handle" in caplog.text
+    assert sorted(path.name for path in folder.iterdir()) == [checkpoint.MARKER, "data.pt"]
+    assert to_resume(tmp_path) == folder
+
+
+def linked(tmp_path, step):
+    """A checkpoint of another run, and a link to it in this one."""
+    folder = save(tmp_path / "other", step)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    (tmp_path / "run" / folder.name).symlink_to(folder)
+    return folder
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_behind_a_link_is_ever_changed(tmp_path):
+    root = tmp_path / "run"
+    for step in (1, 5, 7):
+        linked(tmp_path, step)
+    before = contents(tmp_path / "other")
+    assert to_resume(root) == root / "global_step_7"
+    assert checkpoint.restore(to_resume(root), CONFIG, 4) == HISTORY
+    checkpoint.rewind(root, 5)
+    assert checkpoint.finished_steps(root) == [1, 5]
+    save(root, 7)
+    save(root, 5, keep=1)
+    assert checkpoint.finished_steps(root) == [5, 7] and not (root / "global_step_5").is_symlink()
+    (root / "global_step_9").symlink_to(tmp_path / "nowhere")
+    save(root, 9)
+    assert contents(tmp_path / "other") == before
+
+
+@pytest.mark.parametrize("what", ["a file", "an empty folder", "a folder without marker"])
+def test_anything_may_lie_where_a_checkpoint_goes(tmp_path, what):
+    place = tmp_path / "global_step_5"
+    if what == "a file":
+        place.write_text("x")
+    else:
+        place.mkdir()
+        (place / "actor").mkdir() if "without" in what else None
+    assert to_resume(tmp_path) is None
+    assert checkpoint.restore(save(tmp_path, 5), CONFIG, 4) == HISTORY
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff\xfe", b"seven", b"7\n8", b"-1", b"9" * 5000, None])
+def test_the_tracker_is_written_and_never_read(tmp_path, junk):
+    save(tmp_path, 7)
+    tracker = tmp_path / checkpoint.TRACKER
+    tracker.unlink()
+    tracker.write_bytes(junk) if junk is not None else tracker.mkdir()
+    folder = to_resume(tmp_path)
+    assert folder == tmp_path / "global_step_7"
+    checkpoint.point_tracker_at(tmp_path, folder)
+    assert tracker.read_text() == "7"
+
+
+JUNK = [
+    *(b"", b"3", b"[]", b"null", b'"text"', b"{}", b"NaN", b"true", b"\xff\x00{", b"[" * 100_000, b"9" * 10_000),
+    *(b'{"format": 2}', b'{"format": "2"}', b'{"format": [2]}', b'{"format": null}', b'{"format": true}'),
+]
+PARTS = {
+    "global_steps": ["5", 5.0, None, True, [], {}],
+    "fingerprint": [None, [], "x", 3],
+    "history": [
+        *(None, [], "x", 3, {}),
+        *(
+            {"streams": value, "joints": {}, "paper": {}, "steps": 0}
+            for value in (None, [1], {"a": 1}, {"a": {}}, {"a": {"x": 1}})
+        ),
+        *({"streams": {}, "joints": value, "paper": {}, "steps": 0} for value in (None, [1], {"a": 1})),
+        *(
+            {"streams": {}, "joints": {}, "paper": value, "steps": 0}
+            for value in (None, [1], {"a": 1}, {"a": [1]}, {"a": {}})
+        ),
+        *({"streams": {}, "joints": {}, "paper": {}, "steps": value} for value in (None, [1], "x", {})),
+    ],
+}
+
+
+@pytest.mark.parametrize("content", JUNK, ids=range(len(JUNK)))
+def test_a_marker_that_is_no_marker_is_named(tmp_path, content):
+    (save(tmp_path, 5) / checkpoint.MARKER).write_bytes(content)
+    with pytest.raises(ConfigError, match="ccpo_state.json|earlier version"):
+        checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4)
+
+
+@pytest.mark.parametrize("key, value", [(key, value) for key, values in PARTS.items() for value in values], ids=str)
+def test_a_marker_with_a_part_of_another_kind_is_named(tmp_path, key, value):
+    marker = save(tmp_path, 5) / checkpoint.MARKER
+    whole = json.loads(marker.read_text())
+    for state in ({**whole, key: value}, {name: whole[name] for name in whole if name != key}):
+        marker.write_text(json.dumps(state))
+        with pytest.raises(ConfigError, match="global_step_5 is damaged.*ccpo_state.json"):
+            checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4)
+
+
+def test_what_a_step_measured_is_kept_with_it(tmp_path):
+    (folder := checkpoint.step_folder(tmp_path, 5)).mkdir()
+    checkpoint.keep_metrics(tmp_path, 5, {"a": 0.5, "b": float("nan"), "c": "text"})
+    assert checkpoint.kept_metrics(folder) == {"a": 0.5}
+    for content in JUNK:
+        (folder / STEP_METRICS).write_bytes(content)
+        assert set(checkpoint.kept_metrics(folder)) <= {"format"}
+    (folder / STEP_METRICS).unlink()
+    assert checkpoint.kept_metrics(folder) == {}, "saved by an earlier version"
 
 
 def test_nothing_resumes_from_what_was_rewound(tmp_path):
@@ -184,8 +404,10 @@ def test_a_checkpoint_is_on_the_disk_before_its_marker(tmp_path, monkeypatch):
         (lambda file: file.write_text("weigh"), "data.pt has 5 bytes, 7 were saved"),
         (lambda file: file.unlink(), "data.pt is missing"),
         (lambda file: file.with_name(checkpoint.MARKER).write_text("{"), "ccpo_state.json is not readable"),
+        (lambda file: file.with_name(checkpoint.MARKER).write_text('{"format": 2}'), "ccpo_state.json is not readable"),
+        (lambda file: file.with_name(checkpoint.MARKER).write_text("[]"), "ccpo_state.json is not readable"),
     ],
-    ids=["cut short", "missing", "marker"],
+    ids=["cut short", "missing", "marker", "marker without keys", "marker of another kind"],
 )
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, harm, says):
     save(tmp_path, 5)
@@ -204,8 +426,6 @@ def test_a_job_does_not_start_anew_because_every_checkpoint_is_damaged(tmp_path)
 
 
 def test_a_checkpoint_from_before_sizes_were_kept_is_not_damaged(tmp_path):
-    import json
-
     marker = save(tmp_path, 5) / checkpoint.MARKER
     marker.write_text(json.dumps({k: v for k, v in json.loads(marker.read_text()).items() if k != "files"}))
     assert checkpoint.damage(tmp_path / "global_step_5") is None

@@ -1,0 +1,68 @@
+"""JSON that lies on a disk: written whole or not at all; and read as what could lie there, which is anything."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+class Damaged(ValueError):
+    """A file is not what we write under its name; its text says which and why."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write to a temporary name, flush to disk, rename, flush the rename. What was there stays when that fails."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    flush(path.parent)
+
+
+def flush(path: Path) -> int:
+    """Wait until a file or folder is on the disk and not only in its cache; its size in bytes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+def parsed(content: bytes) -> Any:
+    """What JSON says. Raises ValueError for anything that is none, however deep or long."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_object(path: Path, keys: Mapping[str, type]) -> dict[str, Any]:
+    """The object in a file of ours, which has these keys with values of these types, and maybe more.
+
+    Raises Damaged where it is anything else, or cannot be read.
+    """
+    try:
+        found = parsed(path.read_bytes())
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise Damaged(f"{path.name} is not readable ({error})") from None
+    if not isinstance(found, dict):
+        raise Damaged(f"{path.name} is not readable (a {type(found).__name__}, where an object is expected)")
+    for key, kind in keys.items():
+        if type(found.get(key)) is not kind:
+            what = f"{key} is a {type(found[key]).__name__}, not a {kind.__name__}" if key in found else f"has no {key}"
+            raise Damaged(f"{path.name} is not readable ({what})")
+    return found
