@@ -52,7 +52,8 @@ def start(config) -> None:
             if "node timed out during startup" not in str(error) or attempt == RAY_STARTS:
                 raise
             print(f"warning: Ray did not start in time, attempt {attempt} of {RAY_STARTS}", file=sys.stderr)
-            ray.shutdown()
+        finally:
+            ray.shutdown()  # while the folder is still ours: nothing of this job writes there any more
 
 
 def record(composed: str, run_dir: Path) -> None:
@@ -73,6 +74,8 @@ def main(config) -> None:
     from verl.utils.device import auto_set_device
 
     from ccpo.config import ConfigError
+    from ccpo.run.folder import run_folder
+    from ccpo.run.lock import run_lock
     from ccpo.team.load import absolute
     from ccpo.verl_plugin.preflight import check
 
@@ -82,13 +85,14 @@ def main(config) -> None:
         config.ccpo.team = absolute(config.ccpo.team)
     config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(HERE / "config" / "agent_loops.yaml")
     try:
-        notes = check(config)
+        run_dir = run_folder(config.trainer.default_local_dir)
+        with run_lock(run_dir):
+            for note in check(config):
+                print(f"warning: {note}", file=sys.stderr)
+            record(composed, run_dir)
+            start(config)
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
-    record(composed, Path(config.trainer.default_local_dir))
-    start(config)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ccpo.config import ConfigError
+
 METRICS = "metrics.jsonl"
 JOB = Path("hydra") / ".hydra" / "config.yaml"  # Hydra's own place; recipe/main_ccpo.py writes it, after every check
 MARKER = "ccpo_state.json"
@@ -33,6 +35,18 @@ TRAIN_LOG = "train.log"
 TRACKER = "latest_checkpointed_iteration.txt"
 ACTOR = "actor"  # folder of a policy that is alone
 STEP = "global_step_"
+
+
+def run_folder(value: object) -> Path:
+    """The folder that ``trainer.default_local_dir`` means. Raises ConfigError where it is not a text."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(
+            [
+                f"trainer.default_local_dir is {value!r}, no text: a folder whose name reads like something else needs quotes that reach hydra, "
+                "\"trainer.default_local_dir='2024'\" (the recipes' OUT and the quickstart's --out take any name as it is)"
+            ]
+        )
+    return Path(value)
 
 
 def step_name(step: int) -> str:

@@ -424,4 +424,5 @@ def test_a_checkpoint_that_does_not_fit_is_found_before_anything_starts(config, 
     with pytest.raises(ConfigError, match="was trained with ccpo.credit.rule='counterfactual', this job has 'shared'"):
         preflight.check(config)
     config.trainer.resume_mode = "disable"
-    preflight.check(config)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        preflight.check(config)
