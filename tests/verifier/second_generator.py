@@ -43,6 +43,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from math import isqrt, pi, sqrt
 from pathlib import Path
 
@@ -68,12 +69,21 @@ def every(label: str, rng: random.Random, truth: str, answer_type: str, options:
     return {name: text for name, text in texts.items() if text is not None}
 
 
+def group(name: str) -> str:
+    """What stands before the colon of an edit's name. Groups are drawn first, so a large one does not hide the others."""
+    return name.partition(":")[0]
+
+
 def _choose(tables, rng, truth, answer_type, options):
     table = tables[answer_type]
-    for name in rng.sample(list(table), len(table)):
-        text = table[name](rng, truth, options)
-        if text is not None:
-            return name, text
+    groups: dict[str, list[str]] = {}
+    for name in table:
+        groups.setdefault(group(name), []).append(name)
+    for own in rng.sample(list(groups), len(groups)):
+        for name in rng.sample(groups[own], len(groups[own])):
+            text = table[name](rng, truth, options)
+            if text is not None:
+                return name, text
     raise ValueError(f"no edit applies to the truth {truth!r} of type {answer_type}")
 
 
@@ -118,6 +128,7 @@ class Value:
         return float(self.a) + float(self.b) * (pi if self.root == 0 else sqrt(self.root))
 
 
+@cache
 def _number(text: str) -> Fraction | None:
     text = text.strip()
     if not re.fullmatch(_NUMBER, text):
@@ -125,6 +136,7 @@ def _number(text: str) -> Fraction | None:
     return Fraction(re.sub(r",\\! ?|\{,\}|,", "", text))
 
 
+@cache
 def rational(text: str) -> Fraction | None:
     """The value of an integer, a decimal number or a fraction of integers, spelled in one of the dataset's ways."""
     text = text.strip()
@@ -181,6 +193,7 @@ class Term:
     mono: tuple[tuple[str, int], ...]  # sorted by the unknown's name; empty for a constant
 
 
+@cache
 def polynomial(text: str) -> list[Term] | None:
     """The terms of an expanded polynomial with like terms collected; None for anything else. i, e and d are no unknowns."""
     pieces = re.findall(r"[+-]?[^+-]+", text.replace(" ", ""))
@@ -205,6 +218,7 @@ def polynomial(text: str) -> list[Term] | None:
     return terms
 
 
+@cache
 def value(text: str) -> Value | None:
     """The value of a truth that is one quantity; None for everything else."""
     q = rational(text)
@@ -240,6 +254,7 @@ def spell(q: Fraction) -> str:
     return f"{'-' if q < 0 else ''}\\frac{{{abs(q.numerator)}}}{{{q.denominator}}}"
 
 
+@cache
 def decimal(q: Fraction) -> str | None:
     """The finite decimal expansion, where there is one."""
     twos_fives = q.denominator
@@ -256,8 +271,8 @@ def decimal(q: Fraction) -> str | None:
     return ("-" if q < 0 else "") + text
 
 
-def near(rng: random.Random, q: Fraction) -> Fraction:
-    """A number that is not q, but that a careless answer might give for it."""
+@cache
+def _near(q: Fraction) -> list[Fraction]:
     n = q.numerator
     found = [
         q + 1,
@@ -273,8 +288,12 @@ def near(rng: random.Random, q: Fraction) -> Fraction:
         Fraction(987654),
     ]
     found += [Fraction(int(str(abs(n))[::-1])), Fraction(n, q.denominator + 1), Fraction(n + 1, q.denominator)]
-    found = [x for x in found if x != q and (decimal(x) or q.denominator > 1)]
-    return rng.choice(found)
+    return [x for x in found if x != q and (decimal(x) or q.denominator > 1)]
+
+
+def near(rng: random.Random, q: Fraction) -> Fraction:
+    """A number that is not q, but that a careless answer might give for it."""
+    return rng.choice(_near(q))
 
 
 def near_number(rng: random.Random, q: Fraction) -> str:
@@ -568,6 +587,9 @@ DIGITS: list[tuple[str, str]] = [
 
 
 def _in_expression(truth: str) -> str:
+    q = _number(truth)
+    if q is not None:
+        truth = decimal(q)  # without separators, which would be commas of a tuple in parentheses
     return truth if re.fullmatch(r"\d+(\.\d+)?", truth) else rf"\left({truth}\right)"
 
 
@@ -658,7 +680,7 @@ def _spelling(rng: random.Random, q: Fraction) -> str:
 
 
 for _kind in ("number", "boxed"):
-    _edit(WRONG, "another number, spelled in some right way", _kind)(_bind(_another_value, _kind))
+    _edit(WRONG, "another number: spelled in some right way", _kind)(_bind(_another_value, _kind))
 
 
 def _group(digits: str, separator: str) -> str:
@@ -1761,7 +1783,7 @@ def _register_options() -> None:
                     return None  # there is an option E
                 return _fill(template, parts)
 
-            _edit(table, f"{template[:60]!r}", "option")(edit)
+            _edit(table, f"letter: {template[:60]!r}", "option")(edit)
     for table, templates in ((WRONG, WRONG_OPTION_TEXTS), (RIGHT, RIGHT_OPTION_TEXTS)):
         for template in templates:
 
@@ -1781,29 +1803,1157 @@ def _register_options() -> None:
                     return None
                 return text
 
-            _edit(WRONG, f"only a letter, {letter}: {text}", "option")(edit)
+            _edit(WRONG, f"only a letter: {text}", "option")(edit)
 
-    @_edit(WRONG, "all options listed", "option")
+    @_edit(WRONG, "all letters: all options listed", "option")
     def listed(rng, truth, options):
         return "\n".join(f"{letter}. {text}" for letter, text in zip("ABCDEFGHIJ", options, strict=False))
 
-    @_edit(WRONG, "all options listed, after a heading", "option")
+    @_edit(WRONG, "all letters: all options listed, after a heading", "option")
     def listed_options(rng, truth, options):
         return "The options are:\n" + "\n".join(
             f"({letter}) {text}" for letter, text in zip("ABCDEFGHIJ", options, strict=False)
         )
 
-    @_edit(WRONG, "every letter claimed, another one last", "option")
+    @_edit(WRONG, "all letters: every letter claimed, another one last", "option")
     def claimed(rng, truth, options):
         letters = [letter for letter in "ABCDEFGHIJ"[: len(options)] if letter != truth]
         rng.shuffle(letters)
         return " ".join(f"The answer is {letter}." for letter in [truth, *letters])
 
-    @_edit(WRONG, "every option ruled out", "option")
+    @_edit(WRONG, "all letters: every option ruled out", "option")
     def ruled_out(rng, truth, options):
         return "\n".join(f"Option {letter} is wrong." for letter in "ABCDEFGHIJ"[: len(options)])
 
 
+# ---------------------------------------------------------------- boxed: truths of a known shape, changed or respelled
+# Every shape is matched against the whole truth; a truth that does not fit it is left alone.
+
+
+def _wrong_shape(name: str) -> Callable:
+    return lambda make: _stated(WRONG, name, make, "boxed") or make
+
+
+def _right_shape(name: str) -> Callable:
+    return lambda make: _stated(RIGHT, name, make, "boxed", state=_box) or make
+
+
+def _split(text: str) -> list[str]:
+    """At the commas outside of all brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "({[") - (character in ")}]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _scalar(text: str) -> bool:
+    v = value(text)
+    return v is not None and v.a is not None
+
+
+def _bare(truth: str) -> str:
+    return truth.replace(r"\left", "").replace(r"\right", "").strip() if r"\left" in truth else truth.strip()
+
+
+_THOUSANDS = re.compile(r",\\!|\{,\}|\d,\d{3}(?!\d)")
+
+
+@cache
+def tuple_items(truth: str) -> list[str] | None:
+    """The entries of (a, b, ...): every one a number, an exact irrational or a polynomial."""
+    match = re.fullmatch(r"\(([^()\[\]]+)\)", _bare(truth))
+    items = _split(match[1]) if match and not _THOUSANDS.search(match[1]) else []
+    return items if len(items) > 1 and all(value(item) is not None for item in items) else None
+
+
+@cache
+def list_items(truth: str) -> list[str] | None:
+    """The entries of a, b, ... or {a, b, ...}: numbers and exact irrationals, all different."""
+    body = re.fullmatch(r"\\\{(.+)\\\}", _bare(truth))
+    text = body[1] if body else truth
+    if _THOUSANDS.search(text):
+        return None
+    items = _split(text)
+    if len(items) < 2 or not all(_scalar(item) for item in items):
+        return None
+    return items if len({value(item) for item in items}) == len(items) else None
+
+
+def _like_list(truth: str, items: Sequence[str]) -> str:
+    return r"\{" + ", ".join(items) + r"\}" if truth.strip().startswith((r"\{", r"\left")) else ", ".join(items)
+
+
+def _other_entry(rng: random.Random, text: str) -> str | None:
+    """An entry of another value."""
+    v = value(text)
+    if v is None:
+        return None
+    return f"{text} + 1" if v.q is None else spell(near(rng, v.q))
+
+
+def _swap(rng: random.Random, items: Sequence[str]) -> list[str] | None:
+    pairs = [(i, j) for i in range(len(items)) for j in range(i) if differ(items[i], items[j])]
+    if not pairs:
+        return None
+    i, j = rng.choice(pairs)
+    swapped = list(items)
+    swapped[i], swapped[j] = swapped[j], swapped[i]
+    return swapped
+
+
+def _tuple(items: Sequence[str]) -> str:
+    return "(" + ", ".join(items) + ")"
+
+
+def _on_tuple(change: Callable[[random.Random, list[str]], list[str] | None]):
+    def make(rng, truth):
+        items = tuple_items(truth)
+        changed = change(rng, list(items)) if items else None
+        return _tuple(changed) if changed else None
+
+    return make
+
+
+def _entry_changed(rng, items):
+    at = rng.randrange(len(items))
+    items[at] = _other_entry(rng, items[at])
+    return items
+
+
+def _entry_negated(rng, items):
+    nonzero = [k for k, item in enumerate(items) if rational(item) not in (None, 0)]
+    if not nonzero:
+        return None
+    at = rng.choice(nonzero)
+    items[at] = spell(-rational(items[at]))
+    return items
+
+
+# A tuple has its order and its length, and equal tuples have equal entries.
+_wrong_shape("tuple: two entries swapped")(_on_tuple(_swap))
+_wrong_shape("tuple: an entry changed")(_on_tuple(_entry_changed))
+_wrong_shape("tuple: a sign changed")(_on_tuple(_entry_negated))
+_wrong_shape("tuple: an entry added")(_on_tuple(lambda rng, items: [*items, rng.choice(["0", "1", items[-1]])]))
+_wrong_shape("tuple: an entry dropped")(_on_tuple(lambda rng, items: items[:-1] if len(items) > 2 else None))
+_wrong_shape("tuple: the first entry alone")(lambda rng, truth: (tuple_items(truth) or [None])[0])
+_wrong_shape("tuple: the last entry alone")(lambda rng, truth: (tuple_items(truth) or [None])[-1])
+_wrong_shape("tuple: reversed order, twice")(
+    lambda rng, truth: (
+        None if not (items := tuple_items(truth)) or not differ(items[0], items[-1]) else _tuple([*items, *items[::-1]])
+    )
+)
+_wrong_shape("tuple: sum instead")(lambda rng, truth: None if not (items := tuple_items(truth)) else " + ".join(items))
+_wrong_shape("tuple: two tuples")(
+    lambda rng, truth: (
+        None if not (items := tuple_items(truth)) else f"{_tuple(items)}, {_tuple(_entry_changed(rng, list(items)))}"
+    )
+)
+
+for _name, _template in [
+    ("left and right", r"\left(%s\right)"),
+    ("left and right with spaces", r"\left( %s \right)"),
+    ("plain", "(%s)"),
+    ("spaces", "( %s )"),
+    ("in braces", "{(%s)}"),
+    ("big parentheses", r"\bigl(%s\bigr)"),
+]:
+    for _comma in (",", ", ", r",\,", r",\ ", " , "):
+        _right_shape(f"tuple: {_name}, {_comma!r}")(
+            lambda rng, truth, t=_template, c=_comma: (
+                t % c.join(items) if (items := tuple_items(truth)) and not _THOUSANDS.search(c.join(items)) else None
+            )
+        )
+
+_EXACT = [
+    "usual",
+    "fraction, slash",
+    "fraction, dfrac",
+    "fraction, sign in the numerator",
+    "fraction, doubled",
+    "decimal",
+]
+
+
+def _respell(rng: random.Random, text: str) -> str:
+    """An entry, spelled in another way where it is a number. No way has a comma or a space."""
+    q = rational(text)
+    if q is None:
+        return text
+    return rng.choice([made for made in (SPELLINGS[name](q) for name in _EXACT) if made is not None])
+
+
+_right_shape("tuple: entries respelled")(
+    lambda rng, truth: None if not (items := tuple_items(truth)) else _tuple([_respell(rng, item) for item in items])
+)
+
+
+def _point(rng: random.Random, truth: str) -> str | None:
+    """A pair that is no interval: its second entry is not the larger one."""
+    items = tuple_items(truth)
+    if not items or len(items) != 2 or not all(_scalar(item) for item in items):
+        return None
+    return f"(x,y) = {truth}" if value(items[0]).size >= value(items[1]).size else None
+
+
+_right_shape("tuple: with a name")(_point)
+
+
+# A list of different values is a set: equal lists have the same members.
+def _on_list(change: Callable[[random.Random, list[str]], list[str] | None]):
+    def make(rng, truth):
+        items = list_items(truth)
+        changed = change(rng, list(items)) if items else None
+        return _like_list(truth, changed) if changed else None
+
+    return make
+
+
+def _member_changed(rng, items):
+    """Another value than any that is there."""
+    at = rng.randrange(len(items))
+    present = {value(item) for item in items}
+    for _ in range(20):
+        new = _other_entry(rng, items[at])
+        if new is not None and rational(new) is not None and value(new) not in present:
+            items[at] = new
+            return items
+    return None
+
+
+def _members_added(rng, items):
+    new = next(str(k) for k in range(1, 100) if Value(Fraction(k)) not in {value(item) for item in items})
+    items.insert(rng.randrange(len(items) + 1), new)
+    return items
+
+
+_wrong_shape("list: a member dropped")(_on_list(lambda rng, items: rng.sample(items, len(items) - 1)))
+_wrong_shape("list: only the first")(_on_list(lambda rng, items: items[:1]))
+_wrong_shape("list: a member changed")(_on_list(_member_changed))
+_wrong_shape("list: a member added")(_on_list(_members_added))
+_wrong_shape("list: one for another")(_on_list(lambda rng, items: [items[0]] * len(items)))
+_wrong_shape("list: all signs changed")(
+    _on_list(
+        lambda rng, items: (
+            None
+            if any(rational(item) is None for item in items)
+            or {rational(item) for item in items} == {-rational(item) for item in items}
+            else [spell(-rational(item)) for item in items]
+        )
+    )
+)
+_right_shape("list: another order")(_on_list(lambda rng, items: items[1:] + items[:1]))
+_right_shape("list: reversed")(_on_list(lambda rng, items: items[::-1]))
+_right_shape("list: respelled")(_on_list(lambda rng, items: [_respell(rng, item) for item in items]))
+
+
+def _written_list(comma: str, last: str | None = None, front: str = "") -> Callable[[random.Random, str], str | None]:
+    """A list without braces, with other commas; none that would make a thousand of two members."""
+
+    def make(rng, truth):
+        items = list_items(truth)
+        if not items or _bare(truth).startswith("\\{"):
+            return None
+        text = front + comma.join(items[:-1]) + (comma if last is None else last) + items[-1]
+        return None if _THOUSANDS.search(text) else text
+
+    return make
+
+
+_right_shape("list: no spaces")(_written_list(","))
+_right_shape("list: LaTeX spaces")(_written_list(r",\ "))
+_right_shape("list: thin spaces")(_written_list(r",\,"))
+_right_shape("list: and")(_written_list(", ", r" \text{ and } "))
+_right_shape("list: unknown in front")(_written_list(", ", front="x = "))
+
+
+# Intervals: the real numbers between two ends. Round and square brackets at a finite end are different sets.
+@dataclass(frozen=True)
+class Interval:
+    opening: str
+    low: str
+    high: str
+    closing: str
+
+    def __str__(self) -> str:
+        return f"{self.opening}{self.low}, {self.high}{self.closing}"
+
+
+@cache
+def intervals(truth: str) -> list[Interval] | None:
+    """The parts of a union of intervals, in order and apart or touching. (a, b) alone is no interval: it may be a point."""
+    parts = []
+    for piece in _bare(truth).split(r"\cup"):
+        match = re.fullmatch(r"([(\[])([^()\[\]]+)([)\]])", piece.strip())
+        ends = _split(match[2]) if match and not _THOUSANDS.search(match[2]) else []
+        if len(ends) != 2:
+            return None
+        low, high = ends
+        if not (low == r"-\infty" or _scalar(low)) or not (high == r"\infty" or _scalar(high)):
+            return None
+        parts.append(Interval(match[1], low, high, match[3]))
+    ends = [_size(end) for part in parts for end in (part.low, part.high)]
+    if ends != sorted(ends) or any(_size(part.low) >= _size(part.high) for part in parts):
+        return None
+    if len(parts) == 1 and parts[0].opening == "(" and parts[0].closing == ")" and r"\infty" not in truth:
+        return None
+    return parts
+
+
+def _size(end: str) -> float:
+    return float("inf") * (-1 if end.startswith("-") else 1) if "infty" in end else value(end).size
+
+
+def _union(parts: Sequence[Interval]) -> str:
+    return r" \cup ".join(map(str, parts))
+
+
+def _on_intervals(change: Callable[[random.Random, list[Interval]], list[Interval] | None]):
+    def make(rng, truth):
+        parts = intervals(truth)
+        changed = change(rng, list(parts)) if parts else None
+        return _union(changed) if changed else None
+
+    return make
+
+
+_TURN = {"(": "[", "[": "(", ")": "]", "]": ")"}
+
+
+def _bracket_turned(rng, parts):
+    # A bracket that touches another part is left alone: in [1,2) \cup [2,3] it does not matter.
+    touching = {parts[k].high for k in range(len(parts) - 1) if not _size(parts[k].high) < _size(parts[k + 1].low)}
+    ends = [(k, end) for k, part in enumerate(parts) for end in ("low", "high") if _scalar(getattr(part, end))]
+    ends = [
+        (k, end)
+        for k, end in ends
+        if getattr(parts[k], end) not in touching and value(getattr(parts[k], end)) is not None
+    ]
+    if not ends or touching:
+        return None
+    k, end = rng.choice(ends)
+    part = parts[k]
+    opening = _TURN[part.opening] if end == "low" else part.opening
+    closing = _TURN[part.closing] if end == "high" else part.closing
+    parts[k] = Interval(opening, part.low, part.high, closing)
+    return parts
+
+
+def _end_moved(rng, parts):
+    """The lowest finite end of all a little lower, or the highest a little higher: the set grows."""
+    first, last = parts[0], parts[-1]
+    if _scalar(last.high) and rational(last.high) is not None:
+        return [*parts[:-1], Interval(last.opening, last.low, spell(rational(last.high) + 1), last.closing)]
+    if rational(first.low) is not None:
+        return [Interval(first.opening, spell(rational(first.low) - 1), first.high, first.closing), *parts[1:]]
+    return None
+
+
+_wrong_shape("interval: a bracket turned")(_on_intervals(_bracket_turned))
+_wrong_shape("interval: an end moved")(_on_intervals(_end_moved))
+_wrong_shape("interval: a part dropped")(_on_intervals(lambda rng, parts: parts[1:] if len(parts) > 1 else None))
+_wrong_shape("interval: the last part dropped")(
+    _on_intervals(lambda rng, parts: parts[:-1] if len(parts) > 1 else None)
+)
+_wrong_shape("interval: all reals")(
+    lambda rng, truth: r"(-\infty, \infty)" if intervals(truth) and _has_gap(truth) else None
+)
+_wrong_shape("interval: empty set")(lambda rng, truth: r"\emptyset" if intervals(truth) else None)
+_wrong_shape("interval: ends as a list")(
+    lambda rng, truth: f"{p[0].low}, {p[0].high}" if (p := intervals(truth)) else None
+)
+_wrong_shape("interval: intersection")(  # of parts that are apart: empty
+    lambda rng, truth: r" \cap ".join(map(str, p)) if (p := intervals(truth)) and len(p) > 1 else None
+)
+_wrong_shape("interval: infinity of the other sign")(
+    lambda rng, truth: (
+        _union([Interval("(", r"-\infty", p.low, ")")])
+        if (parts := intervals(truth)) and len(parts) == 1 and (p := parts[0]).high == r"\infty" and _scalar(p.low)
+        else None
+    )
+)
+_wrong_shape("interval: complement")(
+    lambda rng, truth: rf"\mathbb{{R}} \setminus ({truth})" if intervals(truth) and _has_gap(truth) else None
+)
+_wrong_shape("interval: without a point inside")(
+    lambda rng, truth: rf"({truth}) \setminus \{{{m}\}}" if (m := _inside(truth)) else None
+)
+_wrong_shape("interval: with a point outside")(
+    lambda rng, truth: rf"{truth} \cup \{{{m}\}}" if (m := _outside(truth)) else None
+)
+
+
+def _has_gap(truth: str) -> bool:
+    """The set is not all of the reals."""
+    parts = intervals(truth)
+    return not (len(parts) == 1 and "infty" in parts[0].low and "infty" in parts[0].high)
+
+
+def _inside(truth: str) -> str | None:
+    parts = intervals(truth)
+    if not parts:
+        return None
+    low, high = _size(parts[0].low), _size(parts[0].high)
+    if low == float("-inf"):
+        return str(int(high) - 5) if high != float("inf") else "0"
+    q = rational(parts[0].low)
+    r = rational(parts[0].high) if high != float("inf") else None
+    if q is None or (high != float("inf") and r is None):
+        return None
+    return spell(q + 1 if r is None else (q + r) / 2)
+
+
+def _outside(truth: str) -> str | None:
+    parts = intervals(truth)
+    if not parts:
+        return None
+    if _size(parts[-1].high) != float("inf"):
+        return str(int(_size(parts[-1].high)) + 5)
+    return str(int(_size(parts[0].low)) - 5) if _size(parts[0].low) != float("-inf") else None
+
+
+_right_shape("interval: parts in another order")(
+    lambda rng, truth: _union(p[::-1]) if (p := intervals(truth)) and len(p) > 1 else None
+)
+_right_shape("interval: left and right")(
+    lambda rng, truth: (
+        r" \cup ".join(rf"\left{p.opening}{p.low},{p.high}\right{p.closing}" for p in parts)
+        if (parts := intervals(truth))
+        else None
+    )
+)
+_right_shape("interval: no spaces")(
+    lambda rng, truth: (
+        r"\cup".join(f"{p.opening}{p.low},{p.high}{p.closing}" for p in parts) if (parts := intervals(truth)) else None
+    )
+)
+_right_shape("interval: thin spaces")(
+    lambda rng, truth: (
+        r"\,\cup\,".join(rf"{p.opening}{p.low},\,{p.high}{p.closing}" for p in parts)
+        if (parts := intervals(truth))
+        else None
+    )
+)
+_right_shape("interval: plus infinity")(
+    lambda rng, truth: (
+        _union(p).replace(r", \infty", r", +\infty") if (p := intervals(truth)) and r", \infty" in _union(p) else None
+    )
+)
+_right_shape("interval: unicode")(
+    lambda rng, truth: (
+        _union(p).replace(r"\infty", "∞").replace(r"\cup", "∪")
+        if (p := intervals(truth)) and "infty" in truth
+        else None
+    )
+)
+_right_shape("interval: membership")(lambda rng, truth: rf"x \in {truth}" if intervals(truth) else None)
+_right_shape("interval: ends respelled")(
+    lambda rng, truth: (
+        _union([Interval(p.opening, _respell(rng, p.low), _respell(rng, p.high), p.closing) for p in parts])
+        if (parts := intervals(truth))
+        else None
+    )
+)
+
+
+# Matrices: equal only entry by entry.
+@cache
+def matrix(truth: str) -> list[list[str]] | None:
+    match = re.fullmatch(r"\\begin\{pmatrix\}(.+)\\end\{pmatrix\}", truth.strip(), re.S)
+    if not match:
+        return None
+    rows = [[entry.strip() for entry in row.split("&")] for row in match[1].split(r"\\") if row.strip()]
+    if len({len(row) for row in rows}) != 1 or not all(_scalar(entry) for row in rows for entry in row):
+        return None
+    return rows
+
+
+def _pmatrix(rows: Sequence[Sequence[str]], name: str = "pmatrix", row: str = r" \\ ", entry: str = " & ") -> str:
+    return rf"\begin{{{name}}} " + row.join(entry.join(entries) for entries in rows) + rf" \end{{{name}}}"
+
+
+def _on_matrix(change: Callable[[random.Random, list[list[str]]], Sequence[Sequence[str]] | None], **shape):
+    def make(rng, truth):
+        rows = matrix(truth)
+        changed = change(rng, [list(row) for row in rows]) if rows else None
+        return _pmatrix(changed, **shape) if changed else None
+
+    return make
+
+
+def _entries_swapped(rng, rows):
+    wide = len(rows[0])
+    flat = _swap(rng, [entry for row in rows for entry in row])
+    return None if flat is None else [flat[k : k + wide] for k in range(0, len(flat), wide)]
+
+
+def _matrix_entry_changed(rng, rows):
+    i, j = rng.randrange(len(rows)), rng.randrange(len(rows[0]))
+    rows[i][j] = _other_entry(rng, rows[i][j])
+    return rows
+
+
+def _matrix_negated(rng, rows):
+    numbers = [[rational(entry) for entry in row] for row in rows]
+    if any(q is None for row in numbers for q in row) or not any(q for row in numbers for q in row):
+        return None
+    return [[spell(-q) for q in row] for row in numbers]
+
+
+def _transposed(rng, rows):
+    square = len(rows) == len(rows[0])
+    turned = [list(column) for column in zip(*rows, strict=True)]
+    return (
+        turned if square and any(differ(rows[i][j], rows[j][i]) for i in range(len(rows)) for j in range(i)) else None
+    )
+
+
+_wrong_shape("matrix: two entries swapped")(_on_matrix(_entries_swapped))
+_wrong_shape("matrix: an entry changed")(_on_matrix(_matrix_entry_changed))
+_wrong_shape("matrix: negated")(_on_matrix(_matrix_negated))
+_wrong_shape("matrix: transposed")(_on_matrix(_transposed))
+_wrong_shape("matrix: a row dropped")(_on_matrix(lambda rng, rows: rows[:-1] if len(rows) > 1 else None))
+_wrong_shape("matrix: a row added")(_on_matrix(lambda rng, rows: [*rows, ["0"] * len(rows[0])]))
+_wrong_shape("matrix: one entry alone")(lambda rng, truth: rows[0][0] if (rows := matrix(truth)) else None)
+_wrong_shape("matrix: doubled")(
+    lambda rng, truth: f"2 {truth}" if (rows := matrix(truth)) and _matrix_negated(rng, rows) else None
+)
+_wrong_shape("matrix: minus in front")(
+    lambda rng, truth: f"-{truth}" if (rows := matrix(truth)) and _matrix_negated(rng, rows) else None
+)
+_wrong_shape("matrix: times zero")(
+    lambda rng, truth: rf"0 \cdot {truth}" if (r := matrix(truth)) and _matrix_negated(rng, r) else None
+)
+
+_right_shape("matrix: square brackets")(_on_matrix(lambda rng, rows: rows, name="bmatrix"))
+_right_shape("matrix: tight")(_on_matrix(lambda rng, rows: rows, row=r"\\", entry="&"))
+_right_shape("matrix: newlines")(_on_matrix(lambda rng, rows: rows, row=" \\\\\n"))
+_right_shape("matrix: row end after the last row")(
+    lambda rng, truth: _pmatrix(rows).replace(r" \end", r" \\ \end") if (rows := matrix(truth)) else None
+)
+_right_shape("matrix: entries respelled")(
+    _on_matrix(lambda rng, rows: [[_respell(rng, entry) for entry in row] for row in rows])
+)
+
+
+def _array(rng: random.Random, truth: str) -> str | None:
+    rows = matrix(truth)
+    if not rows:
+        return None
+    body = _pmatrix(rows, name="array").replace(r"\begin{array}", rf"\begin{{array}}{{{'c' * len(rows[0])}}}")
+    return rf"\left( {body} \right)"
+
+
+_right_shape("matrix: array")(_array)
+_right_shape("matrix: named")(lambda rng, truth: rf"\mathbf{{M}} = {truth}" if matrix(truth) else None)
+
+
+# Polynomials with like terms collected: equal only if all coefficients are.
+def show_polynomial(terms: Sequence[Term], braces: bool = False, space: str = " ") -> str:
+    text = ""
+    for term in terms:
+        size = abs(term.coef)
+        mono = "".join(
+            name if power == 1 else (f"{name}^{{{power}}}" if braces or power > 9 else f"{name}^{power}")
+            for name, power in term.mono
+        )
+        number = "" if size == 1 and mono else spell(size)
+        sign = ("-" if term.coef < 0 else "") if not text else f"{space}{'-' if term.coef < 0 else '+'}{space}"
+        text += sign + number + mono
+    return text
+
+
+def _changed_term(change: Callable[[random.Random, Term], Term | None]):
+    def make(rng, terms):
+        at = rng.randrange(len(terms))
+        term = change(rng, terms[at])
+        return None if term is None or not term.coef else [*terms[:at], term, *terms[at + 1 :]]
+
+    return make
+
+
+def _other_power(rng, term):
+    if not term.mono:
+        return None
+    (name, power), *rest = term.mono
+    return Term(term.coef, ((name, power + 1), *rest))
+
+
+def _renamed(rng, terms):
+    name = next(name for term in terms for name, _ in term.mono)
+    if any(name in ("z", "w") for term in terms for name, _ in term.mono):
+        return None
+    return [
+        Term(term.coef, tuple(sorted(("w" if own == name else own, power) for own, power in term.mono)))
+        for term in terms
+    ]
+
+
+_POLYNOMIAL_CHANGES = {
+    "a coefficient raised": _changed_term(lambda rng, term: Term(term.coef + 1, term.mono)),
+    "a coefficient lowered": _changed_term(lambda rng, term: Term(term.coef - 1, term.mono)),
+    "a coefficient doubled": _changed_term(lambda rng, term: Term(term.coef * 2, term.mono)),
+    "a sign changed": _changed_term(lambda rng, term: Term(-term.coef, term.mono)),
+    "an exponent raised": _changed_term(_other_power),
+    "a term dropped": lambda rng, terms: terms[1:] if len(terms) > 1 else None,
+    "the last term dropped": lambda rng, terms: terms[:-1] if len(terms) > 1 else None,
+    "an unknown renamed": _renamed,
+    "all signs changed": lambda rng, terms: [Term(-term.coef, term.mono) for term in terms],
+    "two coefficients swapped": lambda rng, terms: (
+        [Term(terms[1].coef, terms[0].mono), Term(terms[0].coef, terms[1].mono), *terms[2:]]
+        if len(terms) > 1 and terms[0].coef != terms[1].coef
+        else None
+    ),
+}
+
+
+def _register_polynomials() -> None:
+    for name, change in _POLYNOMIAL_CHANGES.items():
+
+        def made(rng, truth, change=change):
+            terms = polynomial(truth)
+            changed = change(rng, terms) if terms else None
+            return show_polynomial(changed) if changed else None
+
+        def solved(rng, truth, change=change):
+            """y = polynomial of other unknowns: another polynomial is another y."""
+            match = re.fullmatch(r"([a-z])\s*=\s*(.+)", truth.strip())
+            terms = polynomial(match[2]) if match else None
+            changed = (
+                change(rng, terms)
+                if terms and not any(own == match[1] for term in terms for own, _ in term.mono)
+                else None
+            )
+            return f"{match[1]} = {show_polynomial(changed)}" if changed else None
+
+        _wrong_shape(f"polynomial: {name}")(made)
+        _wrong_shape(f"y = polynomial: {name}")(solved)
+
+    def zero(rng, truth):
+        """polynomial = 0 with one coefficient changed: no multiple of it, if another term is there."""
+        match = re.fullmatch(r"(.+?)\s*=\s*0", truth.strip())
+        terms = polynomial(match[1]) if match else None
+        changed = (
+            _POLYNOMIAL_CHANGES["a coefficient doubled"](rng, terms)
+            if terms and len(terms) > 2 and _linear(match[1])
+            else None
+        )
+        return f"{show_polynomial(changed)} = 0" if changed else None
+
+    _wrong_shape("polynomial = 0: a coefficient doubled")(zero)
+    for name, respell in {
+        "reversed": lambda terms: show_polynomial(terms[::-1]),
+        "turned": lambda terms: show_polynomial([*terms[1:], terms[0]]),
+        "braces": lambda terms: show_polynomial(terms, braces=True),
+        "no spaces": lambda terms: show_polynomial(terms, space=""),
+        "in parentheses": lambda terms: rf"\left({show_polynomial(terms)}\right)",
+        "function in front": lambda terms: f"f(x) = {show_polynomial(terms)}",
+        "products with dots": lambda terms: re.sub(r"(?<=\d)(?=[a-z])", r" \\cdot ", show_polynomial(terms)),
+        "products with stars": lambda terms: re.sub(r"(?<=\d)(?=[a-z])", "*", show_polynomial(terms, braces=True)),
+    }.items():
+
+        def right_form(rng, truth, respell=respell, name=name):
+            terms = polynomial(truth)
+            if not terms or (name == "function in front" and {own for term in terms for own, _ in term.mono} != {"x"}):
+                return None
+            if name.startswith("products") and re.search(r"\^\d[a-z]", show_polynomial(terms)):
+                return None  # x^2y: the dot would stand after the exponent
+            return respell(terms)
+
+        _right_shape(f"polynomial: {name}")(right_form)
+
+    def solved_right(rng, truth, shape):
+        match = re.fullmatch(r"([a-z])\s*=\s*(.+)", truth.strip())
+        terms = polynomial(match[2]) if match else None
+        return shape(match[1], terms) if terms else None
+
+    for name, shape in {
+        "spaces": lambda own, terms: f"{own} = {show_polynomial(terms)}",
+        "no spaces": lambda own, terms: f"{own}={show_polynomial(terms, space='')}",
+        "terms turned": lambda own, terms: f"{own} = {show_polynomial(terms[::-1])}",
+    }.items():
+        _right_shape(f"y = polynomial: {name}")(lambda rng, truth, shape=shape: solved_right(rng, truth, shape))
+
+
+@cache
+def factors(truth: str) -> list[str] | None:
+    """(p)(q)...: all of them polynomials that are no constants."""
+    text = truth.replace(" ", "")
+    parts = re.findall(r"\(([^()]+)\)", text)
+    if len(parts) < 2 or _product(parts) != text:
+        return None
+    return parts if all(polynomial(part) for part in parts) else None
+
+
+def _product(parts: Sequence[str], between: str = "") -> str:
+    return between.join(f"({part})" for part in parts)
+
+
+# A product of polynomials determines each factor, if the others are given: none of them is 0.
+_wrong_shape("factors: one changed")(
+    lambda rng, truth: _product([f"{p[0]} + 1", *p[1:]]) if (p := factors(truth)) else None
+)
+_wrong_shape("factors: one dropped")(lambda rng, truth: _product(p[1:]) if (p := factors(truth)) else None)
+_wrong_shape("factors: sum instead")(
+    lambda rng, truth: (
+        _product(p, " + ") if (p := factors(truth)) and len(p) == 2 and all(_linear(part) for part in p) else None
+    )
+)
+_wrong_shape("factors: one squared")(
+    lambda rng, truth: f"({p[0]})^2{_product(p[1:])}" if (p := factors(truth)) else None
+)
+_wrong_shape("factors: sign in front")(lambda rng, truth: f"-{truth}" if factors(truth) else None)
+_right_shape("factors: another order")(lambda rng, truth: _product(p[::-1]) if (p := factors(truth)) else None)
+_right_shape("factors: dots")(lambda rng, truth: _product(p, r" \cdot ") if (p := factors(truth)) else None)
+_right_shape("factors: left and right")(
+    lambda rng, truth: "".join(rf"\left({part}\right)" for part in p) if (p := factors(truth)) else None
+)
+_right_shape("factors: terms turned")(
+    lambda rng, truth: (
+        _product([show_polynomial(polynomial(part)[::-1]) for part in p]) if (p := factors(truth)) else None
+    )
+)
+
+
+def _linear(part: str) -> bool:
+    """Of degree one: then the product has degree two and the sum one at most."""
+    return all(sum(power for _, power in term.mono) <= 1 for term in polynomial(part))
+
+
+# Irrational constants: equal only in both parts, since 1 and the root (or 1 and pi) are independent over the rationals.
+@cache
+def surd(truth: str) -> Value | None:
+    v = value(truth)
+    return v if v is not None and v.a is not None and v.b else None
+
+
+def _symbol(v: Value) -> str:
+    return r"\pi" if v.root == 0 else rf"\sqrt{{{v.root}}}"
+
+
+def _multiple(b: Fraction, symbol: str) -> str:
+    size = abs(b)
+    sign = "-" if b < 0 else ""
+    if size.denominator != 1:
+        top = symbol if size.numerator == 1 else f"{size.numerator}{symbol}"
+        return rf"{sign}\frac{{{top}}}{{{size.denominator}}}"
+    return sign + (symbol if size == 1 else f"{size.numerator}{symbol}")
+
+
+def show_surd(v: Value) -> str:
+    if not v.b:
+        return spell(v.a)
+    part = _multiple(v.b, _symbol(v))
+    if not v.a:
+        return part
+    return f"{spell(v.a)} {'-' if v.b < 0 else '+'} {part.removeprefix('-')}"
+
+
+_SURD_CHANGES: dict[str, Callable[[Value], Value | None]] = {
+    "factor raised": lambda v: Value(v.a, v.b + 1, v.root),
+    "factor doubled": lambda v: Value(v.a, v.b * 2, v.root),
+    "sign of the root": lambda v: Value(v.a, -v.b, v.root),
+    "rational part raised": lambda v: Value(v.a + 1, v.b, v.root) if v.a else None,
+    "rational part negated": lambda v: Value(-v.a, v.b, v.root) if v.a else None,
+    "rational part dropped": lambda v: Value(Fraction(0), v.b, v.root) if v.a else None,
+    "root dropped": lambda v: Value(v.a, Fraction(0)) if v.a else Value(v.b),
+    "parts swapped": lambda v: Value(v.b, v.a, v.root) if v.a and v.a != v.b else None,
+    "all negated": lambda v: Value(-v.a, -v.b, v.root),
+    "halved": lambda v: Value(v.a / 2, v.b / 2, v.root),
+}
+_SURD_SPELLINGS: dict[str, Callable[[Value], str | None]] = {
+    "usual": show_surd,
+    "root first": lambda v: (
+        f"{_multiple(v.b, _symbol(v))} {'-' if v.a < 0 else '+'} {spell(abs(v.a))}" if v.a else None
+    ),
+    "factor after a dot": lambda v: rf"{spell(v.b)} \cdot {_symbol(v)}" if not v.a and v.b > 0 and v.b != 1 else None,
+    "factor last": lambda v: rf"{_symbol(v)} \cdot {spell(v.b)}" if not v.a and v.b > 0 and v.b != 1 else None,
+    "factor with a star": lambda v: f"{v.b}*{_symbol(v)}" if not v.a and v.b.denominator == 1 and v.b > 1 else None,
+    "fraction in front": lambda v: spell(v.b) + _symbol(v) if not v.a and v.b.denominator > 1 else None,
+    "slash": lambda v: (
+        f"{v.b.numerator}{_symbol(v)}/{v.b.denominator}"
+        if not v.a and v.b.denominator > 1 and v.b.numerator > 1
+        else None
+    ),
+    "factor inside the root": lambda v: (
+        rf"\sqrt{{{v.b.numerator**2 * v.root}}}" if not v.a and v.root and v.b > 1 == v.b.denominator else None
+    ),
+    "root in the denominator": lambda v: (
+        rf"\frac{{{v.b.numerator * v.root}}}{{{v.b.denominator}\sqrt{{{v.root}}}}}"
+        if not v.a and v.root and v.b > 0 and v.b.denominator > 1
+        else None
+    ),
+    "unicode pi": lambda v: show_surd(v).replace(r"\pi", "π") if v.root == 0 else None,
+    "unicode root": lambda v: (
+        re.sub(r"\\sqrt\{(\d+)\}", r"√\1", show_surd(v)) if v.root and not v.a and v.b.denominator == 1 else None
+    ),
+    "one fraction": lambda v: (
+        rf"\frac{{{v.a * d} {'-' if v.b < 0 else '+'} {_multiple(abs(v.b) * d, _symbol(v))}}}{{{d}}}"
+        if v.a and (d := v.a.denominator * v.b.denominator) > 1
+        else None
+    ),
+    "tight": lambda v: show_surd(v).replace(" ", "") if v.a else None,
+    "in parentheses": lambda v: rf"\left({show_surd(v)}\right)",
+    "named": lambda v: f"x = {show_surd(v)}",
+}
+
+
+def _register_surds() -> None:
+    for name, change in _SURD_CHANGES.items():
+
+        def made(rng, truth, change=change):
+            v = surd(truth)
+            changed = change(v) if v else None
+            return show_surd(changed) if changed is not None and changed != v else None
+
+        _wrong_shape(f"irrational: {name}")(made)
+    for name, show in _SURD_SPELLINGS.items():
+        _right_shape(f"irrational: {name}")(lambda rng, truth, show=show: show(v) if (v := surd(truth)) else None)
+    # an irrational number is no decimal number, and another root is another number where the factor is the same
+    _wrong_shape("irrational: rounded")(lambda rng, truth: f"{v.size:.2f}" if (v := surd(truth)) else None)
+    _wrong_shape("irrational: rounded to six decimals")(
+        lambda rng, truth: f"{v.size:.6f}" if (v := surd(truth)) else None
+    )
+    _wrong_shape("irrational: another root")(
+        lambda rng, truth: (
+            show_surd(v).replace(_symbol(v), rf"\sqrt{{{v.root + 1}}}") if (v := surd(truth)) and v.root else None
+        )
+    )
+    _wrong_shape("irrational: cube root")(
+        lambda rng, truth: show_surd(v).replace(r"\sqrt", r"\sqrt[3]") if (v := surd(truth)) and v.root else None
+    )
+    _wrong_shape("irrational: pi as 22/7")(
+        lambda rng, truth: (
+            show_surd(v).replace(r"\pi", r"\cdot \frac{22}{7}") if _pi_multiple(v := surd(truth)) else None
+        )
+    )
+    _wrong_shape("irrational: pi as 3.14")(
+        lambda rng, truth: spell(v.b * Fraction(314, 100)) if _pi_multiple(v := surd(truth)) else None
+    )
+    _wrong_shape("irrational: degrees of the radians")(
+        lambda rng, truth: rf"\left({show_surd(v)}\right)^\circ" if (v := surd(truth)) and v.root == 0 else None
+    )
+
+
+def _pi_multiple(v: Value | None) -> bool:
+    return v is not None and v.root == 0 and not v.a and v.b.denominator == 1 and v.b > 1
+
+
+# Complex numbers a + bi with whole a and b, neither 0.
+@cache
+def _complex(truth: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"(-?\d+)\s*([+-])\s*(\d*)i", truth.strip())
+    if not match:
+        return None
+    a, b = int(match[1]), int(match[3] or 1) * (-1 if match[2] == "-" else 1)
+    return (a, b) if a and b else None
+
+
+def _show_complex(a: int, b: int) -> str:
+    return f"{a} {'-' if b < 0 else '+'} {'' if abs(b) == 1 else abs(b)}i"
+
+
+for _name, _change in {
+    "conjugate": lambda a, b: _show_complex(a, -b),
+    "parts swapped": lambda a, b: _show_complex(b, a) if a != b else None,
+    "negated": lambda a, b: _show_complex(-a, -b),
+    "real part changed": lambda a, b: _show_complex(a + 1, b),
+    "imaginary part doubled": lambda a, b: _show_complex(a, 2 * b),
+    "i dropped": lambda a, b: f"{a} {'-' if b < 0 else '+'} {abs(b)}",
+    "i squared": lambda a, b: _show_complex(a, b) + "^2",
+    "as a point": lambda a, b: f"({b}, {a})" if a != b else None,
+    "only the real part": lambda a, b: str(a),
+    "only the imaginary part": lambda a, b: f"{b}i",
+}.items():
+    _wrong_shape(f"complex: {_name}")(lambda rng, truth, change=_change: change(*z) if (z := _complex(truth)) else None)
+for _name, _change in {
+    "spaces": _show_complex,
+    "tight": lambda a, b: _show_complex(a, b).replace(" ", ""),
+    "imaginary part first": lambda a, b: f"{b}i {'-' if a < 0 else '+'} {abs(a)}" if abs(b) != 1 else None,
+    "i in front": lambda a, b: f"{a} {'-' if b < 0 else '+'} i \\cdot {abs(b)}",
+    "roman i": lambda a, b: _show_complex(a, b).replace("i", r"\mathrm{i}"),
+    "named": lambda a, b: f"z = {_show_complex(a, b)}",
+}.items():
+    _right_shape(f"complex: {_name}")(lambda rng, truth, change=_change: change(*z) if (z := _complex(truth)) else None)
+
+
+# Numerals with a base: the same digits, two at least, have another value in another base.
+def _based(truth: str) -> tuple[str, int] | None:
+    match = re.fullmatch(r"([1-9]\d+)_\{?(\d+)\}?", truth.strip())
+    return (match[1], int(match[2])) if match else None
+
+
+for _name, _change in {
+    "another base": lambda digits, base: f"{digits}_{{{base + 1}}}",
+    "base ten": lambda digits, base: f"{digits}_{{10}}" if base != 10 else None,
+    "two digits swapped": lambda digits, base: (
+        f"{digits[1]}{digits[0]}{digits[2:]}_{base}" if digits[0] != digits[1] else None
+    ),
+    "a digit dropped": lambda digits, base: f"{digits[:-1]}_{base}",
+    "a digit appended": lambda digits, base: f"{digits}0_{base}",
+    "a digit changed": lambda digits, base: f"{digits[:-1]}{(int(digits[-1]) + 1) % base}_{base}",
+    "an exponent": lambda digits, base: f"{digits}^{{{base}}}",
+    "base and digits swapped": lambda digits, base: f"{base}_{{{digits}}}" if digits != "10" else None,
+}.items():
+    _wrong_shape(f"base: {_name}")(
+        lambda rng, truth, change=_change: change(*parts) if (parts := _based(truth)) else None
+    )
+for _name, _change in {
+    "braces": lambda digits, base: f"{digits}_{{{base}}}",
+    "no braces": lambda digits, base: f"{digits}_{base}" if base < 10 else None,
+    "spaces": lambda digits, base: f"{digits} _ {{{base}}}",
+    "text": lambda digits, base: rf"{digits}_{{\text{{{base}}}}}",
+    "digits in braces": lambda digits, base: f"{{{digits}}}_{{{base}}}",
+}.items():
+    _right_shape(f"base: {_name}")(
+        lambda rng, truth, change=_change: change(*parts) if (parts := _based(truth)) else None
+    )
+
+
+# A number with a percent sign, a currency, degrees, or a unit in words.
+@cache
+def _measured(truth: str) -> tuple[str, str, Fraction] | None:
+    """(which, unit, number)"""
+    text = truth.strip()
+    for which, pattern in {
+        "percent": rf"({_NUMBER})\s*(\\%)",
+        "money": rf"\\\$\s*({_NUMBER})()",
+        "degrees": rf"({_NUMBER})\s*(\^\{{?\\circ\}}?)",
+        "unit": rf"({_NUMBER})\s*(\\(?:text|mbox)\{{ ?[a-z. ]+\}}(?:\^[23])?)",
+    }.items():
+        match = re.fullmatch(pattern, text)
+        if match and (q := _number(match[1])) is not None:
+            return which, match[2], q
+    return None
+
+
+def _show_measured(which: str, unit: str, number: str) -> str:
+    return rf"\${number}" if which == "money" else f"{number}{unit}"
+
+
+def _wrong_measure(make: Callable[[random.Random, str, str, Fraction], str | None]):
+    return lambda rng, truth: make(rng, *parts) if (parts := _measured(truth)) else None
+
+
+_wrong_shape("measure: another number")(
+    _wrong_measure(lambda rng, which, unit, q: _show_measured(which, unit, near_number(rng, q)))
+)
+_wrong_shape("measure: another number alone")(
+    _wrong_measure(lambda rng, which, unit, q: near_number(rng, q) if which != "percent" else None)
+)
+_wrong_shape("measure: last digit")(
+    _wrong_measure(
+        lambda rng, which, unit, q: _show_measured(which, unit, decimal(q)[:-1] + str((int(decimal(q)[-1]) + 1) % 10))
+    )
+)
+_wrong_shape("measure: negated")(
+    _wrong_measure(lambda rng, which, unit, q: "-" + _show_measured(which, unit, decimal(q)) if q > 0 else None)
+)
+_wrong_shape("measure: more or less")(
+    _wrong_measure(lambda rng, which, unit, q: r"\pm " + _show_measured(which, unit, decimal(q)) if q > 0 else None)
+)
+_wrong_shape("measure: not")(
+    _wrong_measure(lambda rng, which, unit, q: r"\ne " + _show_measured(which, unit, decimal(q)))
+)
+_wrong_shape("measure: a range")(_wrong_measure(lambda rng, which, unit, q: f"[{decimal(q)}, {decimal(q + 1)}]{unit}"))
+_wrong_shape("measure: radians for degrees")(
+    _wrong_measure(lambda rng, which, unit, q: decimal(q) + r"\text{ radians}" if which == "degrees" and q else None)
+)
+_wrong_shape("measure: squared")(
+    _wrong_measure(lambda rng, which, unit, q: _show_measured(which, unit, f"{decimal(q)}^2") if q > 1 else None)
+)
+
+for _name, _which, _shape in [
+    ("percent sign after a space", "percent", r"@ \%"),
+    ("percent sign alone", "percent", r"@\%"),
+    ("percent sign in text", "percent", r"@\text{\%}"),
+    ("percent sign without a backslash", "percent", "@%"),
+    ("percent in text", "percent", r"@\text{ percent}"),
+    ("percent, thin space", "percent", r"@\,\%"),
+    ("percent, trailing zero", "percent", r"¤\%"),
+    ("money alone", "money", "@"),
+    ("money, sign", "money", r"\$@"),
+    ("money, sign and space", "money", r"\$ @"),
+    ("money, sign without a backslash", "money", "$@"),
+    ("money, sign in text", "money", r"\text{\$}@"),
+    ("money, dollars", "money", r"@\text{ dollars}"),
+    ("money, sign and trailing zero", "money", r"\$¤"),
+    ("degrees alone", "degrees", "@"),
+    ("degrees, braces", "degrees", r"@^{\circ}"),
+    ("degrees, no braces", "degrees", r"@^\circ"),
+    ("degrees, spaces", "degrees", r"@ ^ \circ"),
+    ("degrees, unicode", "degrees", "@°"),
+    ("degrees, in text", "degrees", r"@\text{ degrees}"),
+    ("degrees, macro", "degrees", r"@\degree"),
+    ("degrees, trailing zero", "degrees", r"¤^\circ"),
+    ("unit left out", "unit", "@"),
+    ("unit, trailing zero", "unit", "¤"),
+]:
+    _right_shape(f"measure: {_name}")(
+        lambda rng, truth, which=_which, shape=_shape: (
+            shape.replace("@", decimal(m[2])).replace("¤", _with_zero(m[2]))
+            if (m := _measured(truth)) and m[0] == which
+            else None
+        )
+    )
+
+
+def _with_zero(q: Fraction) -> str:
+    text = decimal(q)
+    return text + "0" if "." in text else text + ".00"
+
+
+for _name, _old, _new in [
+    ("text", r"\mbox", r"\text"),
+    ("mbox", r"\text", r"\mbox"),
+    ("mathrm", r"\text", r"\mathrm"),
+    ("textbf", r"\text", r"\textbf"),
+]:
+    _right_shape(f"measure: unit in {_name}")(
+        lambda rng, truth, old=_old, new=_new: (
+            truth.replace(old, new) if (m := _measured(truth)) and m[0] == "unit" and old in truth else None
+        )
+    )
+_right_shape("measure: unit after a thin space")(
+    lambda rng, truth: rf"{decimal(m[2])}\,{m[1]}" if (m := _measured(truth)) and m[0] == "unit" else None
+)
+
+
+# x = number
+def _assigned(truth: str) -> tuple[str, Fraction] | None:
+    match = re.fullmatch(r"([a-zA-Z])\s*=\s*(.+)", truth.strip())
+    q = rational(match[2]) if match else None
+    return (match[1], q) if q is not None else None
+
+
+_wrong_shape("unknown: another number")(
+    lambda rng, truth: f"{a[0]} = {spell(near(rng, a[1]))}" if (a := _assigned(truth)) else None
+)
+_wrong_shape("unknown: not equal")(lambda rng, truth: rf"{a[0]} \ne {spell(a[1])}" if (a := _assigned(truth)) else None)
+_wrong_shape("unknown: greater")(lambda rng, truth: f"{a[0]} > {spell(a[1])}" if (a := _assigned(truth)) else None)
+_wrong_shape("unknown: alone")(lambda rng, truth: a[0] if (a := _assigned(truth)) else None)
+_wrong_shape("unknown: two values")(
+    lambda rng, truth: f"{truth}, {a[0]} = {spell(near(rng, a[1]))}" if (a := _assigned(truth)) else None
+)
+_right_shape("unknown: number alone")(lambda rng, truth: spell(a[1]) if (a := _assigned(truth)) else None)
+_right_shape("unknown: spaces")(lambda rng, truth: f"{a[0]}  =  {spell(a[1])}" if (a := _assigned(truth)) else None)
+_right_shape("unknown: respelled")(
+    lambda rng, truth: f"{a[0]} = {_respell(rng, spell(a[1]))}" if (a := _assigned(truth)) else None
+)
+
+
+# Choices and words
+def _letter(truth: str) -> str | None:
+    match = re.fullmatch(r"\\(?:text|textbf|mathrm)\{ ?\(?([A-F])\)? ?\}|\(?([A-F])\)?", truth.strip())
+    return (match[1] or match[2]) if match else None
+
+
+def _word(truth: str) -> str | None:
+    """A single word of a sentence's letters, as \\text{Thursday}."""
+    match = re.fullmatch(r"\\text\{ ?([A-Za-z]{3,}) ?\}", truth.strip())
+    return match[1] if match else None
+
+
+def _letters(truth: str) -> list[str] | None:
+    match = re.fullmatch(r"\\text\{([A-F](?:, ?[A-F])+)\}|([A-F](?:, ?[A-F])+)", truth.strip())
+    return re.split(", ?", match[1] or match[2]) if match else None
+
+
+for _shape in ("@", r"\text{@}", r"\text{(@)}", r"\textbf{(@)}", r"\mathrm{(@)}", "(@)"):
+    _right_shape(f"letter: {_shape}")(
+        lambda rng, truth, shape=_shape: shape.replace("@", letter) if (letter := _letter(truth)) else None
+    )
+    _wrong_shape(f"letter: another in {_shape}")(
+        lambda rng, truth, shape=_shape: (
+            shape.replace("@", rng.choice("ABCDEF".replace(letter, ""))) if (letter := _letter(truth)) else None
+        )
+    )
+for _shape in (
+    "@",
+    r"\text{@}",
+    r"\text{ @ }",
+    r"\textbf{@}",
+    r"\mathrm{@}",
+    r"\text{@.}",
+    r"\textit{@}",
+    r"\mathbf{@}",
+    r"\mbox{@}",
+):
+    _right_shape(f"word: {_shape}")(
+        lambda rng, truth, shape=_shape: shape.replace("@", word) if (word := _word(truth)) else None
+    )
+_OTHER_WORDS = ["Saturn", "Mongolia", "heptadecagon", "nevermore"]
+_wrong_shape("word: another")(
+    lambda rng, truth: (
+        rf"\text{{{rng.choice(_OTHER_WORDS)}}}" if _word(truth) and _word(truth) not in _OTHER_WORDS else None
+    )
+)
+_wrong_shape("word: not")(lambda rng, truth: rf"\text{{not {word}}}" if (word := _word(truth)) else None)
+_wrong_shape("word: non")(lambda rng, truth: rf"\text{{non-{word}}}" if (word := _word(truth)) else None)
+_wrong_shape("word: or another")(
+    lambda rng, truth: rf"\text{{{word} or {rng.choice(_OTHER_WORDS)}}}" if (word := _word(truth)) else None
+)
+_wrong_shape("word: reversed")(
+    lambda rng, truth: rf"\text{{{word[::-1]}}}" if (word := _word(truth)) and word != word[::-1] else None
+)
+_wrong_shape("word: beginning")(lambda rng, truth: rf"\text{{{word[:2]}}}" if (word := _word(truth)) else None)
+_wrong_shape("letters: one dropped")(
+    lambda rng, truth: rf"\text{{{','.join(ls[1:])}}}" if (ls := _letters(truth)) else None
+)
+_wrong_shape("letters: one added")(
+    lambda rng, truth: (
+        rf"\text{{{','.join([*ls, rest[0]])}}}"
+        if (ls := _letters(truth)) and (rest := [x for x in "ABCDEF" if x not in ls])
+        else None
+    )
+)
+_wrong_shape("letters: one changed")(
+    lambda rng, truth: (
+        rf"\text{{{','.join([*ls[1:], rest[0]])}}}"
+        if (ls := _letters(truth)) and (rest := [x for x in "ABCDEF" if x not in ls])
+        else None
+    )
+)
+_right_shape("letters: spaces")(lambda rng, truth: rf"\text{{{', '.join(ls)}}}" if (ls := _letters(truth)) else None)
+_right_shape("letters: bare")(lambda rng, truth: ", ".join(ls) if (ls := _letters(truth)) else None)
+_right_shape("letters: separate texts")(
+    lambda rng, truth: ", ".join(rf"\text{{{x}}}" for x in ls) if (ls := _letters(truth)) else None
+)
+
+
+# LaTeX that is set alike, in any truth
+def _rewritten(pattern: str, new: str):
+    def make(rng, truth):
+        changed = re.sub(pattern, new, truth)
+        return changed if changed != truth else None
+
+    return make
+
+
+_right_shape("LaTeX: dfrac for frac")(_rewritten(r"\\frac(?![a-z])", r"\\dfrac"))
+_right_shape("LaTeX: frac for dfrac and tfrac")(_rewritten(r"\\[dt]frac(?![a-z])", r"\\frac"))
+_right_shape("LaTeX: braces of fraction")(_rewritten(r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}"))
+_right_shape("LaTeX: braces of exponent")(_rewritten(r"\^(\w)", r"^{\1}"))
+_right_shape("LaTeX: braces of root")(_rewritten(r"\\sqrt ?(\d)", r"\\sqrt{\1}"))
+_right_shape("LaTeX: no spaces beside operators")(_rewritten(r"(?<=[\w})]) ?([+-]) ?(?=[\w(])", r"\1"))
+_right_shape("LaTeX: no left and right")(_rewritten(r"\\(?:left|right)(?=[()\[\]])", ""))
+_right_shape("LaTeX: left and right on parentheses")(
+    lambda rng, truth: (
+        None
+        if "\\left" in truth or truth.count("(") != truth.count(")") or "[" in truth or "]" in truth or "(" not in truth
+        else truth.replace("(", r"\left(").replace(")", r"\right)")
+    )
+)
+_right_shape("LaTeX: spaces after commas")(
+    lambda rng, truth: None if _THOUSANDS.search(truth) or "text" in truth else _rewritten(r",\s*", ", ")(rng, truth)
+)
+
+
+_register_polynomials()
+_register_surds()
 _register_expressions()
 _register_right_numbers()
 _register_words()
@@ -1829,7 +2979,7 @@ def truths(data: Path, kind: str) -> list[tuple[str, Sequence[str]]]:
 
         names = ("math_train", "math500", "aime2024", "aime2025", "amc23")
         tables = [pyarrow.parquet.read_table(data / f"{name}.parquet", columns=["answer"]) for name in names]
-        return [(truth, ()) for table in tables for truth in table["answer"].to_pylist()]
+        return [(str(truth), ()) for table in tables for truth in table["answer"].to_pylist()]
     rows = []
     for name in ("eval", "test"):
         for block in (data / f"logiqa_{name}.txt").read_text("utf-8").strip().split("\n\n"):

@@ -23,12 +23,12 @@ ROWS = {
     "boxed": [
         "72", "-7", "0", "12", "10,\\!000", "1.25", ".5", "\\frac{4}{3}", "-\\frac{14}{3}", "\\frac12", "3/4", "\\dfrac{1}{6}",
         "5\\sqrt{2}", "\\frac{3\\sqrt{7}}{2}", "-\\sqrt{3}", "16\\pi", "\\frac{\\pi}{3}", "8 - 4\\sqrt{2}", "\\frac{1+\\sqrt{5}}{2}",
-        "16+8\\pi", "5 - 12i", "(1,6)", "\\left( \\frac{1}{2}, -3, 7 \\right)", "1,-2", "-3, -1, 4", "[2,5)", "(-\\infty, 3]",
+        "16+8\\pi", "5 - 12i", "(1,6)", "(6,1)", "\\left( \\frac{1}{2}, -3, 7 \\right)", "1,-2", "-3, -1, 4", "[2,5)", "(4, \\infty)", "(-\\infty, 3]",
         "(-\\infty, 1) \\cup (3, \\infty)", "[-2,7]", "\\begin{pmatrix} 7 \\\\ -13 \\end{pmatrix}",
         "\\begin{pmatrix} 1 & 2 \\\\ 4/9 & 4 \\end{pmatrix}", "x^2 + 33x - 33", "-2x^3 + \\frac{2}{3}x - 1", "2ab + b^2", "x=4",
         "y = 2x + 3", "2x - y + 2z - 18 = 0", "1204_9", "\\text{(A)}", "C", "\\text{Thursday}", "\\text{B,E}", "25\\%", "12.5\\%",
         "\\$5.50", "\\$1,\\!657", "90^\\circ", "22.5^{\\circ}", "15\\text{ cm}", "15\\mbox{ cm}^2", "(x+2)(x-3)", "3 \\pm 2\\sqrt{2}",
-        "\\{1, 2, 5\\}", "2^{100} - 2", "20\\!:\\!34",
+        "\\sqrt3", "\\{1, 2, 5\\}", "2^{100} - 2", "20\\!:\\!34",
     ],
     "option": ["A", "B", "C", "D"],
 }  # fmt: skip
@@ -55,7 +55,7 @@ def test_every_edit_applies_to_some_truth(kind, label):
     table = {"wrong": generator.WRONG, "right": generator.RIGHT}[label][kind]
     rng = random.Random(0)
     seen = set()
-    for truth, options in rows(kind) * 3:
+    for truth, options in rows(kind) * 2:
         texts = generator.every(label, rng, truth, kind, options)
         assert all(isinstance(text, str) for text in texts.values())
         seen |= set(texts)
@@ -68,7 +68,7 @@ def test_no_text_has_both_labels(kind):
     rng = random.Random(0)
     for truth, options in rows(kind):
         wrong, right = (
-            {text for _ in range(3) for text in generator.every(label, rng, truth, kind, options).values()}
+            {text for _ in range(2) for text in generator.every(label, rng, truth, kind, options).values()}
             for label in ("wrong", "right")
         )
         assert wrong and right
