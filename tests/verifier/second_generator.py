@@ -16,7 +16,8 @@ Judgement calls, left out because reasonable people disagree (in brackets what t
 - 72% for a truth of 72 (right for "number" where the question asks for percents, else wrong), 25 or 0.25 for 25\\% (wrong, right)
 - another unit or currency than the question's (wrong, but the truth does not tell); 550 cents for \\$5.50 (right)
 - "6 dozen" for 6 or 72 (right only if the question counts dozens), "about 72", "at least 72" in words (wrong; hedges)
-- 71.\\overline{9} for 72 (right), 0.3333333 for a third (wrong), 1'200 and 1_200 (right), 1.200,00 (wrong), 072 (right)
+- 71.\\overline{9} for 72 (right), 0.3333333 for a third and 7.071068 for 5\\sqrt{2} (wrong; 7.07 is in the tables),
+  1'200 and 1_200 (right), 1.200,00 (wrong), 072 (right)
 - numbers in words: seventy-two (right), twelve hundred (right); Arabic-Indic digits (right); digits spaced as "7 2" (wrong)
 - arithmetic left undone: 8 \\cdot 9 for 72 (wrong), |-72| (wrong); a polynomial expanded or factored (depends on the question)
 - a rounding written with an arrow or an approximation of a near number, 71.6 \\to 72 (right)
@@ -30,6 +31,7 @@ Judgement calls, left out because reasonable people disagree (in brackets what t
 - a list with a root repeated, 3, 3 for 3 (wrong); a label that happens to be the truth, "see equation (72)" (wrong)
 - a lower-case letter, a position ("option 2"), a look-alike letter of another alphabet (right, wrong, wrong)
 - the letter of the truth with the text of another option (wrong); all other options ruled out, none chosen (wrong)
+- a mixed number whose fraction has three digits over, 5 220/463 (it could be 5220/463)
 - undefined macros around the truth alone, \\foo{72} (wrong), digits with an invisible character inside, 7<U+200B>2 (right)
 - the truth struck out with combining characters or turned round by direction marks (wrong)
 """
@@ -727,11 +729,11 @@ def _fraction_spelling(template: str, times: int = 1) -> Callable[[Fraction], st
 
 
 def _mixed(template: str) -> Callable[[Fraction], str | None]:
-    """Of an improper fraction: its whole part, its rest, its denominator."""
+    """Of an improper fraction: its whole part, its rest, its denominator. 5 220/463 could be 5220/463: no three digits after a space."""
 
     def make(q: Fraction) -> str | None:
         whole, rest = divmod(abs(q.numerator), q.denominator)
-        if not whole or q.denominator == 1:
+        if not whole or q.denominator == 1 or rest >= 100:
             return None
         return ("-" if q < 0 else "") + template % (whole, rest, q.denominator)
 
@@ -1287,6 +1289,70 @@ def _register_nothing() -> None:
             return text
 
         _edit(WRONG, f"nothing: {text[:60]!r}", "number", "boxed")(edit)
+
+
+# Everything at once, or work without end, for a truth that is one number: it is named among many or not at all. None of these
+# values is a number of less than twelve digits, and none of the sets has one member.
+EVERYTHING = {
+    "integers": r"\boxed{\mathbb{Z}}",
+    "reals": r"\boxed{\mathbb{R}}",
+    "all reals": r"\boxed{(-\infty, \infty)}",
+    "extended reals": r"\boxed{[-\infty, \infty]}",
+    "an unknown": r"\boxed{x}",
+    "an unknown equals itself": r"\boxed{x = x}",
+    "any number": r"\boxed{\text{any number}}",
+    "set of all unknowns": r"\boxed{\{x : x \in \mathbb{R}\}}",
+    "infinity": r"\boxed{\infty}",
+    "list in a box": r"\boxed{" + ", ".join(map(str, range(-20, 2000))) + "}",
+    "set in a box": r"\boxed{\{" + ", ".join(map(str, range(-20, 2000))) + r"\}}",
+    "unions in a box": r"\boxed{" + r" \cup ".join(f"[{n}, {n}]" for n in range(300)) + "}",
+    "alternatives in a box": r"\boxed{" + r" \text{ or } ".join(map(str, range(500))) + "}",
+    "chain in a box": r"\boxed{" + " = ".join(map(str, range(500))) + "}",
+    "sum in a box": r"\boxed{10^{15}" + " + 1" * 2000 + "}",
+    "many boxes": "".join(rf"\boxed{{{n}}} " for n in range(1500)) + r"\boxed{10^{15}}",
+    "box of boxes": r"\boxed{" * 200 + "10^{15}" + "}" * 200,
+    "power tower": r"\boxed{9^{9^{9^{9^{9}}}}}",
+    "huge power": r"\boxed{10^{10^{10}}}",
+    "huge factorial": r"\boxed{(10^{10})!}",
+    "factorials of factorials": r"\boxed{((((9!)!)!)!)!}",
+    "huge binomial": r"\boxed{\binom{10^{12}}{10^{6}}}",
+    "huge sum": r"\boxed{\sum_{k=1}^{10^{15}} k^k}",
+    "huge expansion": r"\boxed{(x+y+z)^{100000}}",
+    "long number": r"\boxed{" + "9" * 20000 + "}",
+    "long number with separators": r"\boxed{9" + ",999" * 5000 + "}",
+    "huge exponent notation": r"\boxed{1e999999999}",
+    "long variable": r"\boxed{" + "x" * 5000 + "}",
+    "long exponents": r"\boxed{" + "x^{" * 500 + "2" + "}" * 500 + "}",
+    "deep signs": r"\boxed{" + "-" * 3001 + "10^{15}}",
+    "deep fractions": r"\boxed{" + r"\frac{x}{" * 200 + "x + 1" + "}" * 200 + "}",
+    "deep brackets": r"\boxed{" + "([" * 500 + "x" + "])" * 500 + "}",
+    "spaces": r"\boxed{x" + " " * 20000 + "y}",
+    "dollars": "$" * 5001 + "x",
+    "backslashes": "\\" * 5001 + "x",
+    "hash signs": "#" * 5000,
+}
+
+
+def _register_everything() -> None:
+    for name, text in EVERYTHING.items():
+
+        def edit(rng, truth, options, text=text):
+            v = value(truth)
+            return text if v is not None and v.a is not None and abs(v.size) < 1e12 else None
+
+        _edit(WRONG, f"everything: {name}", "number", "boxed")(edit)
+
+    @_edit(WRONG, "everything: numbers counted", "number")
+    def counted(rng, truth, options):
+        return " ".join(map(str, range(2000))) + " 987654321.5" if _number(truth) is not None else None
+
+    @_edit(WRONG, "everything: numbers claimed", "number")
+    def claimed(rng, truth, options):
+        return (
+            " ".join(f"The answer is {n}." for n in range(300)) + " The answer is 987654321.5."
+            if _number(truth) is not None
+            else None
+        )
 
 
 # ---------------------------------------------------------------- boxed: the truth outside the last box
@@ -2614,9 +2680,6 @@ def _register_surds() -> None:
         _right_shape(f"irrational: {name}")(lambda rng, truth, show=show: show(v) if (v := surd(truth)) else None)
     # an irrational number is no decimal number, and another root is another number where the factor is the same
     _wrong_shape("irrational: rounded")(lambda rng, truth: f"{v.size:.2f}" if (v := surd(truth)) else None)
-    _wrong_shape("irrational: rounded to six decimals")(
-        lambda rng, truth: f"{v.size:.6f}" if (v := surd(truth)) else None
-    )
     _wrong_shape("irrational: another root")(
         lambda rng, truth: (
             show_surd(v).replace(_symbol(v), rf"\sqrt{{{v.root + 1}}}") if (v := surd(truth)) and v.root else None
@@ -2958,6 +3021,7 @@ _register_expressions()
 _register_right_numbers()
 _register_words()
 _register_nothing()
+_register_everything()
 _register_boxed_texts()
 _register_options()
 
