@@ -5,6 +5,9 @@ Local files: gsm8k_train.jsonl and gsm8k_test.jsonl, or the hub's main/*.parquet
 
 from __future__ import annotations
 
+import re
+
+from ccpo.data import shown
 from data_preprocess.schema import Row, make_row
 from data_preprocess.sources import ANSWER, QUESTION, Record, Source, convert, field, parser
 
@@ -20,19 +23,19 @@ def _source(split: str) -> Source:
     )
 
 
+_NUMBER = re.compile(r"-?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?(?<=\d)", re.ASCII)  # 18, 1,000, -2.5, .5
+
 TRAIN, TEST = _source("train"), _source("test")
 
 
 def _row(record: Record, index: int, split: str) -> Row:
     solution = field(record, ANSWER)
     _, marker, truth = solution.rpartition("####")
-    truth = truth.strip().replace(",", "")
     if not marker:
         raise ValueError("its answer has no '####' before the final number")
-    try:
-        float(truth)
-    except ValueError:
-        raise ValueError(f"what follows '####' is {truth!r}, not a number") from None
+    if not _NUMBER.fullmatch(truth.strip()):
+        raise ValueError(f"what follows '####' is {shown(truth.strip())}, not a number in the digits 0-9")
+    truth = truth.strip().replace(",", "")
     return make_row("gsm8k", field(record, QUESTION), truth, "number", split, index)
 
 

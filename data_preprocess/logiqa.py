@@ -12,7 +12,6 @@ those questions are right.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data_preprocess.schema import Row, make_row
-from data_preprocess.sources import Record, Source, convert, field, local_file, parser
+from data_preprocess.sources import Record, Source, content_of, convert, field, local_file, parser
 
 LABELS = "ABCD"
 LINES = 8
@@ -32,9 +31,8 @@ class _BadLine(ValueError):
 
 
 def _read_text(path: Path) -> Iterator[tuple[str, Any]]:
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    # Bytes that are not UTF-8 become surrogates, which the check of the row refuses.
-    lines = [line.decode(errors="surrogateescape").strip() for line in content.split(b"\n")]
+    # Bytes that are not UTF-8 become surrogates, which are found when the question is read.
+    lines = [line.decode(errors="surrogateescape").strip() for line in content_of(path).split(b"\n")]
     for start, block in _blocks(lines):
         try:
             yield f"{path}: line {start + 1}", _record(block)
@@ -65,6 +63,9 @@ def _record(block: list[str]) -> Record:
         raise _BadLine(
             0, f"{len(block)} lines, the first {block[0][:40]!r}; a question has {LINES}, the first of them blank"
         )
+    for offset, line in enumerate(block):
+        if not line.isascii() and re.search("[\ud800-\udfff]", line):
+            raise _BadLine(offset, "not valid UTF-8")
     _, answer, context, query, *lines = block
     if answer.upper() not in tuple(LABELS):
         raise _BadLine(1, f"the answer is {answer[:40]!r}, not the letter of one of the options A-D")

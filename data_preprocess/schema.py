@@ -1,7 +1,8 @@
 """The one row format of every dataset, and the only code that writes it.
 
 A dataset is a folder: one parquet file per split and ``manifest.json``, which says what is in it, where it came from
-and how to make it again. A row knows nothing of teams: the team is chosen by the training config.
+and how to make it again. The folder is replaced as a whole. A row knows nothing of teams: the team is chosen by the
+training config. What is wrong with a row or a file is found by ``ccpo.data``, here and again before training.
 
     data_source   str
     prompt        [{"role": "user", "content": question}]
@@ -13,9 +14,7 @@ and how to make it again. A row knows nothing of teams: the team is chosen by th
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,11 +24,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccpo.verifier import ANSWER_TYPES, LETTERS
+from ccpo.data import FORMAT_VERSION, MANIFEST, id_problem, name_problem, row_note, row_problem, sha256
+from data_preprocess.base_rates import best_constant
+from data_preprocess.folder import replace_folder
 
-FORMAT_VERSION = 1
 SPLITS = ("train", "test")
-MANIFEST = "manifest.json"
 
 _ROW = pa.schema(
     {
@@ -64,13 +63,13 @@ def make_row(
 ) -> Row:
     """Build and check one row; ``index`` is the row number in the source, ``options`` the texts of options A, B, ...
 
-    Raises ValueError saying what is wrong.
+    Blanks around the truth are left out. Raises ValueError saying what is wrong.
     """
     row = {
         "data_source": data_source,
         "prompt": [{"role": "user", "content": question}],
         "ability": ability,
-        "reward_model": {"style": "rule", "ground_truth": truth},
+        "reward_model": {"style": "rule", "ground_truth": truth.strip() if isinstance(truth, str) else truth},
         "extra_info": {
             "split": split,
             "index": index,
@@ -88,31 +87,19 @@ def check_row(row: Mapping[str, Any]) -> None:
     _keys("row", row, _ROW.names)
     for name in ("reward_model", "extra_info"):
         _keys(name, row[name], [field.name for field in _ROW.field(name).type])
-    extra, reward = row["extra_info"], row["reward_model"]
-    texts = {
-        "data_source": row["data_source"],
-        "ability": row["ability"],
-        "ground_truth": reward["ground_truth"],
-        "question": extra["question"],
-    }
-    for name, text in texts.items():
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name} must be a non-empty string, got {text!r}")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name} is not valid Unicode text: {error.reason}") from None
+    extra = row["extra_info"]
     if row["prompt"] != [{"role": "user", "content": extra["question"]}]:
         raise ValueError("prompt must be one user message whose content is extra_info.question")
-    if reward["style"] != "rule":
-        raise ValueError(f"reward_model.style must be 'rule', got {reward['style']!r}")
+    if row["reward_model"]["style"] != "rule":
+        raise ValueError(f"reward_model.style must be 'rule', got {row['reward_model']['style']!r}")
     if extra["split"] not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {extra['split']!r}")
-    if extra["answer_type"] not in ANSWER_TYPES:
-        raise ValueError(f"answer_type must be one of {ANSWER_TYPES}, got {extra['answer_type']!r}")
-    if type(extra["index"]) is not int or extra["index"] < 0:
-        raise ValueError(f"index must be an int >= 0, got {extra['index']!r}")
-    _check_options(extra["options"], extra["answer_type"], reward["ground_truth"])
+    if not isinstance(extra["options"], list):
+        raise ValueError(f"options must be a list, got {extra['options']!r}")
+    if reason := name_problem(row["ability"]):
+        raise ValueError(f"ability {reason}")
+    if reason := row_problem(row, extra["split"]):
+        raise ValueError(reason)
 
 
 def write_dataset(
@@ -121,71 +108,94 @@ def write_dataset(
     *,
     name: str,
     sources: Iterable[Path | Mapping[str, Any]] = (),
-    skipped: int = 0,
+    skipped: Sequence[str] = (),
     note: str = "",
     command: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Write ``OUT/<key>.parquet`` for every key of ``splits`` and ``OUT/manifest.json``; return the manifest.
 
-    ``sources`` are files (their SHA-256 is recorded) or mappings recorded as they are (a hub dataset). ``skipped`` is
-    the number of bad source rows left out. ``note`` is for what a reader must know of the splits. ``command`` is an
-    argument vector, default this process's own. The same rows give the same files. Every file is complete under a
-    temporary name before the first one is renamed, the manifest last.
+    ``sources`` are files (their SHA-256 is recorded) or mappings recorded as they are (a hub dataset). ``skipped``
+    says which bad source rows were left out, and why. ``note`` is for what a reader must know of the splits.
+    ``command`` is an argument vector, default this process's own. The same rows give the same files. The folder is
+    replaced as a whole.
 
-    Raises ValueError if a split is empty, a row is malformed, or OUT holds a dataset this call would leave
-    half-replaced.
+    Raises ValueError if a split is empty, a row is malformed or has another row's id, or OUT holds anything but this
+    dataset.
     """
     out = Path(out)
+    seen: dict[str, dict[tuple[str, int], str]] = {split: {} for split in SPLITS}
     for key, rows in splits.items():
         if not rows:
             raise ValueError(f"dataset {name!r}: split {key!r} has no rows, training or evaluation on it would fail")
         for number, row in enumerate(rows):
+            place = f"split {key!r}, row {number}"
             try:
                 check_row(row)
+                if reason := id_problem(seen[row["extra_info"]["split"]], row, place):
+                    raise ValueError(reason)
             except ValueError as error:
-                raise ValueError(f"dataset {name!r}, split {key!r}, row {number}: {error}") from None
-    _check_replaceable(out, name, {f"{key}.parquet" for key in splits})
+                raise ValueError(f"dataset {name!r}, {place}: {error}") from None
     manifest: dict[str, Any] = {
         "name": name,
         "format_version": FORMAT_VERSION,
         "command": shlex.join(_own_command() if command is None else command),
         "sources": [_describe(source) for source in sources],
-        "skipped_bad_rows": skipped,
+        "skipped_bad_rows": len(skipped),
+        "skipped": list(skipped),
+        "odd_rows": _odd_rows(splits),
         "files": {},
         "train_test_overlap": _overlap(splits),
     }
     if note:
         manifest["note"] = note
-    out.mkdir(parents=True, exist_ok=True)
-    done: dict[Path, Path] = {}
-    try:
+
+    def write(folder: Path) -> None:
         for key, rows in splits.items():
-            final = out / f"{key}.parquet"
-            temporary = done[final] = _temporary(final)
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=_ROW), temporary)
-            manifest["files"][final.name] = {
+            path = folder / f"{key}.parquet"
+            pq.write_table(pa.Table.from_pylist(list(rows), schema=_ROW), path)
+            manifest["files"][path.name] = {
                 "rows": len(rows),
                 "duplicate_questions": len(rows) - len({_normalize(row) for row in rows}),
-                "sha256": sha256_file(temporary),
+                "best_constant_answer": best_constant(rows),
+                "sha256": sha256(path.read_bytes()),
             }
-        final = out / MANIFEST
-        temporary = done[final] = _temporary(final)
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        for final, temporary in done.items():
-            os.replace(temporary, final)
-    finally:
-        for temporary in done.values():
-            temporary.unlink(missing_ok=True)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+    replace_folder(out, lambda folder: _replaceable(folder, name, {f"{key}.parquet" for key in splits}), write)
     return manifest
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def summary(out: Path, manifest: Mapping[str, Any]) -> str:
+    """What a data command says of what it wrote."""
+    lines = []
+    for file, facts in manifest["files"].items():
+        constant = facts["best_constant_answer"]
+        lines.append(
+            f"{out / file}: {facts['rows']} rows, {facts['duplicate_questions']} duplicate questions; always answering "
+            f"{constant['answer']} is right on {constant['share']:.1%}"
+        )
+    lines += [f"odd: {text}" for text in _some(manifest["odd_rows"])]
+    if "note" in manifest:
+        lines.append(manifest["note"])
+    lines.append(
+        f"skipped {manifest['skipped_bad_rows']}, test questions also in train {manifest['train_test_overlap']}"
+    )
+    return "\n".join(lines)
+
+
+def _some(texts: Sequence[str], count: int = 20) -> list[str]:
+    """The first ``count`` of ``texts``, and how many more there are."""
+    more = [f"and {len(texts) - count} more, listed in {MANIFEST}"] if len(texts) > count else []
+    return [*texts[:count], *more]
+
+
+def _odd_rows(splits: Mapping[str, Sequence[Row]]) -> list[str]:
+    return [
+        f"{key}.parquet, row {number}: {note}"
+        for key, rows in splits.items()
+        for number, row in enumerate(rows)
+        if (note := row_note(row))
+    ]
 
 
 def _keys(name: str, value: Any, wanted: Sequence[str]) -> None:
@@ -194,26 +204,14 @@ def _keys(name: str, value: Any, wanted: Sequence[str]) -> None:
         raise ValueError(f"{name} must have exactly the fields {list(wanted)}, got {got}")
 
 
-def _check_options(options: Any, answer_type: str, truth: str) -> None:
-    if not isinstance(options, list) or not all(isinstance(option, str) and option.strip() for option in options):
-        raise ValueError(f"options must be a list of non-empty strings, got {options!r}")
-    if not options:
-        return
-    if answer_type != "option":
-        raise ValueError(f"options belong to answer_type 'option', not {answer_type!r}")
-    if len(options) > len(LETTERS):
-        raise ValueError(f"{len(options)} options, but the verifier reads only the letters {LETTERS}")
-    if truth not in tuple(LETTERS[: len(options)]):
-        raise ValueError(f"ground_truth {truth!r} is not the letter of one of the {len(options)} options")
-
-
-def _check_replaceable(out: Path, name: str, files: set[str]) -> None:
-    """A manifest must describe the whole folder: refuse to mix two datasets, or two selections of one, in it."""
+def _replaceable(out: Path, name: str, files: set[str]) -> set[str]:
+    """Files of the dataset that ``out`` holds. A manifest must describe the whole folder: refuse to mix two datasets, or
+    two selections of one, in it."""
     try:
         old = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         old_name, old_files = old["name"], set(old["files"])
     except FileNotFoundError:
-        return
+        return set()
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{out / MANIFEST} is not a dataset manifest; choose another --out or delete it") from None
     if old_name != name or not old_files <= files:
@@ -221,12 +219,13 @@ def _check_replaceable(out: Path, name: str, files: set[str]) -> None:
             f"{out} already holds dataset {old_name!r} ({', '.join(sorted(old_files))}), which writing {name!r} "
             f"({', '.join(sorted(files))}) would only partly replace; choose another --out or delete that folder"
         )
+    return {*old_files, MANIFEST}
 
 
 def _describe(source: Path | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return dict(source)
-    return {"file": source.name, "sha256": sha256_file(source)}
+    return {"file": source.name, "sha256": sha256(source.read_bytes())}
 
 
 def _overlap(splits: Mapping[str, Sequence[Row]]) -> int:
@@ -240,10 +239,6 @@ def _overlap(splits: Mapping[str, Sequence[Row]]) -> int:
 
 def _normalize(row: Row) -> str:
     return " ".join(row["extra_info"]["question"].casefold().split())
-
-
-def _temporary(final: Path) -> Path:
-    return final.with_name(f".{final.name}.{os.getpid()}.tmp")
 
 
 def _own_command() -> list[str]:

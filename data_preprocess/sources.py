@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from ccpo.data import parquet_rows, shown
 from ccpo.verifier import last_boxed
-from data_preprocess.schema import Row, write_dataset
+from data_preprocess.schema import Row, summary, write_dataset
 
 Record = dict[str, Any]
 QUESTION = ("question", "problem", "Problem")
@@ -44,15 +45,17 @@ def field(record: Record, names: Sequence[str]) -> str:
     present = [name for name in names if record.get(name) is not None]
     if not present:
         raise ValueError(f"no field {' / '.join(names)}; it has {', '.join(map(str, record)) or 'none'}")
-    value = record[present[0]]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    name, value = present[0], record[present[0]]
     if isinstance(value, list) and len(value) == 1:  # some sets list alternatives; one is no alternative
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"field {present[0]!r} is {type(value).__name__}, not text or a number")
+        raise ValueError(f"field {name!r} is {type(value).__name__}, not text or a number")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"field {name!r} is {value}, not text or a number")
+        value = int(value) if value.is_integer() else format(Decimal(repr(value)), "f")
     if not str(value).strip():
-        raise ValueError(f"field {present[0]!r} is empty")
+        raise ValueError(f"field {name!r} is empty")
     return str(value).strip()
 
 
@@ -71,8 +74,8 @@ def boxed_truth(record: Record) -> str:
 def read(source: Source, folder: Path | None, revision: str) -> tuple[list[tuple[str, Any]], Any]:
     """All records of a split and what the manifest says of their origin.
 
-    Records are ``(place, record)``; a line that is no JSON object comes as ``(place, ValueError)``, to be judged like
-    any other bad row. Raises ValueError if the source cannot be read at all.
+    Records are ``(place, record)``; a line or row that cannot be read comes as ``(place, ValueError)``, to be judged
+    like any other bad row. Raises ValueError if the source cannot be read at all.
     """
     if folder is None:
         return _read_hub(source, revision)
@@ -87,22 +90,49 @@ def local_file(source: Source, folder: Path) -> Path | None:
     return next((folder / name for name in source.files if (folder / name).is_file()), None)
 
 
+def content_of(path: Path) -> bytes:
+    """A text file's bytes without a byte order mark. Raises ValueError for one that is compressed or in UTF-16."""
+    content = path.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        raise ValueError(f"{path} is compressed with gzip: unpack it first")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path} is in UTF-16: convert it to UTF-8 first")
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
 def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    record = ValueError(f"not a JSON object but {type(record).__name__}")
-            except (ValueError, RecursionError) as error:
-                record = ValueError(f"not JSON ({error})")
-            yield f"{path}: line {number}", record
+    for number, line in enumerate(content_of(path).split(b"\n"), 1):
+        if line.strip():  # a blank line is no row
+            yield f"{path}: line {number}", _json_record(line)
+
+
+def _json_record(line: bytes) -> Record | ValueError:
+    try:
+        record = json.loads(line.decode(), parse_constant=_no_number, object_pairs_hook=_distinct)
+    except UnicodeDecodeError as error:
+        return ValueError(f"not valid UTF-8 ({error.reason} at byte {error.start} of the line)")
+    except (ValueError, RecursionError) as error:
+        return ValueError(f"not JSON ({error})")
+    return record if isinstance(record, dict) else ValueError(f"not a JSON object but {type(record).__name__}")
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> Record:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {shown(next(name for name in names if names.count(name) > 1))} stands twice")
+    return record
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    content = path.read_bytes()
     try:
-        records = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+        records = parquet_rows(content)
+    except Exception as error:  # pyarrow has several types for it
         raise ValueError(f"{path} is not a readable parquet file: {error}") from None
     for number, record in enumerate(records):
         yield f"{path}: row {number}", record
@@ -118,7 +148,7 @@ def _read_hub(source: Source, revision: str) -> tuple[list[tuple[str, Any]], Rec
             f"cannot load {source.hub} (split {source.hub_split}, revision {revision}) from the Hugging Face hub: "
             f"{type(error).__name__}: {error}. Without network access, give a folder with --source"
         ) from None
-    records = list(loaded)
+    records = [_hub_record(loaded, number) for number in range(len(loaded))]
     content = hashlib.sha256()
     for record in records:
         content.update(json.dumps(record, sort_keys=True, default=str).encode())
@@ -131,6 +161,13 @@ def _read_hub(source: Source, revision: str) -> tuple[list[tuple[str, Any]], Rec
     }
     name = f"{source.hub}@{revision} {source.hub_split}"
     return [(f"{name}: row {number}", record) for number, record in enumerate(records)], origin
+
+
+def _hub_record(loaded: Any, number: int) -> Record | ValueError:
+    try:
+        return loaded[number]
+    except Exception as error:  # bytes that are not UTF-8, a date beyond Python's
+        return ValueError(f"cannot be read ({error})")
 
 
 def parser(doc: str, sources: Sequence[Source]) -> argparse.ArgumentParser:
@@ -178,7 +215,7 @@ def convert(name: str, options: argparse.Namespace, splits: dict[str, tuple[Sour
         if not set(revisions) <= set(hubs) or not all(revisions.values()):
             raise ValueError(f"--revision must be REPO=COMMIT, REPO one of {', '.join(hubs)}; got {options.revision}")
         rows: dict[str, list[Row]] = {}
-        origins, skipped = [], 0
+        origins, skipped = [], []
         for key, (source, build) in splits.items():
             records, origin = read(source, options.source, revisions.get(source.hub, source.revision))
             origins.append(origin)
@@ -194,12 +231,8 @@ def convert(name: str, options: argparse.Namespace, splits: dict[str, tuple[Sour
                             f"{place}: {error}. Nothing was written; --skip-bad leaves bad rows out"
                         ) from None
                     print(f"skipped {place}: {error}", file=sys.stderr)
-                    skipped += 1
+                    skipped.append(f"{place.removeprefix(f'{options.source}/')}: {error}")
         manifest = write_dataset(options.out, rows, name=name, sources=origins, skipped=skipped, note=note)
     except (ValueError, OSError) as error:
         sys.exit(f"{name}: {error}")
-    for file, facts in manifest["files"].items():
-        print(f"{options.out / file}: {facts['rows']} rows, {facts['duplicate_questions']} duplicate questions")
-    if note:
-        print(note)
-    print(f"skipped {skipped}, test questions also in train {manifest['train_test_overlap']}")
+    print(summary(options.out, manifest))

@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import sys
 import zlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from data_preprocess.schema import make_row, write_dataset
+from data_preprocess.schema import make_row, summary, write_dataset
 
 DATA_SOURCE = "toy/last_digit"
 LEVEL_ONE_SHARE = 0.2
@@ -156,6 +157,14 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = _arguments()
+    try:
+        manifest = _write(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"last_digit: {error}")
+    print(summary(arguments.out, manifest))
+
+
+def _write(arguments: argparse.Namespace) -> dict:
     sizes = {"train": arguments.train_size, "test": arguments.test_size}
     if arguments.limit is not None:
         sizes = {split: min(size, arguments.limit) for split, size in sizes.items()}
@@ -163,7 +172,7 @@ def main() -> None:
         raise ValueError(f"every split needs at least one row, got {sizes}; raise --limit, --train-size or --test-size")
     rows = {split: dataset_rows(split, size, arguments.seed) for split, size in sizes.items()}
     source = {"generator": "data_preprocess.toy", "seed": arguments.seed, "known_overlap": KNOWN_OVERLAP}
-    write_dataset(arguments.out, rows, name="last_digit", sources=[source])
+    return write_dataset(arguments.out, rows, name="last_digit", sources=[source])
 
 
 if __name__ == "__main__":

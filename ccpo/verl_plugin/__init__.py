@@ -4,6 +4,7 @@ process.py       what every process of a job does first
 network.py       on which addresses a job can be reached
 loading.py       torch files as plain data
 preflight.py     every check that can be made before Ray starts
+dataset.py       the part of them that reads the data
 agent_loops.py   one session on verl's rollout servers
 trajectory.py    a turn -> a TransferQueue row that keeps its own role and reward
 rows.py          TransferQueue rows <-> the method's sessions, in an order that does not depend on arrival

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from ccpo.data import id_problem, parquet_rows, read_files, row_problem, shown
 from ccpo.team.session import visible
-from ccpo.verifier import ANSWER_TYPES
 
 
 def files(value: Any) -> list[str]:
@@ -18,59 +19,74 @@ def files(value: Any) -> list[str]:
 
 def problems(config: DictConfig, columns: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """(all questions, problems) of the training and validation files. ``columns``: those that the team reads."""
-    import pyarrow.parquet as parquet
-
+    named = {key: [Path(path) for path in files(config.data[key])] for key in ("train_files", "val_files")}
+    contents = read_files([path for paths in named.values() for path in paths])
     questions: list[str] = []
     found: list[str] = []
     for key, split in (("train_files", "train"), ("val_files", "test")):
-        paths = files(config.data[key])
-        if not paths:
+        if not named[key]:
             found.append(f"data.{key} is empty: set it to a parquet file")
-        for path in paths:
-            if not Path(path).exists():
-                found.append(
-                    f"data.{key}: {path} does not exist: make it with a python -m data_preprocess.* command, or set data.{key}"
-                )
+        seen: dict[tuple[str, int], str] = {}
+        total = 0
+        for number, path in enumerate(named[key]):
+            if path in named[key][:number]:
+                found.append(f"data.{key}: {path} is named twice: its rows would be too; name it once")
                 continue
-            try:
-                rows = parquet.read_table(path).to_pylist()
-            except Exception as error:
-                found.append(
-                    f"data.{key}: {path} is no readable parquet file ({error}): make it anew with data_preprocess"
-                )
+            rows = _rows(path, contents[path])
+            if isinstance(rows, str):
+                found.append(f"data.{key}: {rows}")
                 continue
-            if not rows:
-                found.append(f"data.{key}: {path} has no rows")
-            for number, row in enumerate(rows):
-                if reason := _row_problem(row, split, columns):
-                    found.append(f"data.{key}: {path}, row {number}: {reason}")
-                    break  # one line per file: the rest of a malformed file is usually the same
-                questions.append(row["prompt"][-1]["content"])
-            if key == "train_files" and rows and len(rows) < config.data.train_batch_size:
-                found.append(
-                    f"data.train_files: {len(rows)} rows are fewer than data.train_batch_size={config.data.train_batch_size}: no step would run"
-                )
+            total += len(rows)
+            texts, problem = _judge(rows, path, split, columns, seen)
+            questions += texts
+            found += [f"data.{key}: {problem}"] if problem else []
+        if key == "train_files" and 0 < total < config.data.train_batch_size:
+            found.append(
+                f"data.train_files: {total} rows are fewer than data.train_batch_size={config.data.train_batch_size}: no step would run"
+            )
     return questions, found
 
 
-def _row_problem(row: dict[str, Any], split: str, columns: tuple[str, ...]) -> str | None:
-    """What keeps the agent loop from using a dataset row, or None."""
-    prompt = row.get("prompt")
-    if not isinstance(prompt, list) or not prompt or not _section(prompt[-1]).get("content"):
-        return "no prompt: every row needs prompt=[{role: user, content: question}]"
-    if not _section(row.get("reward_model")).get("ground_truth"):
-        return "no ground truth: without reward_model.ground_truth nothing can be verified"
-    info = _section(row.get("extra_info"))
-    if info.get("index") is None:
-        return "no extra_info.index: samples are seeded and rows ordered by it"
-    if info.get("answer_type") not in ANSWER_TYPES:
-        return f"extra_info.answer_type is {info.get('answer_type')!r}: the verifier knows {', '.join(ANSWER_TYPES)}"
-    if info.get("split") != split:
-        return f"extra_info.split is {info.get('split')!r}, expected {split!r}: agent loops tell training from validation by it"
-    if missing := [name for name in columns if visible(row).get(name) is None]:
-        return f"no column {missing[0]}, which the team reads: columns that a program may read here are {', '.join(visible(row))}"
+def _rows(path: Path, content: bytes | str) -> list[dict[str, Any] | ValueError] | str:
+    """The rows of a parquet file, or why there are none."""
+    if isinstance(content, str):
+        missing = " make it with a python -m data_preprocess.* command, or name another file"
+        return f"{content}:{missing}" if content.endswith("does not exist") else content
+    try:
+        return parquet_rows(content) or f"{path} has no rows"
+    except Exception as error:  # pyarrow has several types for it
+        return f"{path} is no readable parquet file ({error}): make it anew with data_preprocess"
+
+
+def _judge(
+    rows: list[dict[str, Any] | ValueError], path: Path, split: str, columns: tuple[str, ...], seen: dict
+) -> tuple[list[str], str | None]:
+    """(questions, problem) of a file: its first bad row, and how many there are."""
+    questions, bad, first = [], 0, ""
+    for number, row in enumerate(rows):
+        place = f"{path}, row {number}"
+        if isinstance(row, ValueError):
+            reason = str(row)
+        else:
+            reason = row_problem(row, split) or id_problem(seen, row, place) or _column_problem(row, columns)
+        if reason is None:
+            questions.append(row["prompt"][0]["content"])
+            continue
+        bad += 1
+        first = first or f"{place}: {reason}"
+    if bad < 2:
+        return questions, first or None
+    return questions, f"{first} ({bad} of {len(rows)} rows are bad, this is the first)"
+
+
+def _column_problem(row: dict[str, Any], columns: tuple[str, ...]) -> str | None:
+    """Why the team cannot read a row's columns."""
+    if not columns:
+        return None
+    has = visible(row)
+    for name in columns:
+        if has.get(name) is None:
+            return f"no column {name}, which the team reads: columns that a program may read here are {', '.join(has)}"
+        if isinstance(has[name], float) and not math.isfinite(has[name]):
+            return f"column {name}, which the team reads, is {shown(has[name])}: a value is missing"
     return None
-
-
-def _section(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import subprocess
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_preprocess import gsm8k, sources
+from data_preprocess import gsm8k, math, sources
 from data_preprocess.schema import check_row, make_row, write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,11 +73,13 @@ def test_math(source, tmp_path):
     assert manifest["files"]["train.parquet"] == {
         "rows": 3,
         "duplicate_questions": 1,
+        "best_constant_answer": {"answer": "2", "share": 0.666667},
         "sha256": sha256(out / "train.parquet"),
     }
     assert manifest["files"]["test.parquet"]["sha256"] == sha256(out / "test.parquet")
     assert manifest["sources"][0] == {"file": "math_train.parquet", "sha256": sha256(source / "math_train.parquet")}
     assert manifest["command"].startswith("python -m data_preprocess.math --out ")
+    assert f"{out}/train.parquet: 3 rows, 1 duplicate questions; always answering 2 is right on 66.7%" in done.stdout
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "test.parquet", "train.parquet"]
 
 
@@ -129,7 +132,154 @@ def test_a_bad_row_is_named_and_stops_unless_skipped(source, tmp_path, line, rea
     done = run("gsm8k", "--out", out, "--source", source, "--skip-bad")
     assert done.returncode == 0, done.stderr
     assert [row["extra_info"]["index"] for row in rows(out / "train.parquet")] == [0, 2, 3]
-    assert json.loads((out / "manifest.json").read_text())["skipped_bad_rows"] == 1
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["skipped_bad_rows"] == 1
+    (skipped,) = manifest["skipped"]
+    assert skipped.startswith("gsm8k_train.jsonl: line 2: ") and reason in skipped
+
+
+def convert(capsys, module, out: Path, source: Path, *arguments: str) -> tuple[str | None, str]:
+    """(error, what was printed) of a command that runs in this process."""
+    options = sources.parser("", (module.TRAIN, module.TEST)).parse_args(
+        ["--out", str(out), "--source", str(source), *arguments]
+    )
+    splits = {"train": (module.TRAIN, module.train_row), "test": (module.TEST, module.test_row)}
+    try:
+        sources.convert(module.__name__.rpartition(".")[2], options, splits)
+    except SystemExit as error:
+        return str(error), capsys.readouterr().out
+    return None, capsys.readouterr().out
+
+
+def answer(text: str) -> bytes:
+    return json.dumps({"question": "q", "answer": text}).encode()
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        *[
+            (answer(f"#### {text}"), "not a number in the digits 0-9")
+            for text in ("nan", "inf", "1_000", "\u0661\u0662", "72 73", "", "1,0", "1,,000", ",", "-", ".", "0x10", "1e5", "$5")
+        ],
+        (answer("#### 1 #### "), "not a number"),
+        (b'{"question": "caf\xe9", "answer": "#### 1"}', "not valid UTF-8"),
+        (b'{"question": "\\ud800", "answer": "#### 1"}', "no valid Unicode"),
+        (b'{"question": "a\\u0000b", "answer": "#### 1"}', "holds a NUL"),
+        (b'{"question": "\\u200b", "answer": "#### 1"}', "empty or blank"),
+        (b'{"question": "' + b"x" * 100_001 + b'", "answer": "#### 1"}', "has 100001 characters"),
+        (b'{"question": NaN, "answer": "#### 1"}', "NaN is no number"),
+        (b'{"question": "q", "answer": Infinity}', "Infinity is no number"),
+        (b'{"question": 1e999, "answer": "#### 1"}', "'question' is inf"),
+        (b'{"question": "q", "answer": null}', "no field answer"),
+        (b'{"question": ["q", "r"], "answer": "#### 1"}', "'question' is list"),
+        (b'{"question": true, "answer": "#### 1"}', "'question' is bool"),
+        (b'{"question": "q", "question": "r", "answer": "#### 1"}', "'question' stands twice"),
+        (b"[" * 100_000, "not JSON"),
+        (b'"text"', "not a JSON object but str"),
+        (b"null", "not a JSON object but NoneType"),
+        (b'\xef\xbb\xbf{"question": "q", "answer": "#### 1"}', "not JSON"),  # a mark that is not at the file's beginning
+    ],
+)  # fmt: skip
+def test_bad_lines(source, tmp_path, capsys, line, reason):
+    file, out = source / "gsm8k_train.jsonl", tmp_path / "out"
+    lines = file.read_bytes().splitlines()
+    file.write_bytes(b"\n".join([lines[0], line, *lines[1:]]))
+    error, _ = convert(capsys, gsm8k, out, source)
+    assert f"{file}: line 2: " in error and reason in error and "Nothing was written" in error
+    assert not out.exists()
+    error, said = convert(capsys, gsm8k, out, source, "--skip-bad")
+    assert error is None and "skipped 1" in said
+    assert [row["extra_info"]["index"] for row in rows(out / "train.parquet")] == [0, 2, 3]
+    assert reason in json.loads((out / "manifest.json").read_text())["skipped"][0]
+
+
+def test_lines_as_other_editors_write_them(source, tmp_path, capsys):
+    file = source / "gsm8k_train.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([*file.read_bytes().splitlines(), b"", b"  ", b""]))
+    assert convert(capsys, gsm8k, tmp_path / "out", source)[0] is None
+    assert len(rows(tmp_path / "out" / "train.parquet")) == 3
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (gzip.compress(answer("#### 1")), "compressed with gzip"),
+        (gzip.compress(answer("#### 1"))[:20], "compressed with gzip"),
+        ("\ufeff{}".encode("utf-16-le"), "UTF-16"),
+        (b"", "has no rows"),
+        (b"\n\n", "has no rows"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [(), ("--skip-bad",)])
+def test_files_that_are_no_lines(source, tmp_path, capsys, content, reason, arguments):
+    (source / "gsm8k_test.jsonl").write_bytes(content)
+    error, _ = convert(capsys, gsm8k, tmp_path / "out", source, *arguments)
+    assert reason in error and not (tmp_path / "out").exists()
+
+
+def test_bad_parquet_rows(source, tmp_path, capsys):
+    """A text that is not UTF-8, a missing number (NaN) and a missing text, each named, each skipped where asked."""
+    texts = pa.array([b"good", b"caf\xe9", b"good", b"good"]).view(pa.string())
+    answers = pa.array([1.5, 2.0, float("nan"), None])
+    pq.write_table(pa.table({"problem": texts, "answer": answers}), source / "math_train.parquet")
+    out, file = tmp_path / "out", source / "math_train.parquet"
+    error, _ = convert(capsys, math, out, source)
+    assert f"{file}: row 1: column 'problem' is not valid UTF-8" in error and not out.exists()
+    assert convert(capsys, math, out, source, "--skip-bad")[0] is None
+    assert [row["reward_model"]["ground_truth"] for row in rows(out / "train.parquet")] == ["1.5"]
+    skipped = json.loads((out / "manifest.json").read_text())["skipped"]
+    reasons = ["row 1: column 'problem'", "row 2: field 'answer' is nan", "row 3: no field answer"]
+    assert [
+        text.removeprefix("math_train.parquet: ")[: len(reason)] for text, reason in zip(skipped, reasons, strict=True)
+    ] == reasons
+
+
+@pytest.mark.parametrize("cut", [0, 4, 20, -1, -20])
+def test_a_parquet_file_that_was_cut_short(source, tmp_path, capsys, cut):
+    file = source / "math_train.parquet"
+    file.write_bytes(file.read_bytes()[:cut])
+    error, _ = convert(capsys, math, tmp_path / "out", source, "--skip-bad")
+    assert f"{file} is not a readable parquet file" in error
+
+
+@pytest.mark.parametrize(
+    "solution, reason",
+    [
+        ("\\boxed{}", "no \\boxed"),
+        ("\\boxed{ \n}", "no \\boxed"),
+        ("\\boxed{1", "no \\boxed"),
+        ("no box", "no \\boxed"),
+        ("\\boxed{" + "x" * 50_000 + "}", "characters"),
+        ("\\boxed{\u200b}", "empty or blank"),
+    ],
+)
+def test_bad_solutions(source, tmp_path, capsys, solution, reason):
+    pq.write_table(
+        pa.table({"problem": ["p", "p"], "solution": ["\\boxed{1}", solution]}), source / "math_train.parquet"
+    )
+    error, _ = convert(capsys, math, tmp_path / "out", source)
+    assert "math_train.parquet: row 1" in error and reason in error
+
+
+@pytest.mark.parametrize(
+    "value, text", [(27.0, "27"), ([27.0], "27"), (0.1, "0.1"), (1e-7, "0.0000001"), (10**30, "1" + "0" * 30)]
+)
+def test_numbers_as_text(value, text):
+    assert sources.field({"x": value}, ("x",)) == text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [float("nan")], [], [1, 2], [None], True, {}, b"x", " "])
+def test_what_is_no_text(value):
+    with pytest.raises(ValueError, match="field 'x' is"):
+        sources.field({"x": value}, ("x",))
+
+
+def test_what_is_odd_is_reported(source, tmp_path, capsys):
+    pq.write_table(pa.table({"problem": ["p", "$\frac{1}{2}$"], "answer": ["1", "2"]}), source / "math_train.parquet")
+    error, said = convert(capsys, math, tmp_path / "out", source)
+    assert error is None and "odd: train.parquet, row 1: the question holds the control character '\\x0c'" in said
+    assert len(json.loads((tmp_path / "out" / "manifest.json").read_text())["odd_rows"]) == 1
 
 
 def test_a_solution_without_a_box_is_bad(source, tmp_path):
@@ -174,10 +324,14 @@ def test_writing_is_repeatable_and_leaves_nothing_on_an_error(tmp_path):
     row = make_row("d", "q", "1", "boxed", "train", 0)
     first = write_dataset(tmp_path / "a", {"train": [row]}, name="d", command=["x"])
     assert write_dataset(tmp_path / "a", {"train": [row]}, name="d", command=["x"]) == first
-    with pytest.raises(ValueError, match="row 1: ground_truth"):
+    with pytest.raises(ValueError, match="row 1: no ground truth"):
         write_dataset(
             tmp_path / "b", {"train": [row, {**row, "reward_model": {"style": "rule", "ground_truth": ""}}]}, name="d"
         )
+    with pytest.raises(ValueError, match="split 'more', row 0: .* are those of split 'train', row 0"):
+        write_dataset(tmp_path / "b", {"train": [row], "more": [{**row, "ability": "logic"}]}, name="d")
+    test = make_row("d", "q", "1", "boxed", "test", 0)
+    write_dataset(tmp_path / "c", {"train": [row], "test": [test]}, name="d")
     with pytest.raises(ValueError, match="no rows"):
         write_dataset(tmp_path / "b", {"train": []}, name="d")
     assert not (tmp_path / "b").exists()
@@ -188,21 +342,26 @@ def test_writing_is_repeatable_and_leaves_nothing_on_an_error(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"truth": 1}, "ground_truth"),
-        ({"question": ""}, "question"),
+        ({"truth": 1}, "ground_truth is 1, not text"),
+        ({"truth": " "}, "no ground truth"),
+        ({"truth": "{"}, "ground_truth"),
+        ({"question": ""}, "no prompt"),
         ({"question": "\ud800"}, "Unicode"),
         ({"answer_type": "letter"}, "answer_type"),
+        ({"answer_type": "number", "truth": "abc"}, "ground_truth"),
         ({"split": "dev"}, "split"),
         ({"index": -1}, "index"),
+        ({"data_source": " "}, "data_source"),
+        ({"ability": ""}, "ability"),
         ({"options": ["x", "y"]}, "belong to answer_type 'option'"),
-        ({"options": ["x", "y"], "answer_type": "option", "truth": "C"}, "not the letter of one of the 2 options"),
-        ({"options": ["x", "y"], "answer_type": "option", "truth": "AB"}, "not the letter"),
-        ({"options": ["x", " "], "answer_type": "option", "truth": "A"}, "non-empty strings"),
-        ({"options": list("uvwxyz"), "answer_type": "option", "truth": "A"}, "only the letters"),
+        ({"options": ["x", "y"], "answer_type": "option", "truth": "C"}, "ground_truth"),
+        ({"options": ["x", " "], "answer_type": "option", "truth": "A"}, "option B is empty or blank"),
+        ({"options": list("uvwxyz"), "answer_type": "option", "truth": "A"}, "there are 6"),
     ],
 )
 def test_rows_are_checked(change, message):
-    good = dict(data_source="d", question="q", truth="1", answer_type="boxed", split="train", index=0)
+    good = dict(data_source="d", question="q", truth=" 1\n", answer_type="boxed", split="train", index=0)
+    assert make_row(**good)["reward_model"]["ground_truth"] == "1"
     with pytest.raises(ValueError, match=message):
         make_row(**{**good, **change})
 
@@ -210,7 +369,7 @@ def test_rows_are_checked(change, message):
 @pytest.mark.parametrize(
     "module, arguments, counts, skipped",
     [
-        ("math", ["--skip-bad"], {"train": 7496, "test": 500}, 4),
+        ("math", ["--skip-bad"], {"train": 7495, "test": 500}, 5),
         ("gsm8k", [], {"train": 7473, "test": 1319}, 0),
         ("benchmarks", ["--sets", "aime2024", "aime2025", "amc23"], {"aime2024": 30, "aime2025": 30, "amc23": 40}, 0),
     ],

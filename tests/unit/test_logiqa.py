@@ -119,7 +119,7 @@ def test_without_any_training_file_the_command_stops(source, tmp_path):
         (lambda block: block.__setitem__(5, "two"), 14, "option B is missing: there is 'two'"),
         (lambda block: block.__setitem__(6, "B.two"), 15, "a second option B"),
         (lambda block: block.__setitem__(7, "D. "), 16, "option D is empty"),
-        (lambda block: block.__setitem__(2, "not \udcff UTF-8"), 9, "not valid Unicode"),
+        (lambda block: block.__setitem__(2, "not \udcff UTF-8"), 11, "not valid UTF-8"),
     ],
 )
 def test_a_malformed_question_is_named_and_stops_unless_skipped(source, tmp_path, change, line, reason):
@@ -177,7 +177,7 @@ def test_labels_that_the_translation_spoilt(tmp_path, lines, options):
     [
         ({"options": ["x", "y", "z"]}, "list of 4 texts"),
         ({"options": None}, "list of 4 texts"),
-        ({"options": ["x", "y", "z", ""]}, "non-empty strings"),
+        ({"options": ["x", "y", "z", ""]}, "option D is empty or blank"),
         ({"correct_option": 4}, "not 0-3"),
         ({"correct_option": -1}, "not 0-3"),
         ({"context": " "}, "'context' is empty"),
@@ -219,6 +219,11 @@ def test_real_data(tmp_path):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [facts["rows"] for facts in manifest["files"].values()] == [651, 651]
     assert (manifest["skipped_bad_rows"], manifest["train_test_overlap"]) == (0, 0)
+    constants = [facts["best_constant_answer"] for facts in manifest["files"].values()]
+    assert constants == [{"answer": "D", "share": 0.414747}, {"answer": "D", "share": 0.278034}]
+    assert [odd.partition(": ")[0] for odd in manifest["odd_rows"]] == [
+        f"train.parquet, row {n}" for n in (163, 204, 564)
+    ]
     misread = 0
     test = rows(tmp_path / "out" / "test.parquet")
     for row in test:

@@ -1,0 +1,63 @@
+"""What a text that says nothing of the question earns, so that a reward can be told from none.
+
+A constant answer earns its base rate; a text without an answer earns nothing, whatever it repeats.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ccpo.verifier import LETTERS, label, verify
+
+
+def best_constant(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The one ``answer`` that is right most often, and the ``share`` of rows on which it is. Spellings of one value count together."""
+    counts: Counter[str] = Counter()
+    spelling: dict[str, str] = {}
+    for row in rows:
+        truth, kind = row["reward_model"]["ground_truth"], row["extra_info"]["answer_type"]
+        options = tuple(row["extra_info"]["options"])
+        key = label(verify(boxed(truth), truth, kind, options).answer or truth, kind)
+        spelling.setdefault(key, truth)
+        counts[key] += 1
+    key, count = counts.most_common(1)[0]
+    return {"answer": spelling[key], "share": round(count / len(rows), 6)}
+
+
+def boxed(answer: str) -> str:
+    """``answer`` in a form that every answer type reads."""
+    return f"\\boxed{{{answer}}}"
+
+
+def fixed_texts(question: str, options: Sequence[str] = ()) -> dict[str, str]:
+    """What it is -> a text that answers no question, made of what a model has been shown. Each must earn 0."""
+    texts = {
+        "nothing": "",
+        "blanks": " \n",
+        "a refusal": "I am sorry, but I cannot answer this question.",
+        "a promise": "Let us think step by step.",
+        "an empty box": boxed(""),
+        "the question": question,
+        "the question, boxed": boxed(question),
+    }
+    if options:
+        letters = LETTERS[: len(options)]
+        listed = "\n".join(f"{letter}. {option}" for letter, option in zip(letters, options, strict=True))
+        texts["all options"] = listed
+        texts["all options, boxed"] = boxed(listed)
+        texts["all letters"] = " ".join(f"({letter})" for letter in letters)
+        texts["all letters, boxed"] = boxed(", ".join(letters))
+    return texts
+
+
+def earned(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What each of the `fixed_texts` earns on ``rows``, on average, from the verifier."""
+    total: Counter[str] = Counter()
+    for row in rows:
+        info = row["extra_info"]
+        options = tuple(info["options"])
+        for name, text in fixed_texts(info["question"], options).items():
+            total[name] += verify(text, row["reward_model"]["ground_truth"], info["answer_type"], options).reward
+    return {name: total[name] / len(rows) for name in total}
