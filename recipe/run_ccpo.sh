@@ -19,6 +19,11 @@ DATA=${DATA:-data/$TASK}                   # folder with train.parquet and test.
 N_GPUS=${N_GPUS:-1}
 SEED=${SEED:-0}
 
+override() { # NAME VALUE: an override whose value is the text as it stands, whatever Hydra would read it as
+    # In its quotes, a quote needs a backslash, and so does every backslash before a quote.
+    printf "%s='%s'" "$1" "$(printf %s "$2" | sed -zE "s/(\\\\*)'/\1\1\\\\'/g; s/(\\\\+)\$/\1\1/")"
+}
+
 name=${TEAM##*:} # of the class, or of the built-in team
 name=${name//[^A-Za-z0-9_.-]/}
 case $TEAM in
@@ -28,20 +33,27 @@ case $TEAM in
         name=vote$N_VOTERS
         team=(--config-name ccpo_vote "ccpo.team_kwargs.n_voters=$N_VOTERS")
         ;;
-    *) team=(--config-name ccpo "ccpo.team=$TEAM") ;;
+    *) team=(--config-name ccpo "$(override ccpo.team "$TEAM")") ;;
 esac
-OUT=${OUT:-outputs/$name-$(basename "$MODEL")-$(basename "$DATA")-seed$SEED} # checkpoints, metrics.jsonl, curves.png
+OUT=${OUT:-outputs/$name-$(basename -- "$MODEL")-$(basename -- "$DATA")-seed$SEED} # checkpoints, metrics.jsonl, curves.png
+
+for value in "$TEAM" "$MODEL" "$DATA" "$OUT"; do
+    if [[ $value == *'${'* ]]; then
+        echo "error: $value: a name with \${ cannot be used, verl puts another value in its place; rename it" >&2
+        exit 1
+    fi
+done
 
 PYTHON=.venv/bin/python
 [ -x "$PYTHON" ] || PYTHON=python3
 
 command=(
     "$PYTHON" recipe/main_ccpo.py "${team[@]}" profile=gpu "task=$TASK"
-    "actor_rollout_ref.model.path=$MODEL"
-    "data.train_files=$DATA/train.parquet"
-    "data.val_files=$DATA/test.parquet"
+    "$(override actor_rollout_ref.model.path "$MODEL")"
+    "$(override data.train_files "$DATA/train.parquet")"
+    "$(override data.val_files "$DATA/test.parquet")"
     "trainer.n_gpus_per_node=$N_GPUS"
-    "trainer.default_local_dir=$OUT"
+    "$(override trainer.default_local_dir "$OUT")"
     "seed=$SEED"
     "$@" # last, so that it wins
 )

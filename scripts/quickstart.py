@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import re
@@ -31,8 +30,10 @@ import report  # noqa: E402
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.rules import RULES, fits, fitting  # noqa: E402
 from ccpo.run.checkpoint import finished_steps  # noqa: E402
-from ccpo.run.folder import METRICS, PREPARE_LOG, QUICKSTART, TRAIN_LOG  # noqa: E402
-from ccpo.run.run_log import RunLog, read_run_log  # noqa: E402
+from ccpo.run.folder import LOCK, METRICS, PREPARE_LOG, QUICKSTART, TRAIN_LOG  # noqa: E402
+from ccpo.run.json_file import Damaged, read_object, write_atomic  # noqa: E402
+from ccpo.run.lock import handed_on, run_lock  # noqa: E402
+from ccpo.run.run_log import read_run_log  # noqa: E402
 from ccpo.team.load import BUILT_IN, absolute  # noqa: E402
 from ccpo.team.session import TeamError  # noqa: E402
 
@@ -73,6 +74,12 @@ def main(argv: list[str] | None = None, trainer: list[str] | None = None) -> int
         os.chdir(ROOT)
         return _compare(options, trainer) if options.compare else _run(options, trainer)
     except (QuickstartError, report.ReportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ConfigError as error:  # the folder's
+        print(f"error: {'; '.join(error.problems)}", file=sys.stderr)
+        return 1
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -122,7 +129,8 @@ def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
 
 
 def _finished(options: argparse.Namespace) -> bool:
-    return options.steps in finished_steps(options.out) and _last_step(options.out) >= options.steps
+    logged = min(_last_step(options.out, kind) for kind in ("train", "val"))
+    return options.steps in finished_steps(options.out) and logged >= options.steps
 
 
 def _command(options: argparse.Namespace, trainer: list[str] | None) -> list[str]:
@@ -264,9 +272,15 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     ]
 
 
-def _hydra_quoted(path: Path | str) -> str:
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+def _hydra_quoted(text: Path | str) -> str:
+    """A text as it stands, whatever Hydra would read it as. In its quotes, a quote needs a backslash, and so does every backslash before one."""
+    if "${" in (text := str(text)):
+        raise QuickstartError(
+            f"{text}: a name with ${{ cannot be used, verl puts another value in its place; rename it"
+        )
+    quoted = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", text)
+    quoted += quoted[len(quoted.rstrip("\\")) :]
+    return f"'{quoted}'"
 
 
 # --- the folder of the run ------------------------------------------------------------------------------------------
@@ -274,55 +288,58 @@ def _hydra_quoted(path: Path | str) -> str:
 
 @contextmanager
 def _run_folder(options: argparse.Namespace):
-    """Make or check the folder, and hold it: the trainer inherits the lock, so no second one can write there."""
-    out = options.out
+    """Make or check the folder, and hold it from here on; the trainer gets the same lock, so nothing else writes there, even if it outlives
+    this process."""
+    out, marker = options.out, options.out / QUICKSTART
     settings = {name: getattr(options, name) for name in SETTINGS}
-    ours = (out / QUICKSTART).exists()
-    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
-        raise QuickstartError(
-            f"{out} exists and is no folder of this command (it has no {QUICKSTART}); choose another --out"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / QUICKSTART).open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with run_lock(out) as options.lock:
+        ours = marker.is_file()
+        entries = [entry for entry in out.iterdir() if entry.name not in (LOCK, QUICKSTART)]
+        if not ours and (entries or os.path.lexists(marker)):
             raise QuickstartError(
-                f"another process is training in {out}; wait for it, or choose another --out"
-            ) from None
-        if options.fresh:
-            for entry in out.iterdir():
+                f"{out} exists and is no folder of this command (it has no {QUICKSTART}); choose another --out"
+            )
+        if ours and not options.fresh:
+            _same_settings(marker, settings)
+        else:
+            for entry in entries:
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
-                elif entry.name != QUICKSTART:
+                else:
                     entry.unlink()
-            stream.truncate(0)
-        stream.seek(0)
-        text = stream.read()
-        before = json.loads(text) if text else settings
-        if "team" not in before:
+            write_atomic(marker, json.dumps(settings) + "\n")
+        yield out
+
+
+def _same_settings(marker: Path, settings: dict) -> None:
+    """Raises QuickstartError where the folder was begun with others."""
+    out = marker.parent
+    try:
+        before = read_object(marker, {})
+        if before and "team" not in before:
             raise QuickstartError(
                 f"{out} was begun by an earlier version of this command, whose checkpoints this one does not resume. Choose another "
                 "--out, or delete it with --fresh"
             )
-        differing = [
-            f"{name} {before[name]!r}, not {settings[name]!r}" for name in settings if before[name] != settings[name]
-        ]
-        if differing:
-            raise QuickstartError(
-                f"{out} was started with {'; '.join(differing)}. Choose another --out, or delete it with --fresh"
-            )
-        if not text:
-            stream.write(json.dumps(settings) + "\n")
-            stream.flush()
-        options.lock = stream.fileno()
-        yield out
+        read_object(marker, {name: type(value) for name, value in settings.items()})
+    except Damaged as error:
+        raise QuickstartError(
+            f"{out} cannot be gone on with, since it is not known what it was started with: {error}. Choose another --out, or delete it with "
+            f"--fresh; what it has so far: {sys.executable} scripts/report.py {shlex.quote(str(out))}"
+        ) from None
+    differing = [
+        f"{name} {before[name]!r}, not {settings[name]!r}" for name in settings if before[name] != settings[name]
+    ]
+    if differing:
+        raise QuickstartError(
+            f"{out} was started with {'; '.join(differing)}. Choose another --out, or delete it with --fresh"
+        )
 
 
-def _last_step(out: Path) -> int:
-    """Last trained step that was logged."""
+def _last_step(out: Path, kind: str = "train") -> int:
+    """Last step of a kind that was logged."""
     entries = read_run_log(out / METRICS) if (out / METRICS).exists() else []
-    return max((entry["step"] for entry in entries if entry["kind"] == "train"), default=0)
+    return max((entry["step"] for entry in entries if entry["kind"] == kind), default=0)
 
 
 # --- stages ---------------------------------------------------------------------------------------------------------
@@ -353,7 +370,6 @@ def train(command: list[str], out: Path, steps: int, lock: int) -> int:
     """Run the trainer as a child and show its progress; returns as `main`. Nothing it started outlives this call."""
     resumed = max(finished_steps(out), default=0)
     metrics, log = out / METRICS, out / TRAIN_LOG
-    RunLog(metrics).rewind(resumed)  # the trainer does the same, but only after its start-up
     log_start = log.stat().st_size if log.exists() else 0
     if resumed:
         _say(f"going on from the checkpoint of step {resumed}")
@@ -361,7 +377,7 @@ def train(command: list[str], out: Path, steps: int, lock: int) -> int:
         child = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=_environment(),
+            env={**_environment(), **handed_on(lock)},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -15,10 +15,12 @@ import yaml
 pytest.importorskip("verl")
 
 import hydra  # noqa: E402
+from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
 from hydra.errors import ConfigCompositionException  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 from ccpo.config import CcpoConfig, ConfigError, RoleConfig  # noqa: E402
+from ccpo.run.folder import run_folder  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "recipe" / "config"
@@ -27,6 +29,7 @@ TASKS = sorted(path.stem for path in (CONFIG / "task").glob("*.yaml"))
 LOSSES = sorted(path.stem for path in (CONFIG / "loss").glob("*.yaml"))
 NAMES = {"ccpo_dyad": [], "ccpo_vote": [], "ccpo": ["ccpo.team=vote"]}  # and what each needs
 SCRIPTS = sorted([*ROOT.glob("recipe/*.sh"), *ROOT.glob("scripts/*.sh"), *ROOT.glob("scripts/*.py")])
+ODD = "it's [a] {b}, $c=(d) #2024\\"
 OPEN = re.compile(r"ray_kwargs\.ray_init\.|.*\.(override_config|mixed_precision)\.")
 """Sections that verl hands on as they are: it lists none of their keys."""
 
@@ -138,7 +141,7 @@ def test_unknown_keys_are_refused(compose):
 @pytest.mark.parametrize("script", sorted(ROOT.glob("recipe/*.sh")), ids=lambda path: path.name)
 def test_what_a_recipe_runs_composes(script, compose):
     """DRY_RUN=1 prints the command; its values must arrive."""
-    environment = {**os.environ, "DRY_RUN": "1", "SEED": "7", "DATA": "my data", "OUT": "out", "MODEL": "org/model"}
+    environment = {**os.environ, "DRY_RUN": "1", "SEED": "7", "DATA": "my data", "OUT": ODD, "MODEL": "org/model"}
     done = subprocess.run(
         ["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
@@ -154,8 +157,122 @@ def test_what_a_recipe_runs_composes(script, compose):
         config.actor_rollout_ref.actor.data_loader_seed,
     } == {7}
     assert config.actor_rollout_ref.actor.fsdp_config.seed == 7
-    assert config.data.train_files == "my data/train.parquet" and config.trainer.default_local_dir == "out"
+    assert config.data.train_files == "my data/train.parquet" and config.trainer.default_local_dir == ODD
     assert config.actor_rollout_ref.model.path == "org/model"
+
+
+NAMES_OF_FOLDERS = [
+    *(
+        "2024",
+        "1e3",
+        "null",
+        "true",
+        "nan",
+        "0x10",
+        "a=b",
+        "a,b",
+        "(a)",
+        "a:b",
+        "a;b",
+        "a b",
+        " a",
+        "a ",
+        "-a",
+        "--a",
+        "~a",
+        "+a",
+        "!a",
+    ),
+    *(
+        "it's",
+        "''",
+        'a"b',
+        "{}",
+        "{a: 1}",
+        "[]",
+        "[1, 2]",
+        "#a",
+        "a #b",
+        "$HOME",
+        "$",
+        "%41",
+        "*",
+        "?",
+        "&",
+        "|",
+        "`id`",
+        "<a>",
+        "ä ö",
+        "数",
+    ),
+    *(
+        "a\\b",
+        "a\\\\b",
+        "a\\",
+        "a\\\\",
+        "a\\'",
+        "a\\\\'b'",
+        "\\'",
+        "a\tb",
+        "a\nb",
+        "glob(*)",
+        "choice(a,b)",
+        "int(1)",
+        "'a'",
+        "\\$HOME",
+    ),
+]
+
+
+def read(words: list[str]) -> dict[str, object]:
+    """What hydra and omegaconf, and verl's resolution of it, make of overrides."""
+    parser = OverridesParser.create()
+    overrides = [parser.parse_override(word) for word in words]
+    config = OmegaConf.create({override.key_or_group: override.value() for override in overrides})
+    OmegaConf.resolve(config)
+    return dict(OmegaConf.to_container(config))
+
+
+@pytest.mark.parametrize("name", NAMES_OF_FOLDERS)
+def test_a_folder_of_any_name_is_used_as_it_is_called(name, monkeypatch):
+    environment = {**os.environ, "DRY_RUN": "1", "DATA": name, "OUT": name, "MODEL": name, "TEAM": f"{name}/a.py:A"}
+    command = ["bash", str(ROOT / "recipe" / "run_ccpo.sh")]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60)
+    printed = subprocess.run(  # %q may write $'..', which is bash's own
+        ["bash", "-c", f"printf '%s\\0' {done.stdout.decode()}"], capture_output=True, check=True
+    )
+    words = printed.stdout.decode().rstrip("\0").split("\0")
+    found = read(words[words.index("--config-name") + 2 :])
+    assert found["data.train_files"] == f"{name}/train.parquet" and found["data.val_files"] == f"{name}/test.parquet"
+    assert found["trainer.default_local_dir"] == found["actor_rollout_ref.model.path"] == name
+    assert found["ccpo.team"] == f"{name}/a.py:A"
+
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import quickstart
+
+    assert read([f"trainer.default_local_dir={quickstart._hydra_quoted(name)}"]) == {"trainer.default_local_dir": name}
+
+
+@pytest.mark.parametrize("name", ["${HOME}", "a${", "\\${x}"])
+def test_the_one_name_that_verl_cannot_keep_is_refused(name, monkeypatch):
+    for variable in ("DATA", "OUT", "MODEL", "TEAM"):
+        environment = {**os.environ, "DRY_RUN": "1", variable: name}
+        done = subprocess.run(
+            ["bash", str(ROOT / "recipe" / "run_ccpo.sh")], env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1 and f"{name}: a name with ${{ cannot be used" in done.stderr and not done.stdout
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import quickstart
+
+    with pytest.raises(quickstart.QuickstartError, match="cannot be used"):
+        quickstart._hydra_quoted(name)
+
+
+@pytest.mark.parametrize("value", ["2024", "null", "''", "[a]", "{a: 1}", "1e3", "true"])
+def test_a_run_folder_that_is_no_text_is_refused(compose, value):
+    with pytest.raises(ConfigError, match="no text"):
+        run_folder(compose(f"trainer.default_local_dir={value}").trainer.default_local_dir)
+    assert run_folder("2024") == Path("2024")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -28,6 +28,7 @@ mode, delay = options.get("mode", "fine"), float(options.get("delay", 0.01))
 (out / "arguments.json").write_text(json.dumps(sys.argv[1:]))
 daemon = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], preexec_fn=os.setpgrp)
 (out / "daemon").write_text(str(daemon.pid))
+(out / "trainer").write_text(str(os.getpid()))
 if mode == "config":
     sys.exit("error: the configuration has 1 problem(s); nothing was started:\\n  1. ccpo.roles is wrong; set it")
 if mode == "crash":
@@ -42,8 +43,10 @@ def validate(step):
     voters = {f"val-aux/toy/voter_{i}/accuracy": 0.6 - i / 10 + step / 100 for i in range(3)}
     ballots = {"val-aux/toy/ballot_accuracy": 0.4, "val-aux/toy/oracle_accuracy": 0.9}
     write(step, "val", scores | (ballots | voters if votes else {"val-aux/toy/solo_accuracy": 0.4}))
+from ccpo.run.run_log import RunLog
 steps = sorted(int(p.parent.name.split("_")[-1]) for p in out.glob("global_step_*/ccpo_state.json"))
 first = steps[-1] if steps else 0
+RunLog(out / "metrics.jsonl").rewind(first)
 validate(first)
 try:
     for step in range(first + 1, int(options["trainer.total_training_steps"]) + 1):
@@ -357,11 +360,64 @@ def test_a_failure_shows_its_cause_and_the_log(quickstart, mode, words):
     assert not alive(quickstart.out)
 
 
+def contents(out: Path) -> dict[str, bytes]:
+    """Of what nobody appends to."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and "metrics" not in path.name}
+
+
+def test_a_trainer_that_outlives_its_quickstart_keeps_the_folder(quickstart):
+    first = quickstart("--steps", "99", "--", "delay=0.1")
+    wait_for_step(quickstart.out, 1)
+    first.kill()
+    first.wait(30)
+    try:
+        status, text = finish(quickstart("--steps", "99", "--fresh", "--", "delay=0.1"))
+        assert status == 1 and "two jobs in one folder" in text
+    finally:
+        for name in ("trainer", "daemon"):
+            os.kill(int((quickstart.out / name).read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\x00", b"[]", b"3", b"{}", b'{"team": "dyad"}', b'{"team": 1}', b"[" * 99_999]
+)
+def test_a_folder_of_which_it_is_not_known_how_it_was_started_is_explained(quickstart, content):
+    quickstart.out.mkdir()
+    (quickstart.out / "quickstart.json").write_bytes(content)
+    before = contents(quickstart.out)
+    status, text = finish(quickstart("--steps", "5"))
+    assert status == 1 and "quickstart.json is not readable" in text and "--fresh" in text and "Traceback" not in text
+    assert contents(quickstart.out) == before
+
+
+def test_a_folder_that_is_damaged_can_be_begun_anew(quickstart):
+    quickstart.out.mkdir()
+    (quickstart.out / "quickstart.json").write_bytes(b"\xff")
+    (quickstart.out / "global_step_5").mkdir()
+    assert finish(quickstart("--steps", "5", "--fresh"))[0] == 0
+    assert json.loads((quickstart.out / "quickstart.json").read_text())["seed"] == 0
+    assert not (quickstart.out / "run.lock").exists()
+
+
+def test_a_run_that_was_ended_before_its_last_validation_is_not_finished(quickstart):
+    """The trainer saves, validates, and then logs a step; one that goes on from its last checkpoint logs it first."""
+    assert finish(quickstart("--steps", "5"))[0] == 0
+    log = quickstart.out / "metrics.jsonl"
+    whole = log.read_text().splitlines()
+    for kind in ("train", "val"):
+        log.write_text("\n".join(line for line in whole if f'"step": 5, "kind": "{kind}"' not in line) + "\n")
+        status, text = finish(quickstart("--steps", "5"))
+        assert status == 0 and "going on from the checkpoint of step 5" in text and "steps: " in text
+
+
 def test_one_folder_belongs_to_one_run_at_a_time_and_to_one_setting(quickstart):
     first = quickstart("--steps", "99", "--", "delay=0.1")
     wait_for_step(quickstart.out, 1)
-    status, text = finish(quickstart("--steps", "99", "--", "delay=0.1"))
-    assert status == 1 and "another process" in text
+    before = contents(quickstart.out)
+    for more in ((), ("--fresh",), ("--seed", "1")):
+        status, text = finish(quickstart("--steps", "99", *more, "--", "delay=0.1"))
+        assert status == 1 and f"process {first.pid} (" in text and "two jobs in one folder" in text
+    assert before.items() <= contents(quickstart.out).items()
     first.send_signal(signal.SIGINT)
     finish(first)
     status, text = finish(quickstart("--seed", "1", "--", "delay=0.1"))
@@ -374,7 +430,14 @@ def test_a_folder_that_is_no_run_is_left_alone(quickstart, arguments):
     (quickstart.out / "thesis.tex").write_text("precious")
     status, text = finish(quickstart(*arguments))
     assert status == 1 and "choose another --out" in text
-    assert (quickstart.out / "thesis.tex").read_text() == "precious"
+    assert contents(quickstart.out) == {"thesis.tex": b"precious"}
+
+
+def test_a_file_is_no_folder(quickstart):
+    quickstart.out.write_text("precious")
+    status, text = finish(quickstart("--fresh"))
+    assert status == 1 and "cannot be written" in text and "Traceback" not in text
+    assert quickstart.out.read_text() == "precious"
 
 
 @pytest.mark.parametrize(
@@ -503,13 +566,13 @@ def recipe(script: str, *arguments: str, **environment: str) -> list[str]:
 def test_a_recipe_prints_a_command_whose_last_words_are_the_users(script):
     command = recipe(script, "data.train_batch_size=32", "x=[1, 2]", SEED="7", N_GPUS="2", TASK="gsm8k")
     assert command[-2:] == ["data.train_batch_size=32", "x=[1, 2]"]
-    assert {"seed=7", "trainer.n_gpus_per_node=2", "data.train_files=data/gsm8k/train.parquet"} <= set(command)
+    assert {"seed=7", "trainer.n_gpus_per_node=2", "data.train_files='data/gsm8k/train.parquet'"} <= set(command)
 
 
 @pytest.mark.parametrize(
     "script, environment, config, words",
     [
-        ("run_ccpo.sh", {}, "ccpo_dyad", {"task=math", "trainer.default_local_dir=outputs/dyad-m-math-seed0"}),
+        ("run_ccpo.sh", {}, "ccpo_dyad", {"task=math", "trainer.default_local_dir='outputs/dyad-m-math-seed0'"}),
         ("run_ccpo_dyad.sh", {"TEAM": "vote"}, "ccpo_dyad", {"task=math"}),
         (
             "run_ccpo_vote.sh",
@@ -518,7 +581,7 @@ def test_a_recipe_prints_a_command_whose_last_words_are_the_users(script):
             {
                 "task=logiqa",
                 "ccpo.team_kwargs.n_voters=5",
-                "trainer.default_local_dir=outputs/vote5-m-logiqa-seed0",
+                "trainer.default_local_dir='outputs/vote5-m-logiqa-seed0'",
             },
         ),
         ("run_ccpo.sh", {"TEAM": "vote"}, "ccpo_vote", {"ccpo.team_kwargs.n_voters=3", "task=math"}),
@@ -526,13 +589,13 @@ def test_a_recipe_prints_a_command_whose_last_words_are_the_users(script):
             "run_ccpo.sh",
             {"TEAM": "my teams/team.py:My_Team"},
             "ccpo",
-            {"ccpo.team=my teams/team.py:My_Team", "trainer.default_local_dir=outputs/My_Team-m-math-seed0"},
+            {"ccpo.team='my teams/team.py:My_Team'", "trainer.default_local_dir='outputs/My_Team-m-math-seed0'"},
         ),
         (
             "run_ccpo.sh",
             {"TEAM": "package.module:Relay", "SEED": "3", "DATA": "tables/x"},
             "ccpo",
-            {"ccpo.team=package.module:Relay", "trainer.default_local_dir=outputs/Relay-m-x-seed3"},
+            {"ccpo.team='package.module:Relay'", "trainer.default_local_dir='outputs/Relay-m-x-seed3'"},
         ),
     ],
 )
