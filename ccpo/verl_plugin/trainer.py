@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from ccpo.verl_plugin.faults import (
     what_is_whole,
 )
 from ccpo.verl_plugin.loading import CONVERT, more_than_data
+from ccpo.verl_plugin.plain_names import plain_names
 from ccpo.verl_plugin.policies import (
     PolicyCheckpoints,
     PolicyClient,
@@ -59,6 +61,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ROLLOUT_KL = 2.0
 """Nats per token between the rollout server and the actor. Rounding gives about .002; random weights give 9."""
+TIMES = ("timing_", "perf/")
 
 
 @register_trainer(TRAINER_MODE)
@@ -88,7 +91,7 @@ class CcpoTrainer(PPOTrainerSync):
         self.update_watch = UpdateWatch(self.run_dir)
         self._rows: list[Row] = []  # of this step
         self._sessions: Sessions | None = None
-        self._metrics: dict = {}
+        self._taken: tuple[KVBatchMeta, dict] | None = None  # the step: its rows and what it measured
         for note in self.ccpo.warnings():
             logger.warning(note)
 
@@ -119,6 +122,10 @@ class CcpoTrainer(PPOTrainerSync):
         for i, unit in enumerate(interface._TQ_STORAGE.get("SimpleStorage", {}).values()):
             found[f"TransferQueue's storage {i}"] = unit
         return found
+
+    def _init_dataloader(self):
+        with plain_names(self.config.data):
+            super()._init_dataloader()
 
     # ------------------------------------------------------------------------------------------------ several policies
     def _init_resource_pool_mgr(self):
@@ -193,9 +200,9 @@ class CcpoTrainer(PPOTrainerSync):
 
     # ------------------------------------------------------------------------------------------------ one step
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
-        """As verl's; the save that follows keeps what it measured."""
-        self._metrics = metrics
-        return super().step(metrics, timing_raw)
+        batch = super().step(metrics, timing_raw)
+        self._taken = (batch, metrics)
+        return batch
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs) -> KVBatchMeta:
         """Read every row once, forget those that are not trained, and go on with the rest in canonical order."""
@@ -380,7 +387,7 @@ class CcpoTrainer(PPOTrainerSync):
             checkpoint.begin(self.run_dir, self.global_steps)
             with self._folders():
                 super()._save_checkpoint()
-            checkpoint.keep_metrics(self.run_dir, self.global_steps, self._metrics)
+            checkpoint.keep_metrics(self.run_dir, self.global_steps, self._log_line())
             checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history)
         except (OSError, RuntimeError, RayTaskError) as error:  # torch wraps what the disk says in errors of its own
             if is_death(error) or isinstance(error, JobStopped):  # the watchdog's
@@ -392,6 +399,16 @@ class CcpoTrainer(PPOTrainerSync):
                 f"Make room in {self.run_dir}, or keep fewer (trainer.max_actor_ckpt_to_keep). {what_is_whole(self.run_dir)}"
             ) from error
         checkpoint.prune(self.run_dir, self.global_steps, self.keep)
+
+    def _log_line(self) -> dict[str, Any]:
+        """What verl will log of this step, without times, which are not over: it counts rows only after the save and the validation."""
+        batch, measured = self._taken
+        metrics, watch = dict(measured), deepcopy(self._rollout_moe_lb_metrics_accumulator)
+        epoch = (self.global_steps - 1) // self.steps_per_epoch
+        timing = {**self.timing_raw, "step": math.inf}
+        super()._compute_metrics(batch, metrics, timing, global_steps=self.global_steps, epoch=epoch)
+        self._rollout_moe_lb_metrics_accumulator = watch  # it counts this step when it is logged
+        return {name: value for name, value in metrics.items() if not name.startswith(TIMES)}
 
     def _load_checkpoint(self):
         self._attach_policies()  # verl calls this last in its set-up, when policy 0 is up and asleep
