@@ -383,11 +383,12 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self):
         self.watchdog.beat(f"the save of step {self.global_steps}")
+        line = self._log_line()
         try:
             checkpoint.begin(self.run_dir, self.global_steps)
             with self._folders():
                 super()._save_checkpoint()
-            checkpoint.keep_metrics(self.run_dir, self.global_steps, self._log_line())
+            checkpoint.keep_metrics(self.run_dir, self.global_steps, line)
             checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history)
         except (OSError, RuntimeError, RayTaskError) as error:  # torch wraps what the disk says in errors of its own
             if is_death(error) or isinstance(error, JobStopped):  # the watchdog's
