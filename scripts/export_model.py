@@ -4,8 +4,11 @@
     python scripts/export_model.py outputs/dyad/global_step_20 exported   # this one
 
 One policy is written to OUT itself, several to OUT/<policy>. The weights are those of the checkpoint, bit for bit, in its own number
-format (verl trains and saves float32 unless told otherwise). OUT appears when it is complete. The card is written from the team's
-program, which is imported for it: of a team in a file, the file has to be where it was.
+format (verl trains and saves float32 unless told otherwise). OUT appears when it is complete.
+
+Nothing that a run's folder says is run. The card is written from the team's program, and a team that is not built in is imported for it: say
+which one, --team examples/panel.py:Panel. Shards are read as plain data (ccpo/verl_plugin/loading.py); a model with code of its own needs
+--trust-remote-code.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ import report  # noqa: E402
 from ccpo.config import RENAMED, CcpoConfig  # noqa: E402
 from ccpo.credit.rules import RULES  # noqa: E402
 from ccpo.prompts import Messages, render, with_persona  # noqa: E402
-from ccpo.run.checkpoint import fingerprint, finished_steps  # noqa: E402
+from ccpo.run.checkpoint import damage, fingerprint, finished_steps  # noqa: E402
 from ccpo.run.folder import ACTOR, JOB, MARKER, METRICS, policy_folder, step_folder, step_name, step_of  # noqa: E402
 from ccpo.run.run_log import read_run_log  # noqa: E402
 from ccpo.team.load import BUILT_IN  # noqa: E402
@@ -93,8 +96,11 @@ class Checkpoint:
 # --- checkpoint -----------------------------------------------------------------------------------------------------
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, team: str | None = None) -> Checkpoint:
     """The checkpoint ``path``, a folder ``global_step_N`` or a run's, whose newest complete one is taken.
+
+    Args:
+        team: the run's, in the caller's words; needed for a team that is not built in, whose program runs.
 
     Raises ExportError when it is not complete, or its configuration is missing or another job's.
     """
@@ -116,6 +122,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
                 "or name another run"
             )
         step = steps[-1]
+    if what := damage(step_folder(run, step), contents=True):
+        raise ExportError(
+            f"{step_folder(run, step)} is damaged: {what}; copy it again, or name another step of {finished_steps(run)}"
+        )
     job = _job(run)
     if old := [name for name in RENAMED if OmegaConf.select(job, name) is not None]:
         folders = sorted(layout.parent for layout in step_folder(run, step).glob(f"*/{LAYOUT}"))
@@ -124,7 +134,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"{_job_file(run)} is of an earlier version of ccpo (it has {old[0]}), whose teams this one does not know, so that it cannot "
             f"write a card. The weights are whole; verl's own merger makes a model of them, in bfloat16: {commands}"
         )
-    ccpo = CcpoConfig.from_dict(_from_here(OmegaConf.to_container(job.ccpo, resolve=True)), _n(job))
+    section = OmegaConf.to_container(job.ccpo, resolve=True)
+    ccpo = CcpoConfig.from_dict(
+        _from_here(section | {"team": _trusted(section["team"], team, _job_file(run))}), _n(job)
+    )
     saved = json.loads((step_folder(run, step) / MARKER).read_text())["fingerprint"]
     now = fingerprint(ccpo, _n(job))
     if differing := [name for name in now if name in saved and saved[name] != now[name]]:
@@ -134,6 +147,18 @@ def open_checkpoint(path: Path) -> Checkpoint:
             "card would be wrong; put the old configuration back"
         )
     return Checkpoint(run, step, job, ccpo)
+
+
+def _trusted(recorded: Any, stated: str | None, file: Path) -> str:
+    """The team that the caller wants to be imported. Raises ExportError when only a file of the run says so."""
+    if stated is not None:
+        return stated
+    if recorded in BUILT_IN:
+        return recorded
+    raise ExportError(
+        f"{file} names the team {recorded}, whose program has to run for the card, and whoever can write there can name any: if it is "
+        f"the one that you mean, say so with --team {recorded}"
+    )
 
 
 def _job_file(run: Path) -> Path:
@@ -164,7 +189,9 @@ def _n(job: DictConfig) -> int:
 
 
 def check_files(policy: ExportedPolicy) -> None:
-    """Raises ExportError naming what the policy's folder lacks."""
+    """Raises ExportError naming what the policy's folder lacks, or what in it is not data."""
+    from ccpo.verl_plugin.loading import CONVERT, more_than_data
+
     layout = policy.folder / LAYOUT
     if not layout.exists():
         raise ExportError(f"{layout} is missing: it says how many shards there are; copy the checkpoint again, whole")
@@ -180,6 +207,8 @@ def check_files(policy: ExportedPolicy) -> None:
             f"{policy.folder / 'huggingface'} has no config.json: verl saves the model's configuration and tokenizer there; "
             "copy the checkpoint again, or put the base model's files there"
         )
+    if found := more_than_data(policy.folder / name for name in shards):
+        raise ExportError(f"{'; '.join(found)}. If it is yours: {CONVERT.format(folder=policy.folder)}")
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
@@ -188,18 +217,23 @@ def check_files(policy: ExportedPolicy) -> None:
 def write_model(policy: ExportedPolicy, target: Path, trust_remote_code: bool) -> None:
     """Merge the shards with verl's merger; writes weights, configuration, generation configuration and tokenizer.
 
-    verl fact: its FSDP merger rounds every weight to bfloat16 and declares that type, so both are overridden. Shards are
-    pickles, which run code when they are read: export only checkpoints of people you trust.
+    verl facts: its FSDP merger rounds every weight to bfloat16 and declares that type, and reads shards as pickles, which run code when
+    they are read: all of that is overridden.
     """
     import torch
     from transformers import AutoConfig
     from verl.model_merger.base_model_merger import ModelMergerConfig
     from verl.model_merger.fsdp_model_merger import DTensor, FSDPModelMerger, merge_non_dtensor_shards
 
+    load = partial(torch.load, map_location="cpu", weights_only=True, mmap=True)
+
     class ExactMerger(FSDPModelMerger):
+        def _load_rank_zero_state_dict(self, world_size):
+            return load(policy.folder / f"model_world_size_{world_size}_rank_0.pt")
+
         def _load_and_merge_state_dicts(self, world_size, total_shards, mesh_shape, mesh_dim_names):
             names = [policy.folder / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(total_shards)]
-            shards = [torch.load(name, map_location="cpu", weights_only=False, mmap=True) for name in names]
+            shards = [load(name) for name in names]
             return {key: self._merged(key, [shard[key] for shard in shards]) for key in shards[0]}
 
         def _merged(self, key, parts):
@@ -460,13 +494,23 @@ def _code(text: str) -> list[str]:
 # --- command --------------------------------------------------------------------------------------------------------
 
 
-def export(checkpoint: Path, out: Path, force: bool = False) -> list[Path]:
+def export(
+    checkpoint: Path, out: Path, force: bool = False, team: str | None = None, trust_remote_code: bool = False
+) -> list[Path]:
     """Write the checkpoint's policies; returns their folders.
+
+    Args:
+        team: the run's team, if it is not built in. trust_remote_code: run the Python files that the checkpoint keeps of its model.
 
     Raises ExportError when the checkpoint is not complete, or ``out`` is in the way: with ``force`` an earlier export
     makes room, nothing else.
     """
-    opened, out = open_checkpoint(Path(checkpoint)), Path(out).resolve()
+    opened, out = open_checkpoint(Path(checkpoint), team), Path(out).resolve()
+    if opened.job.actor_rollout_ref.model.trust_remote_code and not trust_remote_code:
+        raise ExportError(
+            f"{_job_file(opened.run)} says that the model has code of its own (trust_remote_code), which would run from the checkpoint's "
+            "folder: look at it, and say --trust-remote-code"
+        )
     for policy in opened.policies:
         check_files(policy)
     _check_target(out, force)
@@ -476,7 +520,7 @@ def export(checkpoint: Path, out: Path, force: bool = False) -> list[Path]:
         for policy in opened.policies:
             target = new if single else new / policy.name
             target.mkdir(parents=True)
-            write_model(policy, target, opened.job.actor_rollout_ref.model.trust_remote_code)
+            write_model(policy, target, trust_remote_code)
             (target / CARD).write_text(card(opened, policy), encoding="utf-8")
         if out.exists():
             out.rename(old)
@@ -510,11 +554,15 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, help="folder to write; several policies: one folder in it for each")
     parser.add_argument("--force", action="store_true", help="replace an earlier export")
+    parser.add_argument("--team", help="the run's team, if it is not built in: its program runs, to write the card")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the model's own Python files, too")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module=r"verl\.")  # of engines that are not installed
     logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)  # shards need no process group here
     try:
-        folders = export(arguments.checkpoint, arguments.out, arguments.force)
+        folders = export(
+            arguments.checkpoint, arguments.out, arguments.force, arguments.team, arguments.trust_remote_code
+        )
     except ValueError as error:  # ours, or the configuration's
         sys.exit(f"error: {error}")
     for folder in folders:

@@ -1,18 +1,22 @@
 """The commit marker of a checkpoint: `ccpo_state.json`, written last and atomically, when everything else is on the disk.
 
-It lists the size of every file of its folder: one that has another size since (a copy cut short, a disk that lied) is found before
-anything is loaded. A folder ``global_step_N`` without it is an unfinished save and is never resumed from. verl's own tracker file is written in
-place, before any state that a subclass adds (`trainer_base.py::_save_checkpoint`), so it follows the marker, not the reverse.
+It lists the size and the SHA-256 of every file of its folder: one that has changed since (a copy cut short, a disk that lied) is found before
+anything is loaded. That is against damage: who can write to the folder can write the marker, too. A folder ``global_step_N`` without it
+is an unfinished save and is never resumed from. verl's own tracker file is written in place, before any state that a subclass adds
+(`trainer_base.py::_save_checkpoint`), so it follows the marker, not the reverse.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +101,17 @@ def kept_metrics(folder: Path) -> dict[str, float]:
 def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState) -> None:
     """Mark the checkpoint complete."""
     folder = step_folder(root, step)
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    with ThreadPoolExecutor() as pool:  # hashing lets go of Python's lock, and the disk writes meanwhile
+        sums = pool.map(partial(_sha256, folder), names)
+        sizes = _flushed(folder)
     state = {
         "format": FORMAT,
         "global_steps": step,
         "fingerprint": fingerprint(config, n),
         "history": history.to_dict(),
-        "files": _flushed(folder),
+        "files": sizes,
+        "sha256": dict(zip(names, sums, strict=True)),
     }
     _flush(Path(root))  # the folder's own entry
     write_atomic(folder / MARKER, json.dumps(state, indent=1))
@@ -130,19 +139,39 @@ def _flushed(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def damage(folder: Path) -> str | None:
-    """What is missing or has another size than when the checkpoint was saved; None if nothing is."""
+def _sha256(folder: Path, name: str) -> str:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with (folder / name).open("rb", buffering=0) as stream:
+        while size := stream.readinto(buffer):
+            digest.update(buffer[:size])
+    return digest.hexdigest()
+
+
+def damage(folder: Path, contents: bool = False) -> str | None:
+    """What is missing or is not as when the checkpoint was saved; None if nothing is.
+
+    Args:
+        contents: read every file, and not only its size. Markers of earlier versions have no sums to compare.
+    """
     try:
-        state = json.loads((folder / MARKER).read_text())
-    except ValueError:
-        return f"{MARKER} is not readable"
-    for name, size in state.get("files", {}).items():
+        state = {"files": {}, "sha256": {}} | read_object(folder / MARKER, {})
+    except Damaged as error:
+        return str(error)
+    sizes, sums = state["files"], state["sha256"]
+    if not (isinstance(sizes, dict) and isinstance(sums, dict)):
+        return f"{MARKER} is not readable (its files are no names with sizes and sums)"
+    for name, size in sizes.items():
         path = folder / name
         if not path.exists():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, {size} were saved"
-    return None
+    if not contents:
+        return None
+    with ThreadPoolExecutor() as pool:
+        now = dict(zip(sums, pool.map(partial(_sha256, folder), sums), strict=True))
+    changed = [name for name in sums if now[name] != sums[name]]
+    return f"{', '.join(changed)} has other bytes than were saved (its SHA-256 differs)" if changed else None
 
 
 def rewind(root: Path, step: int) -> None:
@@ -155,8 +184,10 @@ def rewind(root: Path, step: int) -> None:
             path.replace(_aside(path, REWOUND))
 
 
-def to_resume(trainer: Mapping[str, Any]) -> Path | None:
+def to_resume(trainer: Mapping[str, Any], contents: bool = False) -> Path | None:
     """The checkpoint that a job goes on from, as verl's ``trainer`` section says; None: it starts anew.
+
+    ``contents``: pass over one with changed bytes, too. That reads it all, so a job asks once, right before it loads.
 
     Raises ConfigError when there are checkpoints and all are damaged, which starting anew would hide; when the way of resuming would go back
     behind what the folder holds; and when ``resume_from_path`` is no checkpoint's folder.
@@ -186,7 +217,7 @@ def to_resume(trainer: Mapping[str, Any]) -> Path | None:
         return None
     found = {}
     for step in reversed(steps):
-        if (what := _unusable(step_folder(root, step))) is None:
+        if (what := _unusable(step_folder(root, step), contents)) is None:
             return step_folder(root, step)
         found[step] = what
         logger.warning("%s is damaged and is passed over: %s", step_folder(root, step), what)
@@ -212,11 +243,11 @@ def _state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _unusable(folder: Path) -> str | None:
+def _unusable(folder: Path, contents: bool) -> str | None:
     """What is wrong with a checkpoint on the disk; None if nothing is."""
     try:
         _state(folder)
-        return damage(folder)
+        return damage(folder, contents)
     except Damaged as error:
         return str(error)
     except OSError as error:
@@ -274,7 +305,7 @@ def point_tracker_at(root: Path, folder: Path | None) -> None:
         write_atomic(tracker, str(step_of(folder.name)))
 
 
-def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
+def restore(folder: Path, config: CcpoConfig, n: int, contents: bool = False) -> HistoryState:
     """Read a checkpoint's history.
 
     Raises ConfigError when the folder is no complete ccpo checkpoint, is damaged, or was trained with another rule.
@@ -283,7 +314,7 @@ def restore(folder: Path, config: CcpoConfig, n: int) -> HistoryState:
     choose = "choose another one in trainer.resume_from_path"
     if not _is_complete(folder):
         raise ConfigError([f"{folder} has no {MARKER}: it is no complete ccpo checkpoint; {choose}"])
-    if what := _unusable(folder):
+    if what := _unusable(folder, contents):
         raise ConfigError([f"{folder} is damaged: {what}; {choose}"])
     state = _state(folder)
     if state["format"] != FORMAT:

@@ -46,19 +46,24 @@ def _words(*_: Any) -> _Words:
     return _Words()
 
 
-def plain_data_only() -> None:
-    """From now on every `torch.load` of this process takes plain data alone, whatever its caller asks for."""
-    os.environ.pop(NEVER, None)
-    os.environ[FORCE] = "1"
+def know_random_states() -> None:
+    """Let `weights_only` read numpy's random state, as a list of numbers."""
     stand_ins = [(_Word, "numpy.dtype"), (_Words, "numpy.ndarray")]
     for module in ("numpy._core", "numpy.core"):  # numpy 2 and 1
         stand_ins.append((_words, f"{module}.multiarray._reconstruct"))
     torch.serialization.add_safe_globals(stand_ins)
 
 
+def plain_data_only() -> None:
+    """From now on every `torch.load` of this process, and of those that it starts, takes plain data alone, whatever its caller asks for."""
+    os.environ.pop(NEVER, None)
+    os.environ[FORCE] = "1"
+    know_random_states()
+
+
 def more_than_data(files: Iterable[Path]) -> list[str]:
     """What is wrong with each torch file whose reading would call more than `plain_data_only` lets it, in words. Reads no tensor."""
-    plain_data_only()
+    know_random_states()
     found = []
     for path in files:
         try:

@@ -413,9 +413,10 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _load_checkpoint(self):
         self._attach_policies()  # verl calls this last in its set-up, when policy 0 is up and asleep
-        folder = checkpoint.to_resume(self.config.trainer)
+        folder = checkpoint.to_resume(self.config.trainer, contents=True)
         if folder is not None:
-            self.history = checkpoint.restore(folder, self.ccpo, self.n)
+            named = self.config.trainer.resume_mode == "resume_path"  # then nothing of it is read yet
+            self.history = checkpoint.restore(folder, self.ccpo, self.n, contents=named)
             if found := more_than_data(sorted(folder.rglob("*.pt"))):
                 raise JobStopped(
                     f"{'; '.join(found)}: {folder} is not resumed. Go on from another checkpoint (trainer.resume_from_path). If it is yours: "
@@ -429,12 +430,12 @@ class CcpoTrainer(PPOTrainerSync):
             with self._folders():
                 super()._load_checkpoint()
         except Exception as error:
-            # Whatever a file of the right size and the wrong content makes torch raise, here or in a worker.
+            # Whatever files of another model make torch raise, here or in a worker.
             if folder is None or is_death(error):
                 raise
             raise JobStopped(
-                f"{folder} cannot be loaded ({cause_of(error)}): its files have the right sizes, so either one is corrupt, or the model is "
-                "another one than that of the checkpoint. Set the model back, or go on from another checkpoint (move this one out of "
+                f"{folder} cannot be loaded ({cause_of(error)}): its files are those that were saved, so the model is another one than "
+                "that of the checkpoint, or torch is another one. Set the model back, or go on from another checkpoint (move this one out of "
                 "trainer.default_local_dir, or set trainer.resume_mode=resume_path and trainer.resume_from_path)"
             ) from error
         checkpoint.rewind(self.run_dir, self.global_steps)

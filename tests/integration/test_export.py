@@ -5,7 +5,9 @@ The shards are written by verl's own checkpoint manager, from FSDP2 models on on
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -193,7 +195,7 @@ def panel(make_run, tmp_path_factory):
     """(run, export) of a team from a file."""
     root = tmp_path_factory.mktemp("panel")
     run = make_run(root / "run", 1, "ccpo.team='examples/panel.py:Panel'", name="ccpo")
-    export(run, root / "out")
+    export(run, root / "out", team="examples/panel.py:Panel")
     return run, root / "out"
 
 
@@ -248,7 +250,7 @@ def test_the_card_of_a_team_from_a_file(panel):
 
 def test_the_card_of_a_team_from_a_file_can_be_written_from_any_folder(panel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    opened = export_model.open_checkpoint(panel[0])
+    opened = export_model.open_checkpoint(panel[0], "examples/panel.py:Panel")
     assert "### reason_0, reason_1, reason_2\n" in export_model.card(opened, opened.policies[0])
 
 
@@ -288,6 +290,14 @@ def test_several_policies_get_a_folder_each(copied, tmp_path, monkeypatch):
     export_model._check_target(out, force=True)  # an export, which may be replaced
 
 
+def forget_files(run: Path) -> None:
+    """As one who changes files would: the marker then knows of no other."""
+    for step in (2, 4):
+        marker = step_folder(run, step) / MARKER
+        state = json.loads(marker.read_text())
+        marker.write_text(json.dumps(state | {"files": {}, "sha256": {}}))
+
+
 def damage_marker(run: Path) -> None:
     for step in (2, 4):
         (step_folder(run, step) / MARKER).unlink()
@@ -305,6 +315,13 @@ def damage_team(run: Path) -> None:
     job = OmegaConf.load(file)
     job.ccpo.team = "gone/team.py:Mine"
     OmegaConf.save(job, file)
+
+
+def flip_bytes(run: Path) -> None:
+    file = run / "global_step_4/actor/model_world_size_1_rank_0.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
 
 
 def make_old(run: Path) -> None:
@@ -325,7 +342,88 @@ def test_a_checkpoint_of_an_earlier_version_is_left_to_verls_merger(copied, tmp_
 def test_a_team_that_is_gone_is_named(copied, tmp_path):
     damage_team(copied)
     with pytest.raises(ValueError, match="the team's file gone/team.py does not exist"):
+        export(copied, tmp_path / "out", team="gone/team.py:Mine")
+
+
+# What another who can write to the folder could have left there, to be run at an export.
+
+
+class Evil:
+    """A pickle that makes a folder when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def evil_weight(run: Path, mark: Path) -> None:
+    file = run / "global_step_4/actor/model_world_size_1_rank_0.pt"
+    torch.save(torch.load(file, weights_only=False) | {"model.norm.weight": Evil(mark)}, file)
+
+
+def evil_pickle(run: Path, mark: Path) -> None:
+    (run / "global_step_4/actor/model_world_size_1_rank_0.pt").write_bytes(pickle.dumps(Evil(mark)))
+
+
+def evil_old_format(run: Path, mark: Path) -> None:
+    file = run / "global_step_4/actor/model_world_size_1_rank_0.pt"
+    torch.save({"weight": Evil(mark)}, file, _use_new_zipfile_serialization=False)
+
+
+def evil_team(run: Path, mark: Path) -> None:
+    (run / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
+    job = OmegaConf.load(run / JOB)
+    job.ccpo.team = f"{run}/evil.py:Vote"
+    OmegaConf.save(job, run / JOB)
+
+
+def evil_model(run: Path, mark: Path) -> None:
+    """A model with code of its own, and a configuration that trusts it."""
+    folder = run / "global_step_4/actor/huggingface"
+    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
+    for name, auto in (("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")):
+        entries = json.loads((folder / name).read_text())
+        entries |= {"auto_map": {auto: "evil.Thing"}, "model_type": "evil"}
+        (folder / name).write_text(json.dumps(entries))
+    job = OmegaConf.load(run / JOB)
+    job.actor_rollout_ref.model.trust_remote_code = True
+    OmegaConf.save(job, run / JOB)
+
+
+@pytest.mark.parametrize("trap", [evil_weight, evil_pickle, evil_old_format, evil_team, evil_model])
+def test_nothing_in_a_runs_folder_is_run(copied, tmp_path, trap):
+    trap(copied, tmp_path / "ran")
+    forget_files(copied)
+    with pytest.raises(ExportError) as refused:
         export(copied, tmp_path / "out")
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+    said = {
+        evil_weight: f"rank_0.pt is more than data: reading it would call {os.mkdir.__module__}.mkdir",
+        evil_pickle: "rank_0.pt is no file as torch.save writes it",
+        evil_old_format: "rank_0.pt is no file as torch.save writes it",
+        evil_team: f"--team {copied}/evil.py:Vote",
+        evil_model: "--trust-remote-code",
+    }
+    assert said[trap] in str(refused.value)
+    if trap not in (evil_team, evil_model):
+        assert f"merge --backend fsdp --local_dir {copied / 'global_step_4/actor'}" in str(refused.value)
+
+
+def test_the_traps_work_where_they_are_not_refused(copied, tmp_path):
+    """What the test above proves something by."""
+    evil_weight(copied, tmp_path / "ran")
+    evil_team(copied, tmp_path / "imported")
+    torch.load(copied / "global_step_4/actor/model_world_size_1_rank_0.pt", weights_only=False)
+    with pytest.raises(ValueError, match="Vote does not exist"):
+        export(copied, tmp_path / "out", team=f"{copied}/evil.py:Vote")
+    assert (tmp_path / "ran").exists() and (tmp_path / "imported").exists()
+
+
+def test_the_program_of_a_team_is_run_when_the_caller_says_which(panel, tmp_path):
+    with pytest.raises(ExportError, match="--team examples/panel.py:Panel"):
+        export(panel[0], tmp_path / "out")
 
 
 def test_no_team_is_known_by_name():
@@ -339,13 +437,14 @@ def test_no_team_is_known_by_name():
         (damage_marker, "no complete checkpoint"),
         (
             lambda run: (run / "global_step_4/actor/model_world_size_1_rank_0.pt").unlink(),
-            "lacks 1 of its 1 weight shards",
+            "actor/model_world_size_1_rank_0.pt is missing",
         ),
         (lambda run: (run / "global_step_4/actor/fsdp_config.json").unlink(), "fsdp_config.json is missing"),
         (lambda run: shutil.rmtree(run / "global_step_4/actor/huggingface"), "has no config.json"),
         (lambda run: shutil.rmtree(run / "hydra"), "config.yaml is missing"),
         (damage_rule, "trained with ccpo.credit.rule='leave_one_out', not 'shapley'"),
         (shutil.rmtree, "is no folder"),
+        (flip_bytes, "actor/model_world_size_1_rank_0.pt has other bytes than were saved"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(copied, tmp_path, damage, names):

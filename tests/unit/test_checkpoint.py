@@ -427,6 +427,52 @@ def test_a_job_does_not_start_anew_because_every_checkpoint_is_damaged(tmp_path)
 
 def test_a_checkpoint_from_before_sizes_were_kept_is_not_damaged(tmp_path):
     marker = save(tmp_path, 5) / checkpoint.MARKER
-    marker.write_text(json.dumps({k: v for k, v in json.loads(marker.read_text()).items() if k != "files"}))
+    marker.write_text(
+        json.dumps({k: v for k, v in json.loads(marker.read_text()).items() if k not in ("files", "sha256")})
+    )
     assert checkpoint.damage(tmp_path / "global_step_5") is None
     assert checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4) == HISTORY
+
+
+def test_flipped_bytes_are_found_by_name(tmp_path, caplog):
+    """Of the same length, so that sizes say nothing; which the first, quick look of a start still does."""
+    save(tmp_path, 5)
+    folder = save(tmp_path, 10)
+    (folder / "data.pt").write_text("weighty")
+    trainer = {"resume_mode": "auto", "resume_from_path": None, "default_local_dir": str(tmp_path)}
+    assert checkpoint.damage(folder) is None and checkpoint.to_resume(trainer) == folder
+    assert checkpoint.to_resume(trainer, contents=True) == tmp_path / "global_step_5"
+    assert "data.pt has other bytes than were saved" in caplog.text
+    assert checkpoint.restore(folder, CONFIG, 4) == HISTORY
+    with pytest.raises(ConfigError, match="global_step_10 is damaged: data.pt has other bytes"):
+        checkpoint.restore(folder, CONFIG, 4, contents=True)
+
+
+def test_the_sums_are_those_that_sha256sum_prints(tmp_path):
+    import hashlib
+
+    content = b"weights" * 10**6  # more than one read
+    checkpoint.begin(tmp_path, 5)
+    (tmp_path / "global_step_5" / "actor").mkdir(parents=True)
+    (tmp_path / "global_step_5" / "actor" / "model.pt").write_bytes(content)
+    checkpoint.commit(tmp_path, 5, CONFIG, 4, HISTORY)
+    marker = json.loads((tmp_path / "global_step_5" / checkpoint.MARKER).read_text())
+    assert marker["sha256"] == {"actor/model.pt": hashlib.sha256(content).hexdigest()}
+    assert checkpoint.damage(tmp_path / "global_step_5", contents=True) is None
+
+
+@pytest.mark.parametrize("key", ["files", "sha256"])
+@pytest.mark.parametrize("value", [5, ["data.pt"], None, "data.pt"])
+def test_a_marker_whose_list_of_files_is_none_is_damaged(tmp_path, key, value):
+    marker = save(tmp_path, 5) / checkpoint.MARKER
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {key: value}))
+    assert "ccpo_state.json is not readable" in checkpoint.damage(marker.parent)
+
+
+def test_what_is_missing_since_the_sizes_were_looked_at_is_damage(tmp_path):
+    """A name in the sums alone, as of a file that goes while the others are read."""
+    marker = save(tmp_path, 5) / checkpoint.MARKER
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"sha256": {"gone.pt": "0"}}))
+    trainer = {"resume_mode": "auto", "resume_from_path": None, "default_local_dir": str(tmp_path)}
+    with pytest.raises(ConfigError, match="gone.pt cannot be read"):
+        checkpoint.to_resume(trainer, contents=True)
