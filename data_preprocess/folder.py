@@ -53,11 +53,7 @@ def _replace(out: Path, check: Callable[[Path], set[str]], write: Callable[[Path
     for left in (old, new):  # by a process that was killed; the files of out are whole
         shutil.rmtree(left, ignore_errors=True)
     going = check(out) if out.exists() else set()
-    if others := _others(out, going):
-        raise ValueError(
-            f"{out} also holds {', '.join(others[:5])}, which this command did not write: it replaces the folder as a whole; move that away, or "
-            "choose another --out"
-        )
+    refuse_others(out, going)
     new.mkdir()
     try:
         write(new)
@@ -65,13 +61,22 @@ def _replace(out: Path, check: Callable[[Path], set[str]], write: Callable[[Path
             new.chmod(stat.S_IMODE(out.stat().st_mode))
         for path in (*new.iterdir(), new):
             _flush(path)
+        gone = _swap(new, out, old)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    gone = _swap(new, out, old)
     _flush(out.parent)
     if gone is not None and not _others(gone, going):  # nobody has put a file there meanwhile
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def refuse_others(out: Path, going: set[str]) -> None:
+    """Raise ValueError if ``out`` holds anything but files of these names."""
+    if others := _others(out, going):
+        raise ValueError(
+            f"{out} also holds {', '.join(others[:5])}, which this command did not write: it replaces the folder as a whole; move that away, or "
+            "choose another --out"
+        )
 
 
 def _swap(new: Path, out: Path, old: Path) -> Path | None:

@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import random
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +26,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ccpo.data import sha256
 from ccpo.prompts import Messages
 from ccpo.verifier import verify
+from data_preprocess.folder import refuse_others, replace_folder
 from data_preprocess.toy import Problem, draw_problems, thought_text
 from data_preprocess.toy_lessons import (
     CLEAN,
@@ -417,13 +417,15 @@ def write_first_passing(
     """Write the folder of the first model that passes its gate, as `build` does; ``recipe``: a dataclass to note down."""
     out = Path(out)
     existing = _existing_manifest(out)
-    if existing.get("fingerprint") == fingerprint and (out / WEIGHTS).exists():
+    if existing.get("fingerprint") == fingerprint and _complete(out, existing):
         print(f"{out} is complete: {existing['gate']}")
         return existing
+    if existing:
+        refuse_others(out, _ours(out))  # before the minutes of training
     made = tokenizer()
     model, found = _first_passing(first_seed, lambda seed: train(made, seed), lambda model: measure(model, made))
     manifest = {"fingerprint": fingerprint, **found, "recipe": asdict(recipe)}
-    _save(out, model, made, manifest)
+    manifest["files"] = _save(out, model, made, manifest)
     print(f"wrote {out}: {manifest['gate']} in {manifest['seconds']} s")
     return manifest
 
@@ -465,18 +467,42 @@ def _existing_manifest(out: Path) -> dict:
         return {}
     if not (out / MANIFEST).exists():
         raise ValueError(f"{out} has files but no {MANIFEST}, so it is not ours to replace; set another --out")
-    return json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        dict(manifest), dict(manifest.get("files", {}))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"{out / MANIFEST} is damaged; set another --out, or delete that folder") from None
+    return manifest
 
 
-def _save(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, manifest: dict) -> None:
-    """Write into a temporary folder and rename it: ``out`` is complete or absent, never half written."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.rename(out)
+def _complete(out: Path, manifest: dict) -> bool:
+    """Whether the files are as they were written. (The manifests of earlier versions have no checksums.)"""
+    files = manifest.get("files", {})
+    return (out / WEIGHTS).exists() and all(
+        (out / name).is_file() and sha256((out / name).read_bytes()) == wanted for name, wanted in files.items()
+    )
+
+
+def _save(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, manifest: dict) -> dict[str, str]:
+    """Replace ``out`` as a whole, the manifest last; returns the checksums of the other files."""
+    files: dict[str, str] = {}
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        files.update({path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir())})
+        text = json.dumps({**manifest, "files": files}, indent=2)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    replace_folder(out, _ours, write)
+    return files
+
+
+def _ours(out: Path) -> set[str]:
+    """Names of the files in a model folder that may go."""
+    manifest = _existing_manifest(out)
+    named = manifest.get("files", [path.name for path in out.iterdir()] if manifest else [])
+    return {*named, MANIFEST}
 
 
 def _cpu_seconds() -> float:

@@ -182,6 +182,24 @@ def test_incomplete_folder_and_another_recipe_are_rebuilt(tmp_path, every_model_
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_damaged_file_is_made_anew_and_other_peoples_files_stay(tmp_path, every_model_passes):
+    out = tmp_path / "model"
+    first = toy_model.build(out, seed=1, recipe=SHORT)
+    good = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(good[:-4] + b"\0\1\2\3")
+    assert toy_model.build(out, seed=1, recipe=SHORT)["files"] == first["files"]
+    assert (out / "model.safetensors").read_bytes() == good
+    (out / "notes.txt").write_text("mine")
+    assert toy_model.build(out, seed=1, recipe=SHORT)["files"] == first["files"], "nothing is to be done"
+    (out / "config.json").unlink()
+    with pytest.raises(ValueError, match="also holds notes.txt"):
+        toy_model.build(out, seed=1, recipe=SHORT)
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "warm_start.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        toy_model.build(out, seed=1, recipe=SHORT)
+
+
 def test_other_folders_are_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="not ours to replace"):

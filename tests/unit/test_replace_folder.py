@@ -132,7 +132,7 @@ def test_where_the_system_refuses_the_old_files_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", refuses)
     with pytest.raises(ValueError, match="cannot be replaced as a whole .*No space left"):
         write(out, "new")
-    assert state(out) == "old"
+    assert state(out) == "old" and left_beside(out) == []
 
 
 def test_a_full_disk_leaves_the_old_files(way, tmp_path, monkeypatch):
