@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ccpo.run.lock import run_lock
+
 ROOT = Path(__file__).parents[2]
 
 TRAINER = '''
@@ -478,6 +480,24 @@ def test_a_team_that_cannot_be_made_is_explained(quickstart, arguments, words):
     status, text = finish(quickstart(*arguments))
     assert status == 1 and words in text and "Traceback" not in text
     assert not quickstart.out.exists()
+
+
+def test_a_second_job_in_a_folder_is_refused_by_the_trainer_itself_and_changes_nothing(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    command = [sys.executable, "recipe/main_ccpo.py", "profile=cpu", "task=last_digit"]
+    with run_lock(tmp_path / "run"):
+        before = contents(tmp_path / "run")
+        done = subprocess.run(
+            [*command, f"trainer.default_local_dir={tmp_path}/link", "data.train_files=nowhere.parquet"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+            capture_output=True,
+            timeout=300,
+        )
+        assert contents(tmp_path / "run") == before
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"is in use: process {os.getpid()} (" in done.stderr and "nowhere" not in done.stderr
 
 
 # --- shell scripts --------------------------------------------------------------------------------------------------
