@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BOTH = ("torch", "verl", "ray", "transformers", "tensordict", "TransferQueue", "math-verify", "hydra-core")
+BOTH = ("torch", "verl", "ray", "transformers", "tensordict", "TransferQueue", "mpmath", "hydra-core")
 GPU_ONLY = ("vllm",)
 PYTHONS = ((3, 10), (3, 11), (3, 12))
 LEAST_MEMORY = 8.0  # GB free: Ray, a trainer and a rollout worker

@@ -4,7 +4,7 @@
     a process of the job dies                 found within seconds, whatever waits for it: the job stops
     sessions that never end                   limit ccpo.session_timeout each, a little more for their batch: the job stops
     anything else that never ends             limit ccpo.stall_timeout: the job stops
-    the verifier hangs                        its child process is replaced, the answer counts as wrong (ccpo/verifier.py)
+    an answer that would take for ever        is not read: the verifier is bounded by an answer's length (ccpo/verifier)
     a loss or gradient is not finite          verl skips the update; counted; BAD_UPDATES in a row of one policy: the job stops
     a checkpoint cannot be saved              what was written of it is removed, and the job stops
     the newest checkpoint is damaged          passed over for the one before it, with a warning (run/checkpoint.py)

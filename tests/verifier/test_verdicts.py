@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -12,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ccpo import verifier
-from ccpo.verifier import UNPARSED, Verdict, label, looks_like_answer, same_answer, strip_answer, timeouts, verify
+from ccpo.verifier import UNPARSED, Verdict, label, looks_like_answer, same_answer, strip_answer, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 WRONG = "wrong"
@@ -73,11 +70,13 @@ TABLE = [
     ("\\boxed{3 \\times 4}", "12", "number", NONE, "two numbers in the box"),
     ("The answer is **72** clips. I checked 3 times.", "72", "number", "right", "stated, with a number after it"),
     ("5 - 3 = 2", "2", "number", "right", "last number"),
-    ("10-4", "4", "number", "right", "minus is no sign here"),
+    ("10-4", "4", "number", NONE, "arithmetic that is left to do"),
+    ("10-4 = 6", "6", "number", "right", "and one that is done"),
     ("x = -4", "-4", "number", "right", "here it is"),
     ("it is 50%", "50", "number", "right", "percent"),
     ("\\boxed{-\\frac{3}{4}}", "-0.75", "number", "right", "fraction"),
-    ("about 71", "72", "number", WRONG, "other number"),
+    ("it is 71", "72", "number", WRONG, "other number"),
+    ("about 72", "72", "number", NONE, "not said to be it"),
     ("no idea", "72", "number", NONE, "no number"),
     ("9" * 2000, "72", "number", NONE, "no dataset has such numbers"),
     ("(B)", "B", "option", "right", "brackets"),
@@ -211,7 +210,7 @@ def test_long_texts_are_compared_quickly():
         (["1,000", "1000"], "1000"),
         (["1/0"], "1/0"),
         (["\\frac123"], "\\frac123"),  # 3/2 in LaTeX, not 12/3
-        (["3 1/2"], "3 1/2"),
+        (["3 1/2", "3\\frac{1}{2}", "3.5"], "7/2"),
         (["9" * 400 + ".5"], "1" + "9" * 399 + "9/2"),
         (["x+1"], "x+1"),
         ([""], ""),
@@ -260,14 +259,6 @@ def test_answers_of_other_types_need_no_algebra():
     assert same_answer("1/2", "1/2", "number") and not same_answer("1/2", "2", "number")
 
 
-def test_answers_that_take_too_long_are_different():
-    before = timeouts()
-    start = time.monotonic()
-    assert same_answer("\\sum_{i=1}^{10^9} \\sin(i)^{999}", "\\pi", "boxed") is False
-    assert timeouts() == before + 1
-    assert time.monotonic() - start < 2.0
-
-
 @pytest.mark.parametrize(
     "truth, answer_type, message",
     [
@@ -307,71 +298,26 @@ def test_leaks(text, leaks, rest):
     assert not looks_like_answer(strip_answer(text))
 
 
-def test_many_threads_share_a_few_children():
+def test_many_threads_judge_alike():
     verdicts = []
-    threads = [
-        threading.Thread(
-            target=lambda i=i: verdicts.append((i % 2, verify(f"\\boxed{{{i}+x}}", f"x+{i + i % 2}").reward))
-        )
-        for i in range(40)
-    ]
+
+    def judge(i: int) -> None:
+        verdicts.append((i % 2, verify(f"\\boxed{{{i}\\sqrt2+x}}", f"x+\\sqrt{{2}}\\cdot {i + i % 2}").reward))
+
+    threads = [threading.Thread(target=judge, args=(i,)) for i in range(40)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     assert sorted(verdicts) == [(0, 1.0)] * 20 + [(1, 0.0)] * 20
-    assert 1 <= verifier._POOL.alive <= verifier.MAX_WORKERS
 
 
-def test_a_killed_child_is_replaced():
-    verify("\\boxed{1+x}", "x+1")
-    before = timeouts()
-    for worker in list(verifier._POOL.idle):
-        os.kill(worker.process.pid, signal.SIGKILL)
-    assert verify("\\boxed{2+x}", "x+2").reward == 1.0
-    assert timeouts() == before
-
-
-def test_children_end_with_their_parent():
-    """Even if the parent is killed and cannot clean up."""
-    code = (
-        "import os, signal\nfrom ccpo import verifier as v\nassert v.verify('\\\\boxed{1+x}', 'x+1').reward == 1\n"
-        "print(v._POOL.idle[0].process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    child = int(done.stdout)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and _alive(child):
-        time.sleep(0.05)
-    assert not _alive(child)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:  # a zombie waits for its new parent
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_easy_answers_need_no_child():
+def test_integers_need_no_mathematics():
     code = (
         "import sys\nfrom ccpo import verifier as v\nassert v.verify('\\\\boxed{7}', '7').reward == 1\n"
-        "assert v.verify('\\\\boxed{8}', '7').reward == 0\nassert v._POOL.alive == 0 and 'sympy' not in sys.modules"
+        "assert v.verify('\\\\boxed{8}', '7').reward == 0\nassert 'mpmath' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
-
-
-def test_it_works_after_a_fork():
-    verify("\\boxed{1+x}", "x+1")
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if verify("\\boxed{3+x}", "x+3").reward == 1.0 else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert verify("\\boxed{4+x}", "x+4").reward == 1.0
 
 
 @pytest.mark.parametrize("name", ["math500", "aime2024", "aime2025", "amc23"])

@@ -1,0 +1,174 @@
+"""How an answer is spelled: what LaTeX, Unicode and markup add without meaning, and where a text's boxes are."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+# Characters that people and models write instead of LaTeX. Nothing else outside ASCII is read: a digit of another script, an invisible
+# character inside a number and a letter that only looks like a Latin one are no spelling of ours.
+_SYMBOLS = {
+    **{sign: "-" for sign in "\u2212\u2013\u2014\u2010\u2011"},
+    **{space: " " for space in "\u00a0\u2009\u202f\u2002\u2003\u3000"},
+    **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # fullwidth forms
+    **{
+        sign: f"^{{{digit}}}"
+        for digit, sign in enumerate("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+    },
+    **{
+        sign: f"_{{{digit}}}"
+        for digit, sign in enumerate("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089")
+    },
+    **{
+        sign: f" \\frac{{{top}}}{{{bottom}}} "
+        for sign, (top, bottom) in {
+            "½": (1, 2),
+            "⅓": (1, 3),
+            "⅔": (2, 3),
+            "¼": (1, 4),
+            "¾": (3, 4),
+            "⅕": (1, 5),
+            "⅖": (2, 5),
+            "⅗": (3, 5),
+            "⅘": (4, 5),
+            "⅙": (1, 6),
+            "⅚": (5, 6),
+            "⅛": (1, 8),
+            "⅜": (3, 8),
+            "⅝": (5, 8),
+            "⅞": (7, 8),
+        }.items()
+    },  # fmt: skip
+    "°": "^{\\circ}",
+    "²": "^{2}",
+    "×": "\\times ",
+    "·": "\\cdot ",
+    "⋅": "\\cdot ",
+    "÷": "\\div ",
+    "±": "\\pm ",
+    "√": "\\sqrt ",
+    "π": "\\pi ",
+    "θ": "\\theta ",
+    "∞": "\\infty ",
+    "≤": "\\le ",
+    "≥": "\\ge ",
+    "≠": "\\ne ",
+    "≈": "\\approx ",
+    "∪": "\\cup ",
+    "∈": "\\in ",
+    "¬": "\\neg ",
+    "’": "'",
+    "€": " \\text{ euros} ",
+    "£": " \\text{ pounds} ",
+}
+_TRANSLATION = str.maketrans(_SYMBOLS)
+
+GROUP = "\ue000"  # a comma that can only be one between thousands: {,} or ,\!
+_SPACES = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad|enspace|thinspace)(?![a-zA-Z])|(?<=\S)~|\s")
+_NOTHING = re.compile(
+    r"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|Bigl|Bigr|displaystyle|textstyle|limits|rm|bf|it"
+    r"|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bfseries|mathstrut)(?![a-zA-Z])\s?|\\(?:textcolor|color)\s?\{[a-zA-Z]+\}"
+    r"|(?<!\\)\\[!()\[\]]|(?<!\\)\$|\\phantom\s?\{[^{}]*\}"
+)
+_FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+
+
+_ROOT = re.compile(r"\u221a\s?(\d+(?:\.\d+)?)", re.ASCII)
+_BASE_BRACES = re.compile(r"\{([0-9A-Z]+)\}\s?_")
+_SAID = re.compile(
+    r"^\s*\\text\s?\{\s*(?:(?:so|thus|hence|therefore),?\s)?(?:the\s)?(?:final\s|correct\s)?(?:answer|result|total|value|solution)\s?(?:is|=|:)\s*:?\s*\}",
+    re.IGNORECASE,
+)  # \text{The answer is } in a box
+
+
+@lru_cache(maxsize=4096)
+def clean(text: str) -> str:
+    """``text`` without what has no meaning in an answer: sizes, spaces of other widths, dollar signs around mathematics."""
+    text = _ROOT.sub(r"\\sqrt{\1}", text).translate(_TRANSLATION)
+    text = text.replace(",\\! ", GROUP).replace(",\\!", GROUP).replace("{,}", GROUP)
+    text = _FRACTION.sub(r"\\frac", _NOTHING.sub("", text))
+    text = _BASE_BRACES.sub(r"\1_", _SAID.sub("", text))
+    return re.sub(r" +", " ", _SPACES.sub(" ", text)).strip()
+
+
+_TEXT = re.compile(r"\\(?:text|textbf|textrm|textnormal|textit|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
+_GROUPED = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+")
+INTEGER = re.compile(r"-?[0-9]+")
+
+
+@lru_cache(maxsize=4096)
+def normalize(answer: str) -> str:
+    """One spelling of an answer: equal results mean equal answers, not the reverse."""
+    answer = clean(_TEXT.sub(r" \1 ", answer)).replace(GROUP, ",").replace("\\$", "")
+    answer = re.sub(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z])", "", answer)  # "3 1/2" is not "31/2"
+    answer = re.sub(r"(?<![.,])[.,]$", "", answer)
+    while answer.startswith("{") and closing_brace(answer, 1) == len(answer) - 1:
+        answer = answer[1:-1]
+    if _GROUPED.fullmatch(answer):
+        answer = answer.replace(",", "")
+    if INTEGER.fullmatch(answer):
+        digits = answer.lstrip("-").lstrip("0") or "0"
+        answer = "-" + digits if answer[0] == "-" and digits != "0" else digits
+    return answer
+
+
+# --- boxes ------------------------------------------------------------------------------------------------------------
+
+BOXED = re.compile(r"\\boxed[ \t]{0,3}\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    """Where the brace closes that opened before ``start``; None if it does not."""
+    depth = 1
+    for match in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return match.start()
+    return None
+
+
+def last_boxed(text: str) -> str | None:
+    """Content of the last ``\\boxed{...}``; None without one, or if its braces do not close (a text cut short)."""
+    starts = [match.end() for match in BOXED.finditer(text)]
+    end = closing_brace(text, starts[-1]) if starts else None
+    return None if end is None else text[starts[-1] : end]
+
+
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|cannot|neither|nor|without|except|unlike)|n['\u2019]t|\brather than|\binstead of|\bother than|\bopposite of)"
+    r"(?:\s+(?:a|an|the|be|is|equal|equals|equal to|to|exactly|really|quite|simply|just|correct|right|final|answer|value|that))*[\s:$*(]*$",
+    re.IGNORECASE,
+)
+_OPERATED = re.compile(
+    r"(?:(?<!\n)[-+/^<>]|\\(?:times|cdot|div|pm|mp|neg|lnot|not|neq?|leq?|geq?|lt|gt|approx|sim|log|ln|sin|cos|tan|exp)"
+    r"|\\sqrt(?:\[[^\]]*\])?\s?\{?|\\frac\s?\{[^{}]*\}\s?\{?|\\frac\s?\{|[<>^]\s?\{|(?<=[\d)}])\s?\*)\s*$"
+)
+_GOES_ON = re.compile(
+    r"[\s$]*(?:[\^_]|\\(?:times|cdot|div|pm|pi|infty|sqrt|frac|cup|vee|lor)(?![a-zA-Z])|[-+*/](?=\s?[\d\\(]))"
+    r"|[\s$*]*(?:,\s*)?(?:or|and)\s[\s$*]*(?:\\boxed|[-\d])"
+    r"|[\s$*]*\b(?:is|was|are|be)?\s*(?:not\b|wrong\b|incorrect\b|false\b|isn['\u2019]t|impossible\b)"
+    r"|[\s$]*(?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial|times|plus|minus|over)\b",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(
+    r"\}[\s$*.]*(?:,|;|/|\bor\b|\band\b|\beither\b|\bmaybe\b|\bperhaps\b|,\s*or\b|,\s*and\b)?[\s$*]*$", re.IGNORECASE
+)
+
+
+def box_is_stated(text: str) -> bool:
+    """Whether the last box stands for itself: not denied in words, not a part of an expression, and not one of several side by side."""
+    starts = list(BOXED.finditer(text))
+    if not starts:
+        return False
+    end = closing_brace(text, starts[-1].end())
+    if end is None:
+        return False
+    before, after = text[max(0, starts[-1].start() - 200) : starts[-1].start()], text[end + 1 : end + 200]
+    if _NEGATED.search(before) or _OPERATED.search(before.rstrip("$ ")) or _GOES_ON.match(after):
+        return False
+    if len(starts) > 1:
+        previous = closing_brace(text, starts[-2].end())
+        if previous is not None and starts[-1].start() - previous < 40:
+            return _JOINED.fullmatch(text[previous : starts[-1].start()]) is None
+    return True
