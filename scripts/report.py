@@ -54,6 +54,7 @@ TRAINING = {
 }
 """Of the training batches, noisy."""
 PHASES = ("gen", "old_log_prob", "update_actor", "update_weights")
+MANY_SESSIONS = 10**9
 RATE_STEPS = 5  # train batches at each end over which noisy numbers are averaged
 MANY_ROLES = 6  # more roles are told together
 TEAM_COLOUR, GREYS = "#1b6ca8", ("#4d4d4d", "#8a8a8a", "#b5b5b5")
@@ -76,6 +77,7 @@ class ReportError(ValueError):
 
 def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
     """95 % Wilson score interval of a share observed on ``count`` > 0 trials (Wilson, 1927)."""
+    share = min(max(share, 0.0), 1.0)  # a log may have been edited
     centre = share + z * z / (2 * count)
     spread = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
     scale = 1 + z * z / count
@@ -90,7 +92,12 @@ def load(run_dir: Path) -> list[dict]:
             f"{path} does not exist: {run_dir} is no folder of a run (trainer.default_local_dir), or nothing "
             "was logged yet"
         )
-    entries = read_run_log(path)
+    try:
+        entries = read_run_log(path)
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be read ({error.strerror}): {run_dir} is no folder of a run, or belongs to somebody else"
+        ) from None
     if not entries:
         raise ReportError(f"{path} has no whole line yet; wait for the first validation or step")
     return entries
@@ -207,7 +214,7 @@ def scores(entry: dict, source: str, known: Measured) -> dict:
     """One validation: ``step``; ``sessions`` (None if not logged); ``accuracies``: name -> `score`; ``roles``: role -> number, of which
     ``accuracy`` is a `score`."""
     metrics = entry["metrics"]
-    sessions = int(metrics.get(SESSIONS.format(source=source), 0)) or None
+    sessions = _sessions(metrics, source)
     roles = {
         role: {
             what: score(metrics[names[what]], sessions) if what == "accuracy" else metrics[names[what]]
@@ -224,6 +231,11 @@ def scores(entry: dict, source: str, known: Measured) -> dict:
         },
         "roles": {role: numbers for role, numbers in roles.items() if numbers},
     }
+
+
+def _sessions(metrics: Mapping[str, float], source: str) -> int | None:
+    count = metrics.get(SESSIONS.format(source=source), 0)
+    return int(count) if 1 <= count < MANY_SESSIONS else None
 
 
 def score(value: float, sessions: int | None) -> dict:
@@ -481,8 +493,7 @@ def _looks(known: Measured, colours: Mapping[str, str]) -> dict[str, dict]:
 def _accuracy_curve(axis, val: list[dict], source: str, metric: str, label: str, looks: dict, band: bool) -> None:
     steps, values = series(val, metric)
     axis.plot(steps, values, **looks, markersize=5, label=label)
-    sessions = SESSIONS.format(source=source)
-    counts = [int(entry["metrics"].get(sessions, 0)) for entry in val if metric in entry["metrics"]]
+    counts = [_sessions(entry["metrics"], source) for entry in val if metric in entry["metrics"]]
     if band and all(counts):
         bounds = [wilson(value, number) for value, number in zip(values, counts, strict=True)]
         axis.fill_between(steps, *zip(*bounds, strict=True), color=looks["color"], alpha=0.12, linewidth=0)
@@ -496,7 +507,10 @@ def show(run_dir: Path) -> None:
     entries = load(run_dir)
     print(table(entries))
     picture = Path(run_dir) / CURVES
-    draw(entries, picture, Path(run_dir).resolve().name)
+    try:
+        draw(entries, picture, Path(run_dir).resolve().name)
+    except OSError as error:
+        raise ReportError(f"{picture} cannot be written ({error.strerror}); the table above is whole") from None
     print(f"curves: {picture}")
 
 

@@ -275,6 +275,11 @@ def test_what_cannot_be_removed_does_not_stop_a_save_and_is_not_saved_into(tmp_p
     assert to_resume(tmp_path) == folder
 
 
+def replaced_by_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
 def linked(tmp_path, step):
     """A checkpoint of another run, and a link to it in this one."""
     folder = save(tmp_path / "other", step)
@@ -406,8 +411,9 @@ def test_a_checkpoint_is_on_the_disk_before_its_marker(tmp_path, monkeypatch):
         (lambda file: file.with_name(checkpoint.MARKER).write_text("{"), "ccpo_state.json is not readable"),
         (lambda file: file.with_name(checkpoint.MARKER).write_text('{"format": 2}'), "ccpo_state.json is not readable"),
         (lambda file: file.with_name(checkpoint.MARKER).write_text("[]"), "ccpo_state.json is not readable"),
+        (lambda file: replaced_by_a_folder(file.with_name(checkpoint.MARKER)), "ccpo_state.json cannot be read"),
     ],
-    ids=["cut short", "missing", "marker", "marker without keys", "marker of another kind"],
+    ids=["cut short", "missing", "marker", "marker without keys", "marker of another kind", "marker is a folder"],
 )
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, harm, says):
     save(tmp_path, 5)

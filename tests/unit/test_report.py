@@ -326,3 +326,31 @@ def test_nothing_to_report_is_an_error_that_says_so(tmp_path, text, words):
         (tmp_path / METRICS).write_text(text)
     with pytest.raises(report.ReportError, match=words):
         report.load(tmp_path)
+
+
+def test_whatever_a_log_says_gets_a_report_or_a_reason(tmp_path):
+    """A log may have been edited, or belong to something else."""
+    path = tmp_path / METRICS
+    team, sessions = "val-core/x/team_accuracy", "val-aux/x/sessions"
+    for accuracy in (0.5, -3, 7, 1e300, -1e300):
+        for count in (100, 0, -3, 0.5, 1e18, 1e300):
+            entries = [{"step": step, "kind": "val", "metrics": {team: accuracy, sessions: count}} for step in (0, 1)]
+            entries += [{"step": 2, "kind": "train", "metrics": {}}, {"step": 3, "kind": "val", "metrics": {}}]
+            path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+            assert "steps: 2" in report.table(report.load(tmp_path))
+    report.draw(report.load(tmp_path), tmp_path / CURVES, "odd")
+    path.write_bytes(b"\xff\n3\n[]\nnull\n{}\n")
+    with pytest.raises(report.ReportError, match="no whole line"):
+        report.load(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(report.ReportError, match="cannot be read"):
+        report.load(tmp_path)
+
+
+def test_a_picture_that_cannot_be_written_costs_only_the_picture(tmp_path, capsys):
+    (tmp_path / METRICS).write_text(json.dumps(val(1, 0.5, {}, {})) + "\n")
+    (tmp_path / CURVES).mkdir()
+    with pytest.raises(report.ReportError, match="curves.png cannot be written.*table above is whole"):
+        report.show(tmp_path)
+    assert "0.500" in capsys.readouterr().out
