@@ -30,7 +30,7 @@ from jobs import (
 )
 
 from ccpo.run.checkpoint import finished_steps
-from ccpo.run.folder import ACTOR, MARKER, METRICS, STEP, step_folder
+from ccpo.run.folder import ACTOR, MARKER, METRICS, STEP, step_folder, step_of
 
 JOBS = {  # name -> team, further settings, policies
     "dyad": ("dyad", (), (ACTOR,)),
@@ -196,16 +196,16 @@ def written(folder: Path, since: float) -> bool:
 
 
 def unfinished(out: Path) -> list[str]:
-    """Checkpoints that are not complete: being saved, or being removed."""
-    return sorted(folder.name for folder in out.glob(f"{STEP}*") if not (folder / MARKER).exists())
+    """Checkpoints that are not complete: being saved, or, under another name, being removed."""
+    found = out.glob(f"{STEP}*")
+    return sorted(folder.name for folder in found if step_of(folder.name) is None or not (folder / MARKER).exists())
 
 
 def compare(trial: Trial, straight: Path, killed: Path, policies: tuple[str, ...]) -> None:
     """Every number of every line that both have, every tensor of the last checkpoint, and what is left of others."""
     one, two = numbers(straight), numbers(killed)
     trial.missing = sorted(step for step, kind in set(one) - set(two))
-    # verl saves before it logs: a kill between the two leaves that step's line out, which is known. No other may be missing.
-    trial.differing += [f"step {step} has no line" for step in trial.missing if step % SAVE_EVERY]
+    trial.differing += [f"step {step} has no line" for step in trial.missing]
     for key in sorted(set(one) & set(two)):
         names = one[key].keys() | two[key].keys()
         unequal = sorted(name for name in names if one[key].get(name) != two[key].get(name))
