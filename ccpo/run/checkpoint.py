@@ -238,9 +238,17 @@ def _state(folder: Path) -> dict[str, Any]:
         read_object(folder / MARKER, {"global_steps": int, "fingerprint": dict, "history": dict})
         try:
             HistoryState.from_dict(state["history"])
+            _check_numbers(**state["history"])
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise Damaged(f"{MARKER} is not readable (its history is none: {error})") from None
     return state
+
+
+def _check_numbers(streams: dict, joints: dict, paper: dict, steps: int) -> None:
+    groups = [*(group.values() for group in (*streams.values(), *joints.values())), *paper.values(), [steps]]
+    for value in (value for group in groups for value in group):
+        if type(value) not in (int, float):
+            raise TypeError(f"{value!r} is no number")
 
 
 def _unusable(folder: Path, contents: bool) -> str | None:

@@ -341,6 +341,12 @@ PARTS = {
     "global_steps": ["5", 5.0, None, True, [], {}],
     "fingerprint": [None, [], "x", 3],
     "history": [
+        *(
+            {"streams": {"a": {"weight": value, "first": 0.0, "second": 0.0}}, "joints": {}, "paper": {}, "steps": 0}
+            for value in ("x", None, True, [], {}, ["x"])
+        ),
+        *({"streams": {}, "joints": {"a": {"x": value}}, "paper": {}, "steps": 0} for value in ("x", None, ["x"])),
+        *({"streams": {}, "joints": {}, "paper": {"a": [0.5, value]}, "steps": 0} for value in ("x", None, ["x"])),
         *(None, [], "x", 3, {}),
         *(
             {"streams": value, "joints": {}, "paper": {}, "steps": 0}
