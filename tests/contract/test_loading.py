@@ -164,3 +164,9 @@ def test_every_process_of_verl_reads_data_alone():
     lines = "\n".join(line.strip() for line in code.splitlines())
     done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "1 False", done.stderr[-2000:]
+
+
+def test_transformers_still_reads_models_that_are_pickles_as_data():
+    from transformers.modeling_utils import load_state_dict
+
+    assert inspect.signature(load_state_dict).parameters["weights_only"].default is True

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from jobs import ROOT, STEPS, kill_session, start_job
+from neighbour import Doors
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,11 @@ def chain_model(tmp_path_factory) -> Path:
         [sys.executable, "-m", "data_preprocess.toy_chain", "--out", str(folder)], cwd=ROOT, check=True, timeout=400
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def doors() -> Doors:
+    return Doors()
 
 
 @pytest.fixture

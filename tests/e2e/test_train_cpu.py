@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from jobs import PER_ROLE, ROOT, STEPS, TEAM, finish, kill_session, numbers, shards, wait_until
+from jobs import PER_ROLE, ROOT, STEPS, TEAM, finish, kill_session, last_step, numbers, shards, wait_until
 
 from ccpo.run.folder import MARKER, METRICS
 
@@ -120,8 +120,11 @@ def another_family(model: Path, out: Path) -> Path:
     return out
 
 
-def test_voters_learn(start, tmp_path):
-    finish(start(tmp_path / "vote", "vote", steps=4), tmp_path / "vote")
+def test_voters_learn(start, tmp_path, doors):
+    job = start(tmp_path / "vote", "vote", steps=4)
+    wait_until(job, tmp_path / "vote", lambda: last_step(tmp_path / "vote") >= 1)
+    doors.try_all(job.pid)  # for the test below
+    finish(job, tmp_path / "vote")
     logged = numbers(tmp_path / "vote")
     assert logged[4, "val"][TEAM] >= logged[0, "val"][TEAM] + 0.10
     assert (
@@ -133,3 +136,18 @@ def test_voters_learn(start, tmp_path):
         assert metrics["ccpo/plurality/credit_right"] > 0 > metrics["ccpo/plurality/credit_wrong"]
         assert metrics["ccpo/plurality/oracle_accuracy"] >= metrics["ccpo/sessions/team_accuracy"]
         assert metrics["ccpo/replays/decodes_per_session"] == 0, "a vote is taken again without decoding"
+
+
+def test_no_port_of_a_job_is_open_to_another_machine(doors):
+    """Of the voters' job, while it was at work: neither ours, nor TransferQueue's, torch's or Ray's."""
+    if not doors.ports:
+        pytest.skip("looks at the job of test_voters_learn, which has not run")
+    for process in ("TransferQueueController", "SimpleStorageUnit", "HfCpuServer", "WorkerDict", "TaskRunner"):
+        assert any(name.startswith(f"ray::{process}") for _, _, name in doors.ports), process
+    assert [port for port in doors.ports if port[0].removeprefix("::ffff:") != "127.0.0.1"] == []
+    if doors.why_not is not None:
+        pytest.skip(
+            f"that they listen on the loopback address is seen, that nobody comes through is not: {doors.why_not}"
+        )
+    assert doors.control_is_open, "the neighbour reaches nothing at all, so this test would see nothing"
+    assert doors.open == []
