@@ -59,12 +59,17 @@ def _is_complete(folder: Path) -> bool:
 def begin(root: Path, step: int) -> None:
     """Make room for a save: whatever an earlier, interrupted or rewound job left at this step goes.
 
-    The folder first gets another name: killed in between, it is no half checkpoint but waste, which the next save removes. Of a link only the
+    The folder first gets another name: killed in between, it is no half checkpoint but waste, which the next start removes. Of a link only the
     link goes.
     """
     folder = step_folder(root, step)
     if os.path.lexists(folder):
         folder.replace(_aside(folder, WASTE))
+    _sweep(root)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what `begin` renamed, and what is left of it by jobs that were killed."""
     for waste in Path(root).glob(f"{STEP}*{WASTE}"):
         try:
             _remove(waste)
@@ -175,7 +180,8 @@ def damage(folder: Path, contents: bool = False) -> str | None:
 
 
 def rewind(root: Path, step: int) -> None:
-    """Later checkpoints belong to a job that was started again from ``step``: nothing resumes from them, their weights stay."""
+    """Later checkpoints belong to a job that was started again from ``step``: nothing resumes from them, their weights stay. Waste goes."""
+    _sweep(root)
     for later in finished_steps(root):
         if later > step:
             folder = step_folder(root, later)

@@ -108,6 +108,7 @@ class CcpoTrainer(PPOTrainerSync):
             return
         print(f"step {step} of {self.total_training_steps} is saved: nothing is left to train", flush=True)
         wanted = trainer.test_freq > 0 or trainer.get("val_before_train", True)
+        checkpoint.prune(self.run_dir, step, self.keep)
         trainer.val_before_train = wanted and not self.run_log.has(step, "val")
 
     def _processes(self, agent_loop_manager) -> dict[str, Any]:
