@@ -11,19 +11,32 @@ from typing import Any
 
 from ccpo.verifier import LETTERS, label, verify
 
+CANDIDATES = 3
+"""Of the most frequent truths, how many are judged: the verifier may call more of them equal than their labels do."""
+
 
 def best_constant(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The one ``answer`` that is right most often, and the ``share`` of rows on which it is. Spellings of one value count together."""
+    """The one ``answer`` that earns most, and the ``share`` of rows on which the verifier calls it right."""
     counts: Counter[str] = Counter()
     spelling: dict[str, str] = {}
     for row in rows:
         truth, kind = row["reward_model"]["ground_truth"], row["extra_info"]["answer_type"]
-        options = tuple(row["extra_info"]["options"])
-        key = label(verify(boxed(truth), truth, kind, options).answer or truth, kind)
+        key = label(verify(boxed(truth), truth, kind, row["extra_info"]["options"]).answer or truth, kind)
         spelling.setdefault(key, truth)
         counts[key] += 1
-    key, count = counts.most_common(1)[0]
-    return {"answer": spelling[key], "share": round(count / len(rows), 6)}
+    shares = {spelling[key]: share(rows, boxed(spelling[key])) for key, _ in counts.most_common(CANDIDATES)}
+    best = max(shares, key=shares.get)
+    return {"answer": best, "share": round(shares[best], 6)}
+
+
+def share(rows: Sequence[Mapping[str, Any]], text: str) -> float:
+    """What ``text`` earns on ``rows``, on average."""
+    return sum(_reward(text, row) for row in rows) / len(rows)
+
+
+def _reward(text: str, row: Mapping[str, Any]) -> float:
+    info = row["extra_info"]
+    return verify(text, row["reward_model"]["ground_truth"], info["answer_type"], info["options"]).reward
 
 
 def boxed(answer: str) -> str:
@@ -56,8 +69,6 @@ def earned(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What each of the `fixed_texts` earns on ``rows``, on average, from the verifier."""
     total: Counter[str] = Counter()
     for row in rows:
-        info = row["extra_info"]
-        options = tuple(info["options"])
-        for name, text in fixed_texts(info["question"], options).items():
-            total[name] += verify(text, row["reward_model"]["ground_truth"], info["answer_type"], options).reward
+        for name, text in fixed_texts(row["extra_info"]["question"], row["extra_info"]["options"]).items():
+            total[name] += _reward(text, row)
     return {name: total[name] / len(rows) for name in total}
