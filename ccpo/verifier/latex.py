@@ -559,6 +559,8 @@ class _Parser:
     def juxtaposed(self, left: Tree) -> Tree:
         """Two factors side by side: a product; an integer before a proper fraction: a mixed number."""
         kind = self.peek()
+        if kind == "(" and left in (("var", "f"), ("var", "g"), ("var", "h")):
+            raise UnreadableError("the value of a function")
         right = self.factor()
         if left[0] == "num":
             if kind == "num":

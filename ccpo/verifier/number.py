@@ -41,7 +41,13 @@ _SAYS = re.compile(
     re.IGNORECASE,
 )
 _PARENTHESIS = re.compile(r"(?<=\s)\((?=[^()]*[A-Za-z]{2})[^()\\]*\)")
-_SENTENCE = re.compile(r"[.!?](?=[\s\"')\]]|$)|\n+|;")
+_ORDER = re.compile(
+    r"\W*(?:(?:please|now|then)\s)?(?:calculate|compute|find|determine|evaluate|express|give|write|what|how|which|when|who|solve|state|tell"
+    r"|work out|figure out|help|round|simplify|estimate|assume|suppose|consider|let|if)\b",
+    re.IGNORECASE,
+)
+_ASKS = re.compile(r"\b(?:how|what) (?:many|much|long|far|old|fraction|percent\w*)\b", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?:[.?]|!(?!\s*[-+*/^=\d\\]))(?=[\s\"')\]]|$)|\n+|;")
 _REASON = re.compile(r",\s+(?=[A-Za-z])|\b(?:because|since|as|so|which|where|when|therefore)\b|\u2014", re.IGNORECASE)
 _LEAD = re.compile(
     r"[\s:=,*_]*(?:(?:therefore|thus|simply|just|exactly|equal to|equals|a total of|indeed|then|be|is|the number|now)[\s:,]+)*",
@@ -165,20 +171,25 @@ def _word(token: tuple[str, object]) -> str:
 
 
 def _last_number(text: str) -> Fraction | None:
-    """The last number of the last sentence that has one, with the equation that it ends."""
+    """The last number of the last sentence that has one, with the equation that it ends. None after a question or an order: who repeats what
+    was asked has not answered."""
     start, sentence = 0, None
     for end in [*_SENTENCE.finditer(text), None]:
         stop = len(text) if end is None else end.start()
-        if any(char.isdigit() for char in text[start:stop]):
-            sentence = (start, stop, end)
+        if (
+            (end is not None and end.group() == "?")
+            or _ORDER.match(text, start, stop)
+            or _ASKS.search(text, start, stop)
+        ):
+            sentence = None
+        elif any(char.isdigit() for char in text[start:stop]):
+            sentence = (start, stop)
         start = stop if end is None else end.end()
-    if sentence is None:
+    if sentence is None or sentence[1] - sentence[0] > MAX_SENTENCE:
         return None
-    start, stop, end = sentence
-    if stop - start > MAX_SENTENCE:
-        return None
+    start, stop = sentence
     words = _plain(text[start:stop])
-    if (end is not None and end.group() == "?") or DENIAL.search(words) or RETRACTED.search(text, stop):
+    if DENIAL.search(words) or RETRACTED.search(text, stop):
         return None
     found = tokens(clean(words), prose=True)
     last = max((at for at, token in enumerate(found) if token[0] == "num"), default=None)

@@ -65,13 +65,19 @@ _JOINED = re.compile(
     r"[\s*]*(?:(?i:option|choice|maybe|perhaps)\s)*[(\[]?([A-E])"
     r"(?=[)\]*.,;:!?\"']*(?:\s*$|\s*[\n.,;!?]|\s+(?:or|and)\b|\s*[(\[]?[A-E]\b)|[)\]])"
 )
-_JOINED_BEFORE = re.compile(r"(?<![A-Za-z'])[A-E][)\]]?(?:\s*(?:,|/|&|\bor\b|\band\b)\s*|\s+)\Z")
+_BEGINS_WITH_NOT = re.compile(r"\W*(?:not|neither)\b", re.IGNORECASE)
+_JOINED_BEFORE = re.compile(r"(?<![A-Za-z'])[A-E][)\]]?(?:[ \t]*(?:,|/|&|\bor\b|\band\b)[ \t]*|[ \t]+)\Z")
 _CLAUSE_BEFORE = re.compile(r"[.!?;:\n](?=\s|$)|\n")
 _CLAUSE_AFTER = re.compile(r"[.!?;,\n]|\b(?:because|since|as|for|which|based|due|given)\b|\(|\u2014", re.IGNORECASE)
 
 
 def _letter(match: re.Match[str]) -> str:
     return next(group for group in match.groups() if group).upper()
+
+
+def _without_others(text: str) -> str:
+    """``text`` without the letters that it names only to set them aside: "A rather than B" is A."""
+    return re.sub(r"\s+(?=[.,;:!?](?:\s|$))", "", _NOT_THIS.sub("", text))
 
 
 def _letter_end(match: re.Match[str]) -> int:
@@ -92,8 +98,9 @@ def read_option(text: str, options: Sequence[str]) -> str | None:
         several = len(BOXED.findall(text)) > MAX_BOXES
         choices = set() if several or not box_is_stated(text) else {_boxed(boxed, texts) for boxed in _boxes(text)}
     else:
-        said = _NOT_THIS.sub("", _WRAPPER.sub("", text))
-        choices = _stated(said, texts) or _last_line(said, texts)
+        text = _WRAPPER.sub("", text)
+        choices = _stated(_without_others(text), [_bare(_without_others(option)) for option in options])
+        choices = choices or _last_line(text, texts)
     choice = choices.pop() if len(choices) == 1 else None
     return choice if choice is not None and choice in letters else None
 
@@ -145,7 +152,7 @@ def _rest(text: str, match: re.Match[str]) -> str:
 
 
 def _denied(text: str, match: re.Match[str], texts: Sequence[str]) -> bool:
-    own = _by_text(_rest(text, match), texts) == _letter(match)  # an option's text may deny something itself
+    own = _is_text_of(_letter(match), _rest(text, match), texts)  # an option's text may deny something itself
     before = text[max(0, match.start() - 300) : match.start()]
     before = _CLAUSE_BEFORE.split(before)[-1]
     after = text[_letter_end(match) :][:300]
@@ -161,7 +168,7 @@ def _denied(text: str, match: re.Match[str], texts: Sequence[str]) -> bool:
 def _several(text: str, match: re.Match[str], texts: Sequence[str]) -> bool:
     """Whether another letter is joined to the stated one: "B or C", "B, C", "(B) (C)"."""
     joined = _JOINED.match(text, _letter_end(match))
-    if _by_text(_rest(text, match), texts) == _letter(match):
+    if _is_text_of(_letter(match), _rest(text, match), texts):
         return False  # what follows is the option's own text, whatever letters it names
     before = _JOINED_BEFORE.search(text[max(0, match.start() - 20) : match.start()])
     return before is not None or (joined is not None and joined[1].upper() != _letter(match))
@@ -194,6 +201,7 @@ def _stated_texts(text: str, texts: Sequence[str]) -> set[str | None]:
 def _last_line(text: str, texts: Sequence[str]) -> set[str | None]:
     """The choice of a text that is, or ends with, nothing but an option, or begins with one; none if it lists several."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [_without_others(line) if _BEGINS_WITH_NOT.match(line) else line for line in lines]
     if not lines:
         return set()
     every = {
@@ -230,12 +238,12 @@ def _line(line: str, texts: Sequence[str]) -> str | None:
     if found := _LISTED.fullmatch(line):
         letter = _letter(found)
         following = found[3]
-        own = _by_text(following, texts) == letter
+        own = _is_text_of(letter, following, texts)
         if (not own and _OTHER_LETTER.search(following)) or _by_text(following, texts) not in (None, letter):
             return None
         return letter if own or not DENIAL.search(following) else None
     glued = _GLUED.fullmatch(line)
-    return glued[1] if glued and _by_text(glued[2], texts) == glued[1] else None
+    return glued[1] if glued and _is_text_of(glued[1], glued[2], texts) else None
 
 
 def _listed_letter(line: str) -> str | None:
@@ -255,6 +263,10 @@ def _bare(text: str) -> str:
     """``text`` without case, spaces, markup and the punctuation at its end."""
     text = _WRAPPER.sub("", re.sub(r"\\(?=[%$&# ])", "", text))
     return "".join(text.casefold().split()).lstrip(_MARKUP).rstrip(_MARKUP + ".,;:!?")
+
+
+def _is_text_of(letter: str, text: str, texts: Sequence[str]) -> bool:
+    return LETTERS.index(letter) < len(texts) and _bare(text) == texts[LETTERS.index(letter)] != ""
 
 
 def _by_text(text: str, texts: Sequence[str]) -> str | None:
