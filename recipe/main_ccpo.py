@@ -86,6 +86,8 @@ def main(config) -> None:
     if isinstance(config.ccpo.team, str):  # processes that Ray starts elsewhere look for a team's file, too
         config.ccpo.team = absolute(config.ccpo.team)
     config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(HERE / "config" / "agent_loops.yaml")
+    if not config.actor_rollout_ref.rollout.router_config_path:
+        config.actor_rollout_ref.rollout.router_config_path = str(HERE / "config" / "router.yaml")
     try:
         run_dir = run_folder(config.trainer.default_local_dir)
         with run_lock(run_dir):

@@ -1,0 +1,48 @@
+"""Our balancer sends its servers in a form that Ray keeps no account of."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+pytest.importorskip("verl")
+
+from ccpo.verl_plugin import router  # noqa: E402
+
+
+class Handle:
+    """As an actor handle: whoever pickles it is noted."""
+
+    pickled = 0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.generate = f"generate of {name}"
+
+    def __reduce__(self):
+        Handle.pickled += 1
+        return Handle, (self.name,)
+
+
+def test_a_handle_is_packed_once_and_not_for_each_request():
+    balancer = router.Router({"a": Handle("a"), "b": Handle("b")}, {"router_class": "as in router.yaml"})
+    Handle.pickled = 0
+    names = set()
+    for number in range(20):
+        name, server = pickle.loads(pickle.dumps(balancer.acquire_server(f"request {number}")))
+        assert server.generate == f"generate of {name}"
+        names.add(name)
+    assert names == {"a", "b"}, "the least busy one gets the next request"
+    assert Handle.pickled == 2
+    assert balancer.acquire_server("request 3")[0] == balancer.acquire_server("request 3")[0], (
+        "a session stays where it is"
+    )
+
+
+def test_a_server_that_came_back_under_its_name_is_the_new_one():
+    balancer = router.Router({"a": Handle("old")})
+    assert balancer.acquire_server("1")[1].generate == "generate of old"
+    balancer.remove_servers(["a"])
+    balancer.add_servers({"a": Handle("new")})
+    assert balancer.acquire_server("2")[1].generate == "generate of new"
