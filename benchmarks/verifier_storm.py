@@ -137,6 +137,7 @@ class Calls:
                 "kind": kind,
                 "seconds": seconds,
                 "processor": used,
+                "spent": spent,
                 "flight": flight,
                 "wrong": wrong,
                 "error": error,
