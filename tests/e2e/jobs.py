@@ -84,14 +84,16 @@ def log_of(out: Path) -> str:
     return (out.parent / f"{out.name}.log").read_text(errors="replace")
 
 
-def finish(job: subprocess.Popen, out: Path) -> None:
-    status = job.wait(LIMIT)
+def finish(job: subprocess.Popen, out: Path, limit: float = LIMIT) -> None:
+    status = job.wait(limit)
     assert status == 0, log_of(out)[-3000:]
 
 
-def wait_until(job: subprocess.Popen, out: Path, what: Callable[[], bool], pause: float = 0.1) -> None:
-    """Wait for ``what`` while the job runs. Fails when the job ends before, or nothing happens within LIMIT."""
-    deadline = time.monotonic() + LIMIT
+def wait_until(
+    job: subprocess.Popen, out: Path, what: Callable[[], bool], pause: float = 0.1, limit: float = LIMIT
+) -> None:
+    """Wait for ``what`` while the job runs. Fails when the job ends before, or nothing happens within the limit."""
+    deadline = time.monotonic() + limit
     while not what():
         assert job.poll() is None and time.monotonic() < deadline, log_of(out)[-3000:]
         time.sleep(pause)

@@ -46,6 +46,7 @@ SMALL = (
 )
 MOMENTS = ("start", "step", "save", "prune")
 ALONE = 0.3  # part of the kills that hit one process only
+LIMIT = 1800.0  # seconds for anything else: other jobs may keep the machine busy
 PATIENCE = 180.0  # seconds in which a job that lost one process has to stop, or to train on
 LEAVE = 20.0  # seconds in which the processes of a job that stopped have to be gone
 
@@ -82,9 +83,9 @@ def attempt(job: str, data: Path, folder: Path, steps: int, kills: int, seed: in
     running: list[subprocess.Popen] = []
     try:
         process = start(straight)
-        wait_until(process, straight, lambda: last_step(straight) >= 1)
+        wait_until(process, straight, lambda: last_step(straight) >= 1, limit=LIMIT)
         trial.start_seconds = round(time.monotonic() - began, 1)
-        finish(process, straight)
+        finish(process, straight, LIMIT)
         step_seconds = (time.monotonic() - began - trial.start_seconds) / steps
         say(f"{job}: undisturbed in {time.monotonic() - began:.0f} s")
         for number in range(1, kills + 1):
@@ -94,7 +95,7 @@ def attempt(job: str, data: Path, folder: Path, steps: int, kills: int, seed: in
             kill_session(running[-1].pid)
             trial.kills.append(row)
             say(f"{job}: {row}")
-        finish(start(killed), killed)
+        finish(start(killed), killed, LIMIT)
     finally:
         for process in running:
             kill_session(process.pid)
@@ -113,15 +114,15 @@ def kill_once(start: Callable, out: Path, steps: int, dice: random.Random, start
         time.sleep(dice.uniform(1, start_seconds))
     elif moment == "step":
         enough = min(resumed + dice.randint(1, 3), steps - 1)
-        wait_until(job, out, lambda: trained(out, began) >= enough)
+        wait_until(job, out, lambda: trained(out, began) >= enough, limit=LIMIT)
         time.sleep(dice.uniform(0, step_seconds))
     elif moment == "save":
         saving = step_folder(out, resumed + SAVE_EVERY)
-        wait_until(job, out, lambda: written(saving, began), pause=0.01)
+        wait_until(job, out, lambda: written(saving, began), 0.01, LIMIT)
         time.sleep(dice.uniform(0, 2.5))
     else:
         saved = step_folder(out, max(resumed + SAVE_EVERY, 2 * SAVE_EVERY))  # the first save has nothing to remove
-        wait_until(job, out, (saved / MARKER).exists, pause=0.002)
+        wait_until(job, out, (saved / MARKER).exists, 0.002, LIMIT)
         time.sleep(dice.uniform(0, 1.5))
     assert job.poll() is None, f"too late: it had ended\n{log_of(out)[-3000:]}"
     seconds = round(time.time() - began, 2)
