@@ -415,6 +415,7 @@ def test_the_traps_work_where_they_are_not_refused(copied, tmp_path):
     """What the test above proves something by."""
     evil_weight(copied, tmp_path / "ran")
     evil_team(copied, tmp_path / "imported")
+    forget_files(copied)
     torch.load(copied / "global_step_4/actor/model_world_size_1_rank_0.pt", weights_only=False)
     with pytest.raises(ValueError, match="Vote does not exist"):
         export(copied, tmp_path / "out", team=f"{copied}/evil.py:Vote")
@@ -440,7 +441,14 @@ def test_no_team_is_known_by_name():
             "actor/model_world_size_1_rank_0.pt is missing",
         ),
         (lambda run: (run / "global_step_4/actor/fsdp_config.json").unlink(), "fsdp_config.json is missing"),
-        (lambda run: shutil.rmtree(run / "global_step_4/actor/huggingface"), "has no config.json"),
+        (
+            lambda run: (forget_files(run), shutil.rmtree(run / "global_step_4/actor/huggingface")),
+            "has no config.json",
+        ),
+        (
+            lambda run: (forget_files(run), (run / "global_step_4/actor/model_world_size_1_rank_0.pt").unlink()),
+            "lacks 1 of its 1 weight shards",
+        ),
         (lambda run: shutil.rmtree(run / "hydra"), "config.yaml is missing"),
         (damage_rule, "trained with ccpo.credit.rule='leave_one_out', not 'shapley'"),
         (shutil.rmtree, "is no folder"),
