@@ -124,13 +124,27 @@ def _verify_boxed(boxed: str, truth: str) -> Verdict:
     answer = normalize(boxed)
     if not answer:
         return UNPARSED
-    if answer == normalize(truth):
+    wanted_letter = _CHOICE.fullmatch(normalize(truth))
+    if answer == normalize(truth) or (wanted_letter and wanted_letter[1] == _letter_of_choice(answer)):
         return Verdict(answer, 1.0, True)
     found = _meaning(boxed)
     if found is None:
         return UNPARSED
     wanted = _meaning(truth)
     return Verdict(answer, float(wanted is not None and not _adds_a_base(found, wanted) and _same(found, wanted)), True)
+
+
+_CHOICE = re.compile(r"\(([A-F])\)")  # the truth of a multiple choice question, as MATH writes it
+_CHOSEN = re.compile(r"(?i:option|choice)\s?\(?([A-F])\)?[.:]?|\(?([A-F])(?:\)|[.:])\s?(.+)")
+
+
+def _letter_of_choice(answer: str) -> str | None:
+    """B of "Option B" and of "(B) 16", where what follows the letter is a number."""
+    found = _CHOSEN.fullmatch(answer)
+    if not found or not found[3]:
+        return found[1] if found else None
+    value = _meaning(found[3])
+    return found[2] if value is not None and value[0] == "value" and not letters(value[1]) else None
 
 
 def _meaning(text: str) -> Tree | None:

@@ -38,13 +38,13 @@ class UnreadableError(ValueError):
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 _TEXT = re.compile(
-    r"\\(?:text|textbf|textrm|textnormal|textit|texttt|textsf|mathrm|mathbf|mathit|mathsf|mbox|operatorname|boldsymbol|emph)\s?\{"
+    r"\\(?:text(?:bf|rm|normal|it|tt|sf|sc|up)?|math(?:rm|bf|it|sf|tt)|mbox|operatorname|boldsymbol|bm|emph)\s?\{"
 )
 _OPEN, _CLOSE = "\ue001", "\ue002"  # around the inside of \text{...}, where letters are words
 
 _NUMBER = re.compile(
     rf"(?P<whole>\d{{1,3}}(?:[{GROUP},]\d{{3}})+(?!\d)|\d{{1,3}}(?: \d{{3}})+(?! ?\d)|\d+)?"
-    r"(?:\.(?P<decimals>\d*)(?:\\(?:overline|bar|dot)\s?(?:\{(?P<period>\d+)\}|(?P<digit>\d)))?)?"
+    r"(?:\.(?P<decimals>\d*)(?:\\(?:overline|bar|dot)\s?(?:\{(?P<period>\d+)\}|(?P<digit>\d))|\((?P<round>\d+)\))?)?"
     r"(?:[eE](?P<exponent>[-+]?\d{1,3})(?![\d.]))?",
     re.ASCII,
 )
@@ -56,6 +56,7 @@ _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=",
     "\\geqslant": ">=", "\\ne": "!=", "\\neq": "!=", "\\in": "in", "\\approx": "~", "\\sim": "~", "\\simeq": "~",
 }  # fmt: skip
+_JOINING = {"\\lor": "or", "\\vee": "or", "\\land": "and", "\\wedge": "and"}
 _LETTER_COMMANDS = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi varphi chi psi omega "
     "Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell triangle angle".split()
@@ -67,6 +68,10 @@ _ALIASES = {"\\lbrace": "\\{", "\\rbrace": "\\}", "\\lvert": "|", "\\rvert": "|"
 _WORDS = (UNIT_NAMES | MAGNITUDES.keys() | CHANGING | set("and yes odd all red".split())) - set(
     "am pm mg mi ml in lb oz rad gal".split()
 )
+_ASCII = {"pi": "\\pi", "sqrt": "\\sqrt"} | {name: f"\\{name}" for name in FUNCTIONS}  # "sqrt(3)/2" without its backslash
+_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10",
+          "eleven": "11", "twelve": "12", "sixteen": "16"}  # fmt: skip
+_SYSTEMS = ("cases", "aligned", "align", "gathered")
 _SIGNS = frozenset("+-*/^_!()[]{}|,;:%&.")
 _DEEPER = {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}
 
@@ -109,6 +114,10 @@ def tokens(text: str, prose: bool = False, grouped: bool = False) -> list[tuple[
             at = match.end()
         elif match := _LETTERS.match(text, at):
             run = match.group()
+            if run in _ASCII and not words:
+                found.append((_ASCII[run], run))
+                at = match.end()
+                continue
             word = len(run) > 3 or (len(run) > 1 and run.casefold() in _WORDS)
             found += [("word", run)] if word else [("letter", letter) for letter in run]
             at = match.end()
@@ -117,6 +126,8 @@ def tokens(text: str, prose: bool = False, grouped: bool = False) -> list[tuple[
             at = match.end()
             if name in _RELATIONS:
                 found.append(("rel", _RELATIONS[name]))
+            elif name in _JOINING:
+                found.append(("word", _JOINING[name]))
             elif name[1:] in _LETTER_COMMANDS:
                 found.append(("letter", name))
             else:
@@ -147,7 +158,7 @@ def _number(text: str, at: int, depth: int, found: list[tuple[str, object]]) -> 
         found.append(("num", (Fraction(int(whole)), whole)))
         return at + len(whole)
     digits = re.sub(rf"[{GROUP}, ]", "", whole)
-    decimals, period = match["decimals"] or "", match["period"] or match["digit"] or ""
+    decimals, period = match["decimals"] or "", match["period"] or match["digit"] or match["round"] or ""
     if match["decimals"] == "" and not period and match["exponent"] is None:
         end = at + len(whole)  # "72." ends a sentence
     if end == at:
@@ -200,12 +211,20 @@ def parse(found: list[tuple[str, object]]) -> Tree:
     try:
         plus = _Parser(list(found), +1).whole()
         if any(kind in ("\\pm", "\\mp") for kind, _ in found):
-            return ("list", (plus, _Parser(list(found), -1).whole()))
+            return _both(plus, _Parser(list(found), -1).whole())
         return plus
     except UnreadableError:
         raise
     except (ValueError, ZeroDivisionError, RecursionError) as error:
         raise UnreadableError(str(error)) from error
+
+
+def _both(plus: Tree, minus: Tree) -> Tree:
+    """The answers of both readings of \\pm: 0, \\pm 1 is 0, 1, -1."""
+    for kind, at in (("list", 1), ("group", 3)):
+        if plus[0] == minus[0] == kind and plus[1] in ("{", plus[at]):
+            return (*plus[:at], plus[at] + tuple(item for item in minus[at] if item not in plus[at]))
+    return ("list", (plus, minus))
 
 
 def _closing(found: list[tuple[str, object]], start: int) -> int | None:
@@ -216,6 +235,10 @@ def _closing(found: list[tuple[str, object]], start: int) -> int | None:
         if depth == 0:
             return at
     return None
+
+
+def _orders(tree: Tree) -> bool:
+    return tree[0] == "chain" and set(tree[1]) != {"="}
 
 
 class _Parser:
@@ -255,17 +278,18 @@ class _Parser:
     def items(self) -> Tree:
         """Answers between commas, semicolons, "and" and "or"."""
         found = [self.item()]
-        while self.separator():
+        while joint := self.separator():
             found.append(self.item())
+            if joint == "and" and any(_orders(item) for item in found):
+                raise UnreadableError("two relations at once")
         return found[0] if len(found) == 1 else ("list", tuple(found))
 
-    def separator(self) -> bool:
-        start = self.at
-        if not self.skip(","):
-            self.skip(";")
+    def separator(self) -> str | None:
+        joint = "," if self.skip(",") or self.skip(";") else None
         if self.joins():
+            joint = str(self.value()).casefold()
             self.at += 1
-        return self.at > start
+        return joint
 
     def joins(self) -> bool:
         return self.peek() == "word" and str(self.value()).casefold() in ("and", "or")
@@ -278,7 +302,22 @@ class _Parser:
             return ("named", name, self.chain())
         if self.peek() == "word":
             return self.based() or self.text()
+        if self.peek() == "\\begin" and self.peek(2) == "word" and self.value(2) in _SYSTEMS:
+            return self.system()
         return self.chain()
+
+    def system(self) -> Tree:
+        """The lines of a system of equations, as a list."""
+        kind = self.environment("\\begin")
+        found: list[Tree] = []
+        while self.peek() != "\\end":
+            found.append(self.item())
+            self.skip(",")
+            if not self.skip("\\\\") and self.peek() != "\\end":
+                raise UnreadableError("a line of a system")
+        if self.environment("\\end") != kind or not found:
+            raise UnreadableError("a system")
+        return found[0] if len(found) == 1 else ("list", tuple(found))
 
     def text(self) -> Tree:
         """Words, perhaps with numbers among them ("October 30"): only compared as they are."""
@@ -313,6 +352,8 @@ class _Parser:
                 inside -= self.peek() == ")"
                 letters.append(str(self.value()))
                 self.at += 1
+        if letters[:1] == ["m"] and letters[1:2] == ["\\angle"]:
+            letters = letters[1:]  # the measure of an angle
         capitals = all(len(x) > 1 or x.isupper() or x.startswith("_") for x in letters)
         fits = letters and (
             len(letters) == 1 or letters[1][:1] in ("_", "(") or "," in letters or letters[-1] == ")" or capitals
@@ -354,9 +395,15 @@ class _Parser:
 
     def union(self) -> Tree:
         found = [self.side()]
-        while self.skip("\\cup"):
+        while self.skip("\\cup") or (found[-1][0] == "group" and self.capital_u()):
             found.append(self.side())
         return found[0] if len(found) == 1 else ("union", tuple(found))
+
+    def capital_u(self) -> bool:
+        """(1, 2) U (3, 4)."""
+        stands = self.peek() == "letter" and self.value() == "U" and self.peek(1) in ("(", "[")
+        self.at += stands
+        return stands
 
     def side(self) -> Tree:
         """A group of answers, or a number with what belongs to it."""
@@ -386,6 +433,8 @@ class _Parser:
         if opened in ("\\emptyset", "\\varnothing"):
             self.at += 1
             return ("group", "{", "}", ())
+        if opened == "\\mathbb":
+            return self.reals()
         closing = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "\\langle": ("\\rangle",), "{": ("}",)}.get(
             opened
         )
@@ -403,7 +452,13 @@ class _Parser:
         if self.at == end:
             self.at += 1
             return ("group", "{", "}", ())
+        described = opened == "\\{" and self.described()
         inner = self.deeper(self.items)
+        if described:
+            if not _orders(inner):
+                raise UnreadableError("a set that is described by no inequality")
+            self.take("\\}")
+            return inner
         if self.at != end or self.peek() not in closing:
             raise UnreadableError(f"{opened} does not close")
         closed = str(self.take(self.peek()))
@@ -413,6 +468,25 @@ class _Parser:
         if (opened, closed) in (("(", "]"), ("[", ")")) and len(items) != 2:
             raise UnreadableError("brackets do not match")
         return ("group", opened.strip("\\"), closed.strip("\\"), items)
+
+    def reals(self) -> Tree:
+        for kind, value in (("\\mathbb", "\\mathbb"), ("{", "{"), ("letter", "R"), ("}", "}")):
+            if self.take(kind) != value:
+                raise UnreadableError("a set of other numbers")
+        infinite = ("value", ("inf",), None)
+        return ("group", "(", ")", (("value", ("neg", ("inf",)), None), infinite))
+
+    def described(self) -> bool:
+        """{x | 1 < x}, {x \\in R : 1 < x}: up to what describes it."""
+        start = self.at
+        if self.skip("letter"):
+            if self.peek() == "rel" and self.value() == "in":
+                self.at += 1
+                self.reals()
+            if self.skip("|") or self.skip("\\mid") or self.skip(":"):
+                return True
+        self.at = start
+        return False
 
     def has_items(self, start: int, end: int) -> bool:
         """Whether a comma between these tokens is in no inner bracket."""
@@ -426,7 +500,7 @@ class _Parser:
     def matrix(self) -> Tree:
         """\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}; round and square ones are one thing."""
         kind = self.environment("\\begin")
-        if kind not in ("pmatrix", "bmatrix", "matrix", "array"):
+        if kind not in ("pmatrix", "bmatrix", "matrix", "array", "smallmatrix", "psmallmatrix", "bsmallmatrix"):
             raise UnreadableError(f"{kind} is no matrix")
         if kind == "array":
             self.at = (_closing(self.tokens, self.at) or 0) + 1 if self.peek() == "{" else self.at
@@ -471,6 +545,7 @@ class _Parser:
             self.at += 1
         if digits and digits[0].isdigit() | (len(digits) > 1) and self.skip("_"):
             base = str(self.index())
+            base = _BASES.get(base.casefold(), base)
             highest = max(int(digit, 36) for digit in digits)
             if base.isdigit() and 2 <= int(base) <= 36 and highest < int(base):
                 return ("based", ("-" if negative else "") + digits, int(base))
@@ -569,7 +644,7 @@ class _Parser:
                 raise UnreadableError("two numbers side by side")
             if kind == "\\frac" and right[0] == "div" and right[1][0] == right[2][0] == "num":
                 return self.mixed(left, right[1], right[2])
-        elif kind == "num":
+        elif kind == "num" and left[0] != "fact":
             raise UnreadableError("a number after a factor")
         return ("mul", left, right)
 
@@ -619,6 +694,8 @@ class _Parser:
 
     def over(self, top: Tree) -> Tree:
         """a \\over b, TeX's own fraction."""
+        if self.skip("\\choose"):
+            return ("binom", top, self.deeper(self.sum))
         return ("div", top, self.deeper(self.sum)) if self.skip("\\over") else top
 
     def argument(self) -> Tree:
@@ -707,5 +784,7 @@ class _Parser:
         if base is not None:
             tree = ("div", ("fn", "ln", argument), ("fn", "ln", base))
         if power == ("neg", ("num", Fraction(1))):
-            raise UnreadableError("an inverse function")
+            if name not in ("sin", "cos", "tan"):
+                raise UnreadableError("an inverse function")
+            return ("fn", f"arc{name}", argument)
         return tree if power is None else ("pow", tree, power)

@@ -58,8 +58,15 @@ _SYMBOLS = {
     "∈": "\\in ",
     "¬": "\\neg ",
     "’": "'",
+    "≡": "\\equiv ",
+    "∅": "\\emptyset ",
+    "ℝ": "\\mathbb{R} ",
+    "∛": "\\sqrt[3]",
+    "∜": "\\sqrt[4]",
+    "\u2044": "/",
     "€": " \\text{ euros} ",
     "£": " \\text{ pounds} ",
+    "₹": " \\text{ rupees} ",
 }
 _TRANSLATION = str.maketrans(_SYMBOLS)
 
@@ -70,15 +77,42 @@ _NOTHING = re.compile(
     r"|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bfseries|mathstrut)(?![a-zA-Z])\s?|\\(?:textcolor|color)\s?\{[a-zA-Z]+\}"
     r"|(?<!\\)\\[!()\[\]]|(?<!\\)\$|\\phantom\s?\{[^{}]*\}"
 )
-_FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+# Spellings of one thing: pattern -> what it is read as, in this order.
+_FUNCTION = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp"
+_SAME = [
+    (re.compile(pattern), spelled)
+    for pattern, spelled in (
+        (r"\\(?:[dtc]|nice|s)frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+        (r"\\(?:text|math)dollar(?![a-zA-Z])", r"\\$"),
+        (r"\\bigcup(?![a-zA-Z])", r"\\cup"),
+        (r"\\Bbb(?![a-zA-Z])", r"\\mathbb"),
+        (r"\\root\s?\{?(\d{1,2})\}?\s?\\of(?![a-zA-Z])", r"\\sqrt[\1]"),
+        (r"\\\\\s?\[[\d.]{1,5}\s?(?:ex|em|pt|mm|cm)\]|\\cr(?![a-zA-Z])", r"\\\\"),  # ends of rows
+        (r"\\hspace\*?\s?\{-?[\d.]{1,5}\s?(?:ex|em|pt|mm|cm|in)\}", " "),
+        (r"\\boxed\s?(?=\{)", ""),  # a box in a box
+        (rf"\\(?:text|mathrm|operatorname)\s?\{{({_FUNCTION})\}}", r"\\\1 "),
+        (r"\\(?:text|mathrm|mathit|mathbf)\s?\{([ei])\}", r"{\1}"),
+        (r"(\\(?:text|textrm|mathrm|mbox)\s?\{[^{}]{0,40})\^\{(\d|\\circ)\s?\}\s?\}", r"\1}^{\2}"),  # \text{ cm^{2}}
+        (r"\\frac\s?\{\\(?:text|mathrm)\s?\{([^{}]{1,20})\}\}\s?\{\\(?:text|mathrm)\s?\{([^{}]{1,20})\}\}", r"\\text{ \1/\2}"),
+        (r"\\text\s?\{( euros| pounds| rupees)\} \s?(\d[\d.,]{0,30})", r"\2\\text{\1}"),  # the sign of a currency stands before
+        (r"\b([ap])\.\s?m\.", r"\\text{ \1m}"),
+        (r"\\dot\s?\{?(\d)\}?(\d{0,20})\\dot\s?\{?(\d)\}?", r"\\overline{\1\2\3}"),
+        (r"\{(\\overline\s?\{\d{1,40}\})\}", r"\1"),
+        (r"\\overline\s?\{([A-Z]{2})\}", r"\1"),  # the length of a side
+        (r"\|([A-Z]{2})\|(?=\s?=)", r"\1"),
+        (r"\(([0-9A-F]{1,40})\)\s?_", r"\1_"),  # (1011)_2
+        (r"(?<=\d)\{\.\}(?=\d)", "."),
+    )
+]
 
 
 _ROOT = re.compile(r"\u221a\s?(\d+(?:\.\d+)?)", re.ASCII)
 _BASE_BRACES = re.compile(r"\{([0-9A-Z]+)\}\s?_")
 _SAID = re.compile(
-    r"^\s*\\text\s?\{\s*(?:(?:so|thus|hence|therefore),?\s)?(?:the\s)?(?:final\s|correct\s)?(?:answer|result|total|value|solution)\s?(?:is|=|:)\s*:?\s*\}",
+    r"^\s*\\text\s?\{\s*(?:(?:so|thus|hence|therefore),?\s)?(?:the\s)?(?:final\s|correct\s)?(?:answer|result|total|value|solution)\s?(?:is|=|:)\s*:?\s*(?:(\})|(?=[^{}]+\}\s*$))",
     re.IGNORECASE,
-)  # \text{The answer is } in a box
+)  # \text{The answer is } in a box, and \text{The answer is east}
 
 
 @lru_cache(maxsize=4096)
@@ -86,8 +120,10 @@ def clean(text: str) -> str:
     """``text`` without what has no meaning in an answer: sizes, spaces of other widths, dollar signs around mathematics."""
     text = _ROOT.sub(r"\\sqrt{\1}", text).translate(_TRANSLATION)
     text = text.replace(",\\! ", GROUP).replace(",\\!", GROUP).replace("{,}", GROUP)
-    text = _FRACTION.sub(r"\\frac", _NOTHING.sub("", text))
-    text = _BASE_BRACES.sub(r"\1_", _SAID.sub("", text))
+    text = _NOTHING.sub("", text)
+    for pattern, spelled in _SAME:
+        text = pattern.sub(spelled, text)
+    text = _BASE_BRACES.sub(r"\1_", _SAID.sub(lambda match: "" if match[1] else "\\text{", text))
     return re.sub(r" +", " ", _SPACES.sub(" ", text)).strip()
 
 

@@ -60,6 +60,7 @@ MAGNITUDES = {
 _PARTS = "half third quarter fourth fifth sixth seventh eighth ninth tenth hundredth thousandth millionth billionth"
 CHANGING = frozenset(
     f"{_ONES} {_TENS} {_PARTS} {' '.join(part + 's' for part in _PARTS.split())} halves gross score "
+    "maybe perhaps possibly probably supposedly ish etc th st nd rd out off "
     "not no nor neither never none isn't wasn't aren't ain't or but nor except without excluding unless if "
     "wrong false incorrect untrue impossible rejected eliminated "
     "plus minus times over by divided multiplied subtracted added increased decreased modulo mod base choose "
