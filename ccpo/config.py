@@ -359,6 +359,12 @@ class CcpoConfig:
             value = getattr(self, name)
             if value <= 0:
                 found.append(f"ccpo.{name} is {value}: set it above 0 seconds")
+        for shorter, longer in (("poll_interval", "session_timeout"), ("session_timeout", "stall_timeout")):
+            if 0 < getattr(self, longer) < getattr(self, shorter):
+                found.append(
+                    f"ccpo.{shorter}={getattr(self, shorter)} is more than ccpo.{longer}={getattr(self, longer)}: the job would be given up before "
+                    "what it waits for may take that long; set it lower"
+                )
         if not 0 <= self.max_dropped_rate <= 1:
             found.append(f"ccpo.max_dropped_rate is {self.max_dropped_rate}: it is a share; set it in [0, 1]")
         for role, setting in self.roles.items():

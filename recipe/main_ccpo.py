@@ -32,30 +32,40 @@ def start(config) -> None:
     import ray
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
+    from ccpo.verl_plugin import pulse
     from ccpo.verl_plugin.faults import explained
     from ccpo.verl_plugin.network import check_nodes, prepare
+    from ccpo.verl_plugin.resources import check_cluster
+
+    run_dir, limit = Path(config.trainer.default_local_dir), config.ccpo.stall_timeout
 
     class CcpoTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
-        """verl's task runner, in whose process the trainer and the estimator must be registered first."""
+        """verl's task runner, in whose process the trainer and the estimator must be registered first, and which is watched."""
 
         def run(self, config):
-            import ccpo.verl_plugin.trainer  # noqa: F401
+            from verl.plugin.platform import get_platform
+
+            from ccpo.verl_plugin.faults import Watchdog
+            from ccpo.verl_plugin.trainer import CcpoTrainer
 
             check_nodes(config)
-            return super().run(config)
+            check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
+            CcpoTrainer.watchdog = Watchdog(run_dir, limit, pulse.send)
+            with CcpoTrainer.watchdog.watching():
+                return super().run(config)
 
     prepare(config)
     for attempt in range(1, RAY_STARTS + 1):
         try:
-            return run_ppo(config, task_runner_class=ray.remote(CcpoTaskRunner))
+            return run_ppo(config, task_runner_class=pulse.WatchedRunner(ray.remote(CcpoTaskRunner), run_dir, limit))
         except Exception as error:
-            if text := explained(error, Path(config.trainer.default_local_dir)):
+            if text := explained(error, run_dir):
                 sys.exit(f"error: {text}")
             if "node timed out during startup" not in str(error) or attempt == RAY_STARTS:
                 raise
             print(f"warning: Ray did not start in time, attempt {attempt} of {RAY_STARTS}", file=sys.stderr)
         finally:
-            ray.shutdown()  # while the folder is still ours: nothing of this job writes there any more
+            pulse.end_ray()  # while the folder is still ours: nothing of this job writes there any more
 
 
 def record(composed: str, run_dir: Path) -> None:
@@ -67,7 +77,9 @@ def record(composed: str, run_dir: Path) -> None:
         (run_dir / JOB).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(run_dir / JOB, composed)
     except OSError as error:
-        sys.exit(f"error: the job's folder cannot be written ({error}): set trainer.default_local_dir (OUT) to one that can")
+        sys.exit(
+            f"error: the job's folder cannot be written ({error}): set trainer.default_local_dir (OUT) to one that can"
+        )
 
 
 @hydra.main(config_path="config", config_name="ccpo_dyad", version_base=None)

@@ -29,6 +29,7 @@ __all__ = [
 
 ANSWER_TYPES = ("boxed", "number", "option")
 _SPECIAL = re.compile(r"<\|[a-z_]{1,20}\|>|</?s>")  # tokens that end a turn, where a server did not leave them out
+_BLANK = re.compile(r"\s{9,}")
 MAX_TEXT = 100_000  # characters; of a longer text the end is read, where the final answer is
 _MISSING = frozenset("nan none null inf infinity -inf +inf n/a <na>".split())  # what a missing value is as text
 
@@ -60,7 +61,7 @@ def verify(text: str, truth: str, answer_type: str = "boxed", options: Sequence[
     if not isinstance(text, str):
         return UNPARSED
     text = text[-MAX_TEXT:].encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
-    text = _SPECIAL.sub("", text)
+    text = _BLANK.sub(lambda run: "\n\n" if "\n" in run.group() else "  ", _SPECIAL.sub("", text))
     if answer_type == "option":
         letter = read_option(text, options)
         return UNPARSED if letter is None else Verdict(letter, float(letter == letter_of(truth)), True)

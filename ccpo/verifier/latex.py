@@ -68,7 +68,9 @@ _ALIASES = {"\\lbrace": "\\{", "\\rbrace": "\\}", "\\lvert": "|", "\\rvert": "|"
 _WORDS = (UNIT_NAMES | MAGNITUDES.keys() | CHANGING | set("and yes odd all red".split())) - set(
     "am pm mg mi ml in lb oz rad gal".split()
 )
-_ASCII = {"pi": "\\pi", "sqrt": "\\sqrt"} | {name: f"\\{name}" for name in FUNCTIONS}  # "sqrt(3)/2" without its backslash
+_ASCII = {"pi": "\\pi", "sqrt": "\\sqrt"} | {
+    name: f"\\{name}" for name in FUNCTIONS
+}  # "sqrt(3)/2" without its backslash
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10",
           "eleven": "11", "twelve": "12", "sixteen": "16"}  # fmt: skip
 _SYSTEMS = ("cases", "aligned", "align", "gathered")

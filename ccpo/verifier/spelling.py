@@ -94,8 +94,14 @@ _SAME = [
         (rf"\\(?:text|mathrm|operatorname)\s?\{{({_FUNCTION})\}}", r"\\\1 "),
         (r"\\(?:text|mathrm|mathit|mathbf)\s?\{([ei])\}", r"{\1}"),
         (r"(\\(?:text|textrm|mathrm|mbox)\s?\{[^{}]{0,40})\^\{(\d|\\circ)\s?\}\s?\}", r"\1}^{\2}"),  # \text{ cm^{2}}
-        (r"\\frac\s?\{\\(?:text|mathrm)\s?\{([^{}]{1,20})\}\}\s?\{\\(?:text|mathrm)\s?\{([^{}]{1,20})\}\}", r"\\text{ \1/\2}"),
-        (r"\\text\s?\{( euros| pounds| rupees)\} \s?(\d[\d.,]{0,30})", r"\2\\text{\1}"),  # the sign of a currency stands before
+        (
+            r"\\frac\s?\{\\(?:text|mathrm)\s?\{([^{}]{1,20})\}\}\s?\{\\(?:text|mathrm)\s?\{([^{}]{1,20})\}\}",
+            r"\\text{ \1/\2}",
+        ),
+        (
+            r"\\text\s?\{( euros| pounds| rupees)\} \s?(\d[\d.,]{0,30})",
+            r"\2\\text{\1}",
+        ),  # the sign of a currency stands before
         (r"\b([ap])\.\s?m\.", r"\\text{ \1m}"),
         (r"\\dot\s?\{?(\d)\}?(\d{0,20})\\dot\s?\{?(\d)\}?", r"\\overline{\1\2\3}"),
         (r"\{(\\overline\s?\{\d{1,40}\})\}", r"\1"),

@@ -1,39 +1,45 @@
 """What happens when something breaks: waits have limits, and a job that cannot go on says why, what is whole and what to do.
 
     a session raises, or takes too long       dropped and counted; more than ccpo.max_dropped_rate of a step: the job stops
+    Ray has too little to place the job       named before anything waits (resources.py)
     a process of the job dies                 found within seconds, whatever waits for it: the job stops
     sessions that never end                   limit ccpo.session_timeout each, a little more for their batch: the job stops
-    anything else that never ends             limit ccpo.stall_timeout: the job stops
+    anything else that never ends             limit ccpo.stall_timeout, from the start of the task runner on: the job stops
+    the task runner hangs, or Ray itself      the driver misses its pulse for SILENCE seconds (pulse.py): the job stops
     an answer that would take for ever        is not read: the verifier is bounded by an answer's length (ccpo/verifier)
     a loss or gradient is not finite          verl skips the update; counted; BAD_UPDATES in a row of one policy: the job stops
     a checkpoint cannot be saved              what was written of it is removed, and the job stops
     the newest checkpoint is damaged          passed over for the one before it, with a warning (run/checkpoint.py)
 
-"The job stops" means: a nonzero exit status, one `error:` line, and the newest complete checkpoint as it was.
+"The job stops" means: a nonzero exit status, one `error:` line, the newest complete checkpoint as it was, and no process of it left.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from ccpo.config import ConfigError
 from ccpo.run.checkpoint import finished_steps
 
+logger = logging.getLogger(__name__)
+
 LOOK_SECONDS = 5.0
+LOOKS_TO_END = 6  # after which a process that was told to stop, and has not, is ended
 BATCH_GRACE = 60.0  # seconds beyond a session's limit that a batch may take to report
 BAD_UPDATES = 3
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError)  # the second: a process that Ray's memory monitor ended
@@ -125,12 +131,17 @@ class Watchdog:
     """Ends waits that verl, TransferQueue and Ray leave without a limit: for a process that has died, or for one that hangs.
 
     A thread looks every LOOK_SECONDS. When the job has to stop, it first interrupts the main thread with a signal. `ray.get` swallows what a
-    signal's handler raises, so at the next look it ends the actors, which no wait of Ray's survives, and after that the process.
+    signal's handler raises, so at the next look it ends the actors, which no wait of Ray's survives, and after LOOKS_TO_END the process.
+
+    actors: name -> Ray handle of everything whose death would leave somebody waiting; more join as the job starts.
     """
 
-    def __init__(self, run_dir: Path, stall_limit: float) -> None:
-        self._run_dir, self._stall_limit = run_dir, stall_limit
+    def __init__(self, run_dir: Path, stall_limit: float, tell: Callable[[str, str], None] | None = None) -> None:
+        """``tell``: called at every look with what is done now and why the job has to stop (empty: it has not)."""
+        self._run_dir, self._stall_limit, self._tell = run_dir, stall_limit, tell
         self._reason = ""
+        self._odd: set[str] = set()
+        self.actors: dict[str, Any] = {}
         self.beat("the start")
 
     def beat(self, doing: str) -> None:
@@ -138,12 +149,12 @@ class Watchdog:
         self._beaten, self._doing = time.monotonic(), doing
 
     @contextmanager
-    def watching(self, actors: dict[str, Any]) -> Iterator[None]:
-        """Raises JobStopped out of whatever goes on inside when an actor (name -> Ray handle) is dead or nothing moves. Main thread only."""
+    def watching(self) -> Iterator[None]:
+        """Raises JobStopped out of whatever goes on inside when an actor is dead or nothing moves. Main thread only."""
         over = threading.Event()
         before = signal.signal(signal.SIGUSR1, self._interrupt)
-        thread = threading.Thread(target=self._watch, args=(actors, threading.get_ident(), over), daemon=True)
-        self.beat("the first step")
+        thread = threading.Thread(target=self._watch, args=(threading.get_ident(), over), daemon=True)
+        self.beat(self._doing)
         thread.start()
         try:
             yield
@@ -159,28 +170,42 @@ class Watchdog:
     def _interrupt(self, *_: Any) -> None:
         raise JobStopped(self._reason)
 
-    def _watch(self, actors: dict[str, Any], main_thread: int, over: threading.Event) -> None:
+    def _watch(self, main_thread: int, over: threading.Event) -> None:
         pings: dict[str, Any] = {}
-        tried = 0
+        looks = 0  # since there is a reason to stop
         while not over.wait(LOOK_SECONDS):
-            self._reason = self._reason or self._trouble(actors, pings)
+            self._reason = self._reason or self._trouble(pings)
+            if self._tell is not None:
+                with self._surviving("tell the driver"):
+                    self._tell(self._doing, self._reason)
             if not self._reason:
                 continue
-            if tried == 0:
+            if looks == 0:
                 signal.pthread_kill(main_thread, signal.SIGUSR1)
-            elif tried == 1:
-                for actor in actors.values():
-                    ray.kill(actor)
-            else:
+            elif looks == 1:
+                for actor in dict(self.actors).values():
+                    with self._surviving("end an actor"):
+                        ray.kill(actor)
+            elif looks >= LOOKS_TO_END:
                 print(f"error: {self._reason}", flush=True)
                 os._exit(1)
-            tried += 1
+            looks += 1
 
-    def _trouble(self, actors: dict[str, Any], pings: dict[str, Any]) -> str:
+    @contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """An error that nobody foresaw ends neither the watch nor the job: it says nothing of what is watched. Each kind is logged once."""
+        try:
+            yield
+        except Exception as error:
+            if (kind := f"{what}: {cause_of(error)}") not in self._odd:
+                self._odd.add(kind)
+                logger.warning("the watchdog could not %s, and goes on watching", kind)
+
+    def _trouble(self, pings: dict[str, Any]) -> str:
         """Why the job has to stop; empty if it has not."""
-        name = self._dead(actors, pings)
-        if name is not None:
-            return died(name, self._run_dir)
+        for name, actor in dict(self.actors).items():
+            if self._dead(name, actor, pings):
+                return died(name, self._run_dir)
         if time.monotonic() - self._beaten > self._stall_limit:
             return (
                 f"nothing has moved for {self._stall_limit:.0f} s (ccpo.stall_timeout), since {self._doing} began: a process hangs. "
@@ -188,19 +213,23 @@ class Watchdog:
             )
         return ""
 
-    @staticmethod
-    def _dead(actors: dict[str, Any], pings: dict[str, Any]) -> str | None:
-        """Name of an actor that is dead. ``pings``: the unanswered ones; a busy actor answers later, and is not asked again before."""
-        for name, actor in actors.items():
-            ping = pings.setdefault(name, None) or actor.__ray_ready__.remote()
-            pings[name] = ping
-            if ray.wait([ping], timeout=0)[0]:
-                pings[name] = None
-                try:
+    def _dead(self, name: str, actor: Any, pings: dict[str, Any]) -> bool:
+        """Whether an actor is dead. ``pings``: the unanswered ones; a busy actor answers later, and is not asked again before."""
+        with self._surviving(f"ask {name}"):
+            try:
+                ping = pings.setdefault(name, None) or actor.__ray_ready__.remote()
+                pings[name] = ping
+                if ray.wait([ping], timeout=0)[0]:
+                    pings[name] = None
                     ray.get(ping)
-                except DEATHS:
-                    return name
-        return None
+            except ActorUnavailableError:  # a RayActorError of one that may come back: asked again
+                pings[name] = None
+            except DEATHS:
+                return True
+            except Exception:
+                pings[name] = None
+                raise
+        return False
 
 
 class UpdateWatch:

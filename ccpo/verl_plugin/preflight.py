@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ccpo.config import CcpoConfig, ConfigError, Policy
 from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
-from ccpo.verl_plugin import dataset, network
-from ccpo.verl_plugin.estimator import TRAINER_MODE
+from ccpo.run.folder import run_folder
+from ccpo.verl_plugin import dataset, network, relations, resources, values
 
 LEAST_HEARD = 8
 """Tokens that must be left in a prompt for each turn that a role hears; less than a phrase says nothing."""
-AGENT_LOOP = "ccpo_team"
+WEIGHTS = ("*.safetensors", "*.bin")
+STATE = {"model", "optimizer", "extra"}
+"""What of a policy a checkpoint must hold, and a resumed job read."""
 
 
 def check(config: DictConfig) -> list[str]:
@@ -31,83 +35,91 @@ def check(config: DictConfig) -> list[str]:
     Raises:
         ConfigError: with every problem found, each with what to set.
     """
-    problems: list[str] = []
-    notes: list[str] = []
-    settings = None
+    problems, settings = _readable(config), None
+    if problems:
+        raise ConfigError(problems)
+    problems += values.problems(config)
     try:
         settings = CcpoConfig.from_dict(
             OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n
         )
-        notes += settings.warnings()
     except ConfigError as error:
         problems += error.problems
-    problems += _verl_problems(config)
-    problems += _hardware_problems(config)
-    problems += network.problems(config, settings)
-    problems += _checkpoint_problems(config, settings)
-    questions, data_problems = dataset.problems(config, settings.members.columns if settings else ())
+
+    def also(check: Callable[..., Any], *args: Any, nothing: Any = ()) -> Any:
+        """A check that reads values of which some are already known to be wrong: what they break is no news."""
+        try:
+            return check(*args)
+        except Exception:
+            if not problems:
+                raise
+            return nothing
+
+    problems += also(relations.problems, config)
+    problems += also(resources.problems, config)
+    problems += also(network.problems, config, settings)
+    no_folder = also(_folder_problems, config)
+    problems += no_folder
+    problems += also(_checkpoint_problems, config, None if no_folder else settings)
+    columns = settings.members.columns if settings else ()
+    questions, data_problems = also(dataset.problems, config, columns, nothing=([], []))
     problems += data_problems
-    tokenizer_of, model_problems = _tokenizers(config, settings)
-    problems += model_problems
+    tokenizer_of, model_problems = also(_tokenizers, config, settings, nothing=({}, [""]))
+    problems += filter(None, model_problems)
     if settings and questions and not model_problems:
-        problems += _budget_problems(config, settings, tokenizer_of, questions)
-    if settings:
-        notes += _temperature_notes(config, settings)
-        notes += _copies_notes(config, settings)
-        notes += _memory_notes(config, settings)
+        problems += also(_budget_problems, config, settings, tokenizer_of, questions)
+    if not problems:
+        problems += values.verls_own_problems(config)
     if problems:
         raise ConfigError(problems)
-    return notes
+    return [
+        *settings.warnings(),
+        *_temperature_notes(config, settings),
+        *_copies_notes(config, settings),
+        *_memory_notes(config, settings),
+    ]
 
 
-def _verl_problems(config: DictConfig) -> list[str]:
-    """Combinations with verl's own settings that cannot work."""
+def _readable(config: DictConfig) -> list[str]:
+    """Sections that are none, and references (${...}) to what there is not."""
     found = []
-    algorithm, rollout, actor = config.algorithm, config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
-    if config.trainer.v1.trainer_mode != TRAINER_MODE:
+    for name, section in config.items_ex(resolve=False):
+        if name in (
+            "ccpo",
+            "data",
+            "actor_rollout_ref",
+            "algorithm",
+            "trainer",
+            "reward",
+            "ray_kwargs",
+        ) and not isinstance(section, DictConfig):
+            found.append(f"{name} is {section!r}: it is a section of settings; set {name}.KEY=VALUE")
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).strip().splitlines()[0]
         found.append(
-            f"trainer.v1.trainer_mode is {config.trainer.v1.trainer_mode!r}: roles and history live in ccpo's trainer; set {TRAINER_MODE}"
+            f"{error.full_key or 'a setting'} cannot be read ({reason}): what it refers to must be a setting that there is"
         )
-    if algorithm.adv_estimator != "ccpo":
-        found.append(
-            f"algorithm.adv_estimator is {algorithm.adv_estimator!r}: it would give every role the last answer's reward; set ccpo "
-            "(ccpo.credit.rule=shared is GRPO)"
-        )
-    if algorithm.use_kl_in_reward:
-        found.append(
-            "algorithm.use_kl_in_reward is true: credit is made of outcome rewards and would ignore it; set actor_rollout_ref.actor.use_kl_loss=true instead"
-        )
-    if config.reward.reward_model.enable:
-        found.append("reward.reward_model.enable is true: sessions are scored by the verifier; set it to false")
-    sampler = (config.trainer.v1.sampler.custom_sampler or {}).get("name")
-    if sampler != "WatchedBuffer":
-        found.append(
-            f"trainer.v1.sampler.custom_sampler.name is {sampler!r}: ccpo's trainer needs a buffer whose wait "
-            "for sessions has a limit; set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
-        )
-    if config.trainer.v1.sampler.get("sync_refill_failed_groups", False):
-        found.append(
-            "trainer.v1.sampler.sync_refill_failed_groups is true: dropped sessions are counted, never replaced; set it to false"
-        )
-    if rollout.agent.default_agent_loop != AGENT_LOOP:
-        found.append(
-            f"actor_rollout_ref.rollout.agent.default_agent_loop is {rollout.agent.default_agent_loop!r}: teams are played by {AGENT_LOOP}; "
-            "set that (ccpo.team chooses the team)"
-        )
-    if algorithm.get("norm_adv_by_std_in_grpo", True) is not True:
-        found.append(
-            "algorithm.norm_adv_by_std_in_grpo is false: ccpo normalizes by itself and would ignore it; set ccpo.credit.normalize=centred, "
-            "which divides by no deviation, and leave it true"
-        )
-    if actor.ppo_mini_batch_size > config.data.train_batch_size:
-        found.append(
-            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} is more than data.train_batch_size="
-            f"{config.data.train_batch_size}: a mini-batch is a part of a batch; set it to at most that"
-        )
-    if algorithm.filter_groups.enable:
-        found.append(
-            "algorithm.filter_groups.enable is true: dropping all-equal groups would bias the reward history; set it to false"
-        )
+    return found
+
+
+def _folder_problems(config: DictConfig) -> list[str]:
+    """Whether the run's folder can be made and written. Writes nothing."""
+    found = []
+    for name in ("default_local_dir", "validation_data_dir", "rollout_data_dir"):
+        if (value := config.trainer.get(name)) is None:
+            continue
+        folder = run_folder(value).absolute()
+        there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            found.append(
+                f"trainer.{name}={value}: {there} is no folder, and nothing can be written below it; set another one"
+            )
+        elif not os.access(there, os.W_OK | os.X_OK):
+            found.append(
+                f"trainer.{name}={value}: {there} cannot be written; set another one, or change its permissions"
+            )
     return found
 
 
@@ -115,11 +127,16 @@ def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> lis
     """What a job could not save whole, and why it could not go on from what it finds."""
     trainer, actor = config.trainer, config.actor_rollout_ref.actor
     found = []
-    saved = set(actor.checkpoint.save_contents)
-    if trainer.save_freq > 0 and not {"model", "optimizer", "extra"} <= saved:
+    saved, loaded = set(actor.checkpoint.save_contents), set(actor.checkpoint.load_contents)
+    if trainer.save_freq > 0 and not STATE <= saved:
         found.append(
             f"actor_rollout_ref.actor.checkpoint.save_contents is {sorted(saved)}: without optimizer and extra (learning rate, RNG) a resumed job "
             "is another one; set [model,optimizer,extra], or trainer.save_freq=-1"
+        )
+    if trainer.resume_mode != "disable" and loaded != saved and not STATE <= loaded:
+        found.append(
+            f"actor_rollout_ref.actor.checkpoint.load_contents is {sorted(loaded)}: a resumed job would begin without the rest; set "
+            "[model,optimizer,extra], or trainer.resume_mode=disable"
         )
     if actor.checkpoint.get("async_save", False):
         found.append(
@@ -131,7 +148,9 @@ def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> lis
             "trainer.remove_previous_ckpt_in_save is true: the previous checkpoint would go before the new one is complete; set "
             "trainer.max_actor_ckpt_to_keep=1"
         )
-    if trainer.resume_mode == "resume_path" and not trainer.resume_from_path:
+    if trainer.resume_mode == "resume_path" and not (
+        trainer.resume_from_path and isinstance(trainer.resume_from_path, str)
+    ):
         found.append("trainer.resume_mode is resume_path: set trainer.resume_from_path to a folder global_step_N")
     elif settings:
         try:
@@ -140,28 +159,6 @@ def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> lis
                 checkpoint.restore(folder, settings, config.actor_rollout_ref.rollout.n)
         except ConfigError as error:
             found += error.problems
-    return found
-
-
-def _hardware_problems(config: DictConfig) -> list[str]:
-    import torch
-
-    found = []
-    if config.trainer.device == "cuda":
-        have = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if have == 0:
-            found.append(
-                "no GPU is visible (torch.cuda.is_available() is false): run on a GPU host, or set profile=cpu task=last_digit"
-            )
-        elif config.trainer.nnodes == 1 and config.trainer.n_gpus_per_node > have:
-            found.append(
-                f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}, but {have} GPU(s) are visible: set N_GPUS={have}"
-            )
-    if config.actor_rollout_ref.rollout.name == "vllm" and not any(importlib.util.find_spec(m) for m in ("vllm",)):
-        found.append(
-            "actor_rollout_ref.rollout.name is vllm, and vLLM is not installed: pip install -r requirements.txt on a GPU host, or set "
-            "profile=cpu, which needs none"
-        )
     return found
 
 
@@ -180,7 +177,7 @@ def _tokenizers(config: DictConfig, settings: CcpoConfig | None) -> tuple[dict[s
 
 def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
     """Tokenizer of ``own``, or of the job's model; and what is wrong with it."""
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     model = config.actor_rollout_ref.model
     named = f"a role's model={own}" if own else f"actor_rollout_ref.model.path={model.path}"
@@ -197,7 +194,42 @@ def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
         ]
     if model.custom_chat_template:
         tokenizer.chat_template = model.custom_chat_template
-    return tokenizer, []
+    weights = os.path.expanduser(str(own or model.path))
+    try:
+        architecture = AutoConfig.from_pretrained(
+            os.path.expanduser(str((not own and model.hf_config_path) or weights)),
+            trust_remote_code=model.trust_remote_code,
+        )
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return None, [
+            f"{named}: its config.json cannot be loaded ({reason}): set MODEL to a whole model's folder, or a hub id"
+        ]
+    if Path(weights).is_dir() and not any(path for kind in WEIGHTS for path in Path(weights).glob(kind)):
+        return None, [
+            f"{named} has no weights ({', '.join(WEIGHTS)}): set MODEL to a whole model's folder, or a hub id"
+        ]
+    return tokenizer, _context_problems(config, named, architecture)
+
+
+def _context_problems(config: DictConfig, named: str, architecture: Any) -> list[str]:
+    """vLLM starts with no longer context than the model was made for."""
+    context, row = (
+        getattr(architecture, "max_position_embeddings", None),
+        config.data.max_prompt_length + config.data.max_response_length,
+    )
+    stretched = getattr(architecture, "rope_scaling", None) or {}
+    if (
+        config.actor_rollout_ref.rollout.name != "vllm"
+        or not context
+        or context >= row
+        or stretched.get("rope_type", "default") != "default"
+    ):
+        return []
+    return [
+        f"{named} was made for {context} positions, and data.max_prompt_length + data.max_response_length = {row}: vLLM would not start; set "
+        "them lower, or another model"
+    ]
 
 
 def _budget_problems(
@@ -222,12 +254,6 @@ def _budget_problems(
             f"data.max_prompt_length={limit} cannot hold the longest question in the prompt of {who}"
             + (f" with {room} tokens for what it hears" if room else "")
             + f": that takes {need} tokens; set at least {need}, or drop the long rows from the dataset"
-        )
-    context = config.actor_rollout_ref.rollout.max_model_len
-    if context is not None and context < limit + config.data.max_response_length:
-        found.append(
-            f"actor_rollout_ref.rollout.max_model_len={context} is less than data.max_prompt_length + data.max_response_length = "
-            f"{limit + config.data.max_response_length}: long sessions would fail; set it to that, or null"
         )
     return found
 

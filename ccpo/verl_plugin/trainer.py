@@ -68,6 +68,8 @@ TIMES = ("timing_", "perf/")
 class CcpoTrainer(PPOTrainerSync):
     """PPOTrainerSync for teams: role-aware credit, a list of policies, history in every checkpoint."""
 
+    watchdog: Watchdog  # of the task runner in whose process this is (recipe/main_ccpo.py): it watches before there is a trainer, too
+
     def __init__(self, config):
         # The base class branches on this string, not on the registry (verl 0.9.1, trainer_base.py: == "sync" in six places).
         config.trainer.v1.trainer_mode = "sync"
@@ -87,7 +89,7 @@ class CcpoTrainer(PPOTrainerSync):
         super().__init__(config)
         self.replay_buffer.poll_interval = self.ccpo.poll_interval
         self.replay_buffer.run_dir, self.replay_buffer.limit = self.run_dir, self.ccpo.session_timeout + BATCH_GRACE
-        self.watchdog = Watchdog(self.run_dir, self.ccpo.stall_timeout)
+        self.watchdog.actors |= self._queue_processes()
         self.update_watch = UpdateWatch(self.run_dir)
         self._rows: list[Row] = []  # of this step
         self._sessions: Sessions | None = None
@@ -98,8 +100,11 @@ class CcpoTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager):
         """As verl's. Raises JobStopped where the job cannot go on (faults.py says when)."""
         self._only_finish()
-        with self.watchdog.watching(self._processes(agent_loop_manager)):
-            super().fit(agent_loop_manager)
+        self.watchdog.actors |= {
+            f"agent loop worker {i}": w for i, w in enumerate(agent_loop_manager.agent_loop_workers)
+        }
+        self.watchdog.beat("the first step")
+        super().fit(agent_loop_manager)
 
     def _only_finish(self) -> None:
         """A job that was ended between its last save and its last log line has nothing to train: it validates, if it had not yet, and ends."""
@@ -111,25 +116,28 @@ class CcpoTrainer(PPOTrainerSync):
         checkpoint.prune(self.run_dir, step, self.keep)
         trainer.val_before_train = wanted and not self.run_log.has(step, "val")
 
-    def _processes(self, agent_loop_manager) -> dict[str, Any]:
-        """Name -> Ray actor of everything whose death would leave somebody waiting."""
-        found = {f"agent loop worker {i}": w for i, w in enumerate(agent_loop_manager.agent_loop_workers)}
-        found |= {f"training worker {i}": worker for i, worker in enumerate(self.actor_rollout_wg.workers)}
+    def _processes(self) -> dict[str, Any]:
+        """Name -> Ray actor of everything that a set-up job runs besides TransferQueue and the agent loop workers."""
+        found = {f"training worker {i}": worker for i, worker in enumerate(self.actor_rollout_wg.workers)}
         for runtime in self.runtimes:
             for replica in runtime.servers.get_replicas():
                 for i, server in enumerate(replica.servers):
                     found[f"rollout server {replica.replica_rank}.{i} of policy {runtime.policy.name}"] = server
-        found["TransferQueue's controller"] = interface._TQ_CONTROLLER
-        for i, unit in enumerate(interface._TQ_STORAGE.get("SimpleStorage", {}).values()):
-            found[f"TransferQueue's storage {i}"] = unit
         return found
 
+    def _queue_processes(self) -> dict[str, Any]:
+        units = interface._TQ_STORAGE.get("SimpleStorage", {}).values()
+        found = {f"TransferQueue's storage {i}": unit for i, unit in enumerate(units)}
+        return {"TransferQueue's controller": interface._TQ_CONTROLLER} | found
+
     def _init_dataloader(self):
+        self.watchdog.beat("the reading of the data")
         with plain_names(self.config.data):
             super()._init_dataloader()
 
     # ------------------------------------------------------------------------------------------------ several policies
     def _init_resource_pool_mgr(self):
+        self.watchdog.beat("the start of the training workers and rollout servers")
         super()._init_resource_pool_mgr()
         self.runtimes = runtimes_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
         self.config.actor_rollout_ref = self.runtimes[0].config.actor_rollout_ref  # policy 0 is verl's own actor
@@ -238,6 +246,11 @@ class CcpoTrainer(PPOTrainerSync):
         batch = self._each(super()._update_actor, metrics)
         metrics["ccpo/skipped_updates"] = self.update_watch.check(metrics)
         return batch
+
+    def on_init_end(self):
+        self.watchdog.beat("the first weight update")
+        super().on_init_end()
+        self.watchdog.beat("the start of the agent loop workers")
 
     def on_sample_begin(self):
         self.watchdog.beat(f"the rollout of step {self.global_steps}")
@@ -414,6 +427,8 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _load_checkpoint(self):
         self._attach_policies()  # verl calls this last in its set-up, when policy 0 is up and asleep
+        self.watchdog.actors |= self._processes()
+        self.watchdog.beat("the loading of the checkpoint")
         folder = checkpoint.to_resume(self.config.trainer, contents=True)
         if folder is not None:
             named = self.config.trainer.resume_mode == "resume_path"  # then nothing of it is read yet

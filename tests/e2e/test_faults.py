@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -60,13 +61,75 @@ def test_a_job_that_lost_its_rollout_server_goes_on_when_started_again(start, tm
     assert {(step, "train") for step in range(1, STEPS + 1)} == set(numbers(out))
 
 
+HANGS = ("ccpo.stall_timeout=90", "ccpo.session_timeout=90")
+
+
+def nothing_left(job) -> None:
+    """Ray's daemons may take a moment."""
+    deadline = time.monotonic() + 30
+    while (left := members(job.pid)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left, left
+
+
 @pytest.mark.slow
 def test_the_job_stops_when_a_process_hangs(start, tmp_path):
     out = tmp_path / "job"
-    job = start(out, "dyad", *NO_VALIDATION, "ccpo.stall_timeout=30")
+    job = start(out, "dyad", *NO_VALIDATION, *HANGS)
     wait_until(job, out, lambda: last_step(out) >= 2)
     send(job, "WorkerDict", signal.SIGSTOP)
-    assert "nothing has moved for 30 s (ccpo.stall_timeout), since" in stopped(job, out, limit=120)
+    began = time.monotonic()
+    assert "nothing has moved for 90 s (ccpo.stall_timeout), since" in stopped(job, out, limit=240)
+    print(f"stopped after {time.monotonic() - began:.0f} s")
+    nothing_left(job)
+
+
+@pytest.mark.slow
+def test_the_job_stops_when_a_process_hangs_in_the_start(start, tmp_path):
+    out = tmp_path / "job"
+    job = start(out, "dyad", *NO_VALIDATION, *HANGS)
+    wait_until(job, out, lambda: any("WorkerDict" in (process.cmdline() or [""])[0] for process in members(job.pid)))
+    send(job, "WorkerDict", signal.SIGSTOP)
+    began = time.monotonic()
+    line = stopped(job, out, limit=300)
+    print(f"stopped after {time.monotonic() - began:.0f} s")
+    assert (
+        "nothing has moved for 90 s (ccpo.stall_timeout), since the start of the training workers and rollout servers"
+        in line
+    )
+    assert "There is no checkpoint yet: the same command starts anew" in line
+    nothing_left(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["CcpoTaskRunner", "gcs_server"])
+def test_the_job_stops_when_its_task_runner_or_ray_itself_hangs(start, tmp_path, process):
+    out = tmp_path / "job"
+    job = start(out, "dyad", *NO_VALIDATION)
+    wait_until(job, out, lambda: last_step(out) >= 2)
+    send(job, process, signal.SIGSTOP)
+    began = time.monotonic()
+    line = stopped(job, out, limit=300)
+    print(f"stopped after {time.monotonic() - began:.0f} s")
+    assert (
+        "the task runner has shown no sign of life for 120 s" in line
+        and "is complete: the same command goes on" in line
+    )
+    nothing_left(job)
+
+
+@pytest.mark.slow
+def test_a_job_that_can_never_be_placed_is_refused_before_ray_starts(start, tmp_path):
+    out = tmp_path / "job"
+    began = time.monotonic()
+    job = start(out, "dyad", "ray_kwargs.ray_init.num_cpus=1")
+    assert job.wait(LIMIT) == 1
+    print(f"refused after {time.monotonic() - began:.0f} s")
+    assert (
+        "ray_kwargs.ray_init.num_cpus is 1, and the job's processes are placed on 6: it would wait for ever"
+        in log_of(out)
+    )
+    assert not out.exists() and "ray init kwargs" not in log_of(out)
 
 
 @pytest.mark.slow
@@ -84,7 +147,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_no_half_one(start, tmp_p
 def test_updates_without_finite_numbers_are_skipped_and_stop_the_job(start, tmp_path):
     out = tmp_path / "job"
     line = stopped(
-        start(out, "dyad", *NO_VALIDATION, "actor_rollout_ref.actor.entropy_coeff=nan", "trainer.save_freq=1"), out
+        start(out, "dyad", *NO_VALIDATION, "actor_rollout_ref.model.external_lib=not_finite", "trainer.save_freq=1"),
+        out,
     )
     assert "actor/grad_norm was not finite in 3 steps in a row (now nan)" in line
     assert [metrics["ccpo/skipped_updates"] for metrics in numbers(out).values()] == [1, 1]

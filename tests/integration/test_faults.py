@@ -15,7 +15,13 @@ import pytest
 pytest.importorskip("verl")
 
 from omegaconf import OmegaConf  # noqa: E402
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError  # noqa: E402
+from ray.exceptions import (  # noqa: E402
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RayActorError,
+    RaySystemError,
+    RayTaskError,
+)
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer  # noqa: E402
 
 from ccpo.config import ConfigError  # noqa: E402
@@ -64,6 +70,7 @@ def cluster(monkeypatch):
     cluster = Cluster()
     monkeypatch.setattr(faults, "ray", cluster)
     monkeypatch.setattr(faults, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(faults, "LOOKS_TO_END", 2)
     monkeypatch.setattr(faults.os, "_exit", lambda status: cluster.exited.set())
     return cluster
 
@@ -98,6 +105,12 @@ def test_sessions_that_never_end_stop_the_job(waiting):
         assert sample(waiting) == ("batch", {}), "what is ready is never late"
 
 
+def watchdog(run_dir, limit, actors, tell=None):
+    made = Watchdog(run_dir, limit, tell)
+    made.actors |= actors
+    return made
+
+
 def forever():
     threading.Event().wait(20)
     pytest.fail("nobody interrupted the wait")
@@ -108,25 +121,25 @@ def test_a_death_ends_any_wait_while_other_actors_are_busy(cluster, tmp_path, de
     cluster.busy.add("training worker 0")
     cluster.dead["storage"] = death
     with pytest.raises(JobStopped, match=r"a process of the job has died \(storage\)"):
-        with Watchdog(tmp_path, 1000).watching(cluster.actors("training worker 0", "storage")):
+        with watchdog(tmp_path, 1000, cluster.actors("training worker 0", "storage")).watching():
             forever()
     assert cluster.pinged.count("training worker 0") == 1, "a busy actor is not asked again before it answers"
 
 
 def test_what_does_not_move_is_stopped_and_what_moves_is_not(cluster, tmp_path):
-    watchdog = Watchdog(tmp_path, stall_limit=0.3)
+    watched = watchdog(tmp_path, 0.3, cluster.actors("a"))
     with pytest.raises(JobStopped, match="nothing has moved for 0 s.*since the save of step 3 began.*starts anew"):
-        with watchdog.watching(cluster.actors("a")):
+        with watched.watching():
             for _ in range(10):
                 time.sleep(0.1)
-                watchdog.beat("the save of step 3")
+                watched.beat("the save of step 3")
             forever()
 
 
 def test_a_wait_that_swallows_the_signal_ends_with_its_actor(cluster, tmp_path):
     cluster.busy.add("a")
     with pytest.raises(JobStopped, match="nothing has moved"):
-        with Watchdog(tmp_path, 0.1).watching(cluster.actors("a")):
+        with watchdog(tmp_path, 0.1, cluster.actors("a")).watching():
             with suppress(JobStopped):
                 forever()
             assert cluster.killed.wait(20)
@@ -134,16 +147,66 @@ def test_a_wait_that_swallows_the_signal_ends_with_its_actor(cluster, tmp_path):
 
 
 def test_a_wait_that_survives_that_too_ends_with_the_process(cluster, tmp_path, capfd):
-    with suppress(JobStopped), Watchdog(tmp_path, 0.1).watching(cluster.actors("a")):
+    with suppress(JobStopped), watchdog(tmp_path, 0.1, cluster.actors("a")).watching():
         with suppress(JobStopped):
             forever()
         assert cluster.exited.wait(20)
     assert "error: nothing has moved" in capfd.readouterr().out
 
 
+def test_it_watches_while_the_job_starts_and_actors_join(cluster, tmp_path):
+    cluster.dead["late"] = RayActorError()
+    watched = watchdog(tmp_path, 1000, {})
+    with pytest.raises(JobStopped, match=r"has died \(late\)"):
+        with watched.watching():
+            time.sleep(0.1)
+            watched.actors |= cluster.actors("late")
+            forever()
+
+
+@pytest.mark.parametrize("where", ["remote", "wait", "get"])
+@pytest.mark.parametrize("error", [ValueError("what?"), RaySystemError("raylet"), ActorUnavailableError("net", None)])
+def test_an_error_that_nobody_foresaw_ends_neither_the_watch_nor_the_job(
+    cluster, tmp_path, monkeypatch, caplog, where, error
+):
+    actors = cluster.actors("odd", "other")
+
+    def fail(name="odd", *_, **__):
+        if "odd" in (name, *name):
+            raise error
+        return ([name], []) if where == "wait" else None
+
+    monkeypatch.setattr(*(actors["odd"].__ray_ready__, "remote", fail) if where == "remote" else (cluster, where, fail))
+    with watchdog(tmp_path, 1000, actors).watching():
+        deadline = time.monotonic() + 20
+        while cluster.pinged.count("other") < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert cluster.pinged.count("other") >= 4
+    assert len(caplog.records) <= 1, "each kind of error is logged once"
+    monkeypatch.undo()
+    monkeypatch.setattr(faults, "ray", cluster)
+    monkeypatch.setattr(faults, "LOOK_SECONDS", 0.02)
+    if where != "remote":
+        with pytest.raises(JobStopped, match="nothing has moved"), watchdog(tmp_path, 0.2, actors).watching():
+            forever()
+
+
+def test_a_driver_that_cannot_be_told_does_not_matter(cluster, tmp_path):
+    told = []
+
+    def tell(doing, reason):
+        told.append((doing, reason))
+        raise OSError("gone")
+
+    with pytest.raises(JobStopped, match="since the start began"):
+        with watchdog(tmp_path, 0.2, {}, tell).watching():
+            forever()
+    assert told[0] == ("the start", "") and "nothing has moved" in told[-1][1]
+
+
 def test_the_watch_ends_with_the_job(cluster, tmp_path):
     before = signal.getsignal(signal.SIGUSR1)
-    with Watchdog(tmp_path, 1000).watching(cluster.actors("a")):
+    with watchdog(tmp_path, 1000, cluster.actors("a")).watching():
         pass
     cluster.dead["a"] = RayActorError()
     time.sleep(0.2)

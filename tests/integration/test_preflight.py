@@ -22,7 +22,7 @@ from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
 from ccpo.run import checkpoint  # noqa: E402
 from ccpo.run.folder import JOB  # noqa: E402
-from ccpo.verl_plugin import preflight  # noqa: E402
+from ccpo.verl_plugin import preflight, resources  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -219,18 +219,69 @@ def test_fewer_gpus_than_asked_for(config, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     config.trainer.device, config.trainer.n_gpus_per_node = "cuda", 4
+    config.ray_kwargs.ray_init.num_cpus, config.ray_kwargs.ray_init.num_gpus = 16, 4
     assert "trainer.n_gpus_per_node=4, but 2 GPU(s) are visible: set N_GPUS=2" in problem(config)
     config.trainer.n_gpus_per_node = 2
     assert preflight.check(config) == []
 
 
 def test_no_vllm(config, monkeypatch):
-    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(resources.importlib.util, "find_spec", lambda name: None)
     config.actor_rollout_ref.rollout.name = "vllm"
     assert "vLLM is not installed: pip install -r requirements.txt" in problem(config)
 
 
 # ------------------------------------------------------------------------------------------------------------ together
+
+
+@pytest.mark.parametrize(
+    "name, value, says",
+    [
+        ("actor_rollout_ref.actor.optim.lr", "abc", "set a finite number"),
+        ("actor_rollout_ref.actor.optim.lrr", 1, "did you mean actor_rollout_ref.actor.optim.lr?"),
+        ("data.train_batch_size", None, "set a whole number"),
+        ("data.seed", "${sed}", "cannot be read (Interpolation key 'sed' not found): what it refers to must be"),
+        ("trainer", 5, "it is a section of settings"),
+        ("trainer.resume_from_path", "out/global_step_3", "set trainer.resume_mode=resume_path"),
+        ("trainer.resume_mode", "atuo", "trainer.resume_mode is 'atuo'"),
+        ("trainer.resume_mode", None, "trainer.resume_mode is None"),
+        ("actor_rollout_ref.actor.checkpoint.load_contents", ["model"], "a resumed job would begin without the rest"),
+        ("actor_rollout_ref.actor.use_dynamic_bsz", False, "verl refuses it"),
+    ],
+)  # fmt: skip
+def test_every_source_of_mistakes_is_asked(config, name, value, says):
+    OmegaConf.update(config, name, value, merge=False, force_add=True)
+    assert any(says in text for text in problems(config))
+
+
+def test_a_model_without_configuration_or_weights(config, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    config.actor_rollout_ref.model.path = str(model)
+    assert preflight.check(config) == []
+    (weights,) = model.glob("*.safetensors")
+    weights.unlink()
+    assert "has no weights (*.safetensors, *.bin): set MODEL to a whole model's folder" in problem(config)
+    (model / "config.json").unlink()
+    assert f"actor_rollout_ref.model.path={model}" in problem(config)
+
+
+def test_a_longer_context_than_the_model_was_made_for(config, monkeypatch):
+    monkeypatch.setattr(resources.importlib.util, "find_spec", lambda name: True)
+    config.actor_rollout_ref.rollout.name, config.data.max_response_length = "vllm", 300
+    assert "was made for 256 positions, and data.max_prompt_length + data.max_response_length = 380" in problem(config)
+
+
+def test_an_output_folder_that_cannot_be_written(config, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for name in ("default_local_dir", "validation_data_dir"):
+        for path in ("file", "file/below/it"):
+            config.trainer[name] = str(tmp_path / path)
+            assert f"trainer.{name}={tmp_path}/{path}: {tmp_path}/file is no folder" in problem(config)
+        config.trainer[name] = str(tmp_path / "new" / "one")
+    assert preflight.check(config) == [] and not (tmp_path / "new").exists()
+    monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)  # root may write anywhere
+    assert [f"{tmp_path} cannot be written" in text for text in problems(config)] == [True, True]
 
 
 def test_all_mistakes_come_in_one_message(config):
@@ -268,10 +319,10 @@ def test_temperatures_that_differ_are_warned_about(config):
 
 
 def everything(folder: Path) -> dict[str, tuple]:
-    """Name -> (when it was changed, content) of all that a folder holds, itself included."""
+    """Name -> content of all that a folder holds, and of files when they were changed."""
     return {
-        str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
-        for path in (folder, *sorted(folder.rglob("*")))
+        str(path): (path.stat().st_mtime_ns, path.read_bytes()) if path.is_file() else ()
+        for path in sorted(folder.rglob("*"))
     }
 
 

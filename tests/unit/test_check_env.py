@@ -70,9 +70,7 @@ def test_what_is_unknown_is_no_problem():
 
 def test_pins_are_read_with_extras_and_comments_and_without_markers(tmp_path):
     path = tmp_path / "requirements.txt"
-    path.write_text(
-        '# a==1\nverl==0.9.1  # why\nmpmath[x]==0.9.0\nnumpy==2.2.6; python_version < "3.11"\nray>=2\n'
-    )
+    path.write_text('# a==1\nverl==0.9.1  # why\nmpmath[x]==0.9.0\nnumpy==2.2.6; python_version < "3.11"\nray>=2\n')
     assert check_env.read_pins(path) == {"verl": "0.9.1", "mpmath": "0.9.0"}
 
 
