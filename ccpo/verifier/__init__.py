@@ -20,7 +20,8 @@ from ccpo.verifier.latex import MAX_ANSWER, Tree, UnreadableError, read
 from ccpo.verifier.leaks import looks_like_answer, strip_answer
 from ccpo.verifier.number import number_of, read_number
 from ccpo.verifier.option import LETTERS, letter_of, read_option
-from ccpo.verifier.spelling import box_is_stated, last_boxed, normalize
+from ccpo.verifier.spelling import last_boxed, normalize
+from ccpo.verifier.stated import box_is_stated, prepared
 
 __all__ = [
     "ANSWER_TYPES", "LETTERS", "UNPARSED", "Verdict", "label", "last_boxed", "looks_like_answer", "same_answer", "strip_answer",
@@ -28,8 +29,6 @@ __all__ = [
 ]  # fmt: skip
 
 ANSWER_TYPES = ("boxed", "number", "option")
-_SPECIAL = re.compile(r"<\|[a-z_]{1,20}\|>|</?s>")  # tokens that end a turn, where a server did not leave them out
-_BLANK = re.compile(r"\s{9,}")
 MAX_TEXT = 100_000  # characters; of a longer text the end is read, where the final answer is
 _MISSING = frozenset("nan none null inf infinity -inf +inf n/a <na>".split())  # what a missing value is as text
 
@@ -61,7 +60,7 @@ def verify(text: str, truth: str, answer_type: str = "boxed", options: Sequence[
     if not isinstance(text, str):
         return UNPARSED
     text = text[-MAX_TEXT:].encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
-    text = _BLANK.sub(lambda run: "\n\n" if "\n" in run.group() else "  ", _SPECIAL.sub("", text))
+    text = prepared(text)
     if answer_type == "option":
         letter = read_option(text, options)
         return UNPARSED if letter is None else Verdict(letter, float(letter == letter_of(truth)), True)

@@ -11,28 +11,14 @@ from fractions import Fraction
 
 from ccpo.verifier.equality import exact, settled
 from ccpo.verifier.latex import MAX_ANSWER, Tree, UnreadableError, parse, tokens
-from ccpo.verifier.spelling import BOXED, box_is_stated, clean, last_boxed
-from ccpo.verifier.units import CHANGING
+from ccpo.verifier.spelling import BOXED, clean, last_boxed
+from ccpo.verifier.stated import ATTRIBUTED, DENIAL, RETRACTED, TAKEN_BACK, box_is_stated
+from ccpo.verifier.units import CHANGING, MAGNITUDES, UNIT_NAMES
 
 MAX_SENTENCE = 2_000  # characters; of a longer one nothing is read
 MAX_STATEMENTS = 20  # the last ones of a text
 
-# What denies or doubts a statement, anywhere in its sentence.
-DENIAL = re.compile(
-    r"\b(?:not|no|never|none|nobody|nothing|hardly|scarcely|barely|neither|nor|cannot|wrong|false|untrue|incorrect(?:ly)?|impossible"
-    r"|unlikely|least|whether|wonder|doubt(?:ful)?|reject(?:ed)?|eliminate[ds]?|exclude[ds]?|rul(?:e[ds]?|ing) out|differs?|different|exceeds?"
-    r"|anything but|apart from|contrary|opposite|rather than|instead of|except|unless|if|lies?|mistaken?|mislead\w*|guess\w*|maybe|perhaps"
-    r"|might|could)\b|n['\u2019]t\b",
-    re.IGNORECASE,
-)
-# What takes back a statement, at the beginning of a sentence after it.
-RETRACTED = re.compile(
-    r"(?:^|[.!?;\n])[\s*_(\"']*(?:(?:no|wait|not|wrong|false|incorrect|scratch|oops|sorry|just kidding|actually|correction|hmm)\b"
-    r"|(?:that|this|which|it)\s(?:is|was|['\u2019]s)?\s?(?:is\s)?(?:not|wrong|false|incorrect|a lie|a mistake)\b"
-    r"|(?:that|this|it)\s(?:isn|wasn|can)['\u2019]?(?:t|not)\b)",
-    re.IGNORECASE,
-)
-_ANSWER = re.compile(r"\banswer\b(?P<middle>[^.!?\n:=\d]{0,60}?)(?:\b(?:is|be|equals|was)\b|=|:)", re.IGNORECASE)
+_ANSWER = re.compile(r"(?:\b|(?<=final_))answer\b(?P<middle>[^.!?\n:=\d]{0,60}?)(?:\b(?:is|be|equals|was)\b|=|:)", re.IGNORECASE)
 _CONTRAST = re.compile(r"^[\s:]*not\s(?:[^.!?\n]|\.\d){1,40}?,?\sbut\s(?:rather\s)?", re.IGNORECASE)
 # Before "that the answer is": who says so, not who denies it.
 _SAYS = re.compile(
@@ -40,10 +26,19 @@ _SAYS = re.compile(
     r"|tells|us|me|follows|gives|implies|confirms|proves|clear|is|am|sure|certain|confident|obvious|the|result|calculation|a|fact|from|above)\b[\s,:]*)*$",
     re.IGNORECASE,
 )
+# Before "answer" where something else of it is stated: "twice the answer is", "2 * answer =".
+_OF_THE_ANSWER = re.compile(
+    r"(?:\b(?:of|in|half|twice|thrice|double|triple|negative|minus|plus|times|over|by|than|with|is|equals|wrong|another|other)"
+    r"|[\w)]\s*[-+*/^=]|-)\s*(?:(?:the|our|my|your|this|that|final|correct|right)\s+)*$",
+    re.IGNORECASE,
+)
+_OPERATION = re.compile(
+    r"[-+/^]|\w\s*\*\s*\w|['\u2019]s\b|\b(?:plus|minus|times|divided|multiplied|modulo|mod|double|square|half)\b", re.IGNORECASE
+)
 _PARENTHESIS = re.compile(r"(?<=\s)\((?=[^()]*[A-Za-z]{2})[^()\\]*\)")
 _ORDER = re.compile(
-    r"\W*(?:(?:please|now|then)\s)?(?:calculate|compute|find|determine|evaluate|express|give|write|what|how|which|when|who|solve|state|tell"
-    r"|work out|figure out|help|round|simplify|estimate|assume|suppose|consider|let|if)\b",
+    r"\W*(?:(?:please|now|then)\s)?(?:(?:calculate|compute|find|determine|evaluate|express|give|write|what|how|solve|state|tell"
+    r"|work out|figure out|help|round|simplify|estimate|assume|suppose|consider|let)\b|(?:if|when|who)\b(?![^.?!\n]*,))",
     re.IGNORECASE,
 )
 _ASKS = re.compile(r"\b(?:how|what) (?:many|much|long|far|old|fraction|percent\w*)\b", re.IGNORECASE)
@@ -56,13 +51,18 @@ _LEAD = re.compile(
 # Words after a number and its unit that lead on to other things.
 _LEADS_ON = frozenset(
     "in for of per on at from with during this that these those each every total altogether left remaining who he she they it we you i is are was "
-    "were will would has have had need needs cost costs after before a an the his her their its there here if and".split()
+    "were will would has have had need needs cost costs after before a an the his her their its there here if and more fewer less do does did can without".split()
 )
 _BEFORE_ANOTHER = frozenset("from above below under beyond outside near past exceeds exceed surpasses".split())
-_JOINING = frozenset("or to plus minus times over and than divided multiplied between".split())
+_JOINING = frozenset("or to plus minus times over and than without divided multiplied between".split())
 _MARKUP = re.compile(
-    r"</?[a-z_]+>|\*\*|__|`|\"|(?<=\s)[*_](?=\S)|(?<=\S)[*_](?=[\s.,!?]|$)|^[#\s*]+\s(?=\S)|^-\s(?=[^\d\s$])"
+    r"\*\*|__|`|\"|(?:^|(?<=\s))[*_](?=\S)|(?<=\S)[*_](?=[\s.,!?]|$)|^[#\s*]+\s(?=\S)|^-\s(?=[^\d\s$])"
 )
+
+
+_NO_NOUN = CHANGING | MAGNITUDES.keys() | {"and", "is", "are", "was"}
+_SENTENCE_BEGINS = re.compile(r"(?:that\s)?(?:[A-Z][a-z]+|[Tt]he|[Ss]?[Hh]e|[Tt]hey|[Ii]t|[Tt]here|I|[Ww]e)\s(?:\w+\s){0,8}?(?:\w+(?:ed|s)|sold|is|are|has|have|was|were)\s")
+_GLUED = UNIT_NAMES | MAGNITUDES.keys() | {"e", "E"}
 
 
 def read_number(text: str) -> Fraction | None:
@@ -87,24 +87,33 @@ def _read_number(text: str) -> Fraction | None:
     _, marker, tail = text.rpartition("####")
     if marker:
         lines = tail.strip().splitlines()
-        return _stated(lines[0]) if lines else None
+        if not lines:
+            return None
+        found = _ANSWER.search(lines[0])  # #### Answer: 72
+        return _stated(lines[0][found.end() if found and not DENIAL.search(lines[0][: found.end()]) else 0 :])
     for found in list(_ANSWER.finditer(text))[: -MAX_STATEMENTS - 1 : -1]:
         rest = text[found.end() :][:MAX_SENTENCE].lstrip(" *_:$\n")
         clause = rest[: end.start()] if (end := _SENTENCE.search(rest)) else rest
         if not any(char.isdigit() for char in clause):
             continue
         before = text[_sentence_start(text, found.start()) : found.start()]
-        embedded = re.search(r"(.*)\bthat\b(?!.*\bthat\b)", before.rpartition(",")[2])
+        said = before.rpartition(",")[2]
+        embedded = re.search(r"(.*)\bthat\b(?!.*\bthat\b)", said)
         if (
             (embedded and not _SAYS.match(embedded[1].lstrip()))
-            or DENIAL.search(before)
-            or DENIAL.search(found["middle"])
+            or any(pattern.search(said) for pattern in (DENIAL, ATTRIBUTED, _OF_THE_ANSWER))
+            or DENIAL.search(found.group())
+            or _OPERATION.search(found["middle"].strip("*_ "))
             or RETRACTED.search(text, found.end())
             or _asked(rest, clause)
+            or _NEXT_NUMBER.match(rest, len(clause))
         ):
             return None
         return _stated(clause)
     return _last_number(text)
+
+
+_NEXT_NUMBER = re.compile(r"\s*;\s*\$?\d|\s*\n[\s*$-]*[\d.,]+[\s*$]*(?:\n|$)")  # the next one of a list
 
 
 def _asked(rest: str, clause: str) -> bool:
@@ -121,20 +130,49 @@ def _stated(clause: str) -> Fraction:
     if clause.rstrip().endswith("}") and clause.count("}") > clause.count("{"):  # of JSON
         clause = clause.rstrip()[:-1]
     clause = clause[_LEAD.match(clause).end() :]
+    if found := re.search(r"\d[\d.,]*(?:\s*%)?", clause):
+        if TAKEN_BACK.match(clause, found.end()) or re.match(r"\s*(?:is|was)\b", clause[found.end() :]) or re.match(r"\s*,?\s*but\s+(?!not\b)", clause[found.end() :]):
+            raise UnreadableError("taken back")
+    if _SENTENCE_BEGINS.match(clause):  # "Answer: She sold 72 clips."
+        value = _last_number(clause)
+        if value is None:
+            raise UnreadableError("no number is stated")
+        return value
     reason = _REASON.search(clause)
     if reason and any(char.isdigit() for char in clause[: reason.start()]):
         clause = clause[: reason.start()]
     return _leading(tokens(clean(clause), prose=True))
 
 
-_GLUED = re.compile(r"(\d)[ac-fijn-rt-zAC-JLN-Z](?![A-Za-z\d+-])")  # 72x is not 72; of 72 m and 72k the letter is read
+_SENTENCE_BEGINS = re.compile(r"(?:that\s)?(?:[A-Z][a-z]+|[Tt]he|[Ss]?[Hh]e|[Tt]hey|[Ii]t|[Tt]here|I|[Ww]e)\s(?:\w+\s){0,8}?(?:\w+(?:ed|s)|sold|is|are|has|have|was|were)\s")
+_GLUED = re.compile(r"(?<=\d)[A-Za-z]+|(?<![A-Za-z'\u2019\\])[A-Za-z](?=\d)")  # 72x and x72 are not 72
+_SPELLED = [
+    (re.compile(pattern), spelled)
+    for pattern, spelled in (
+        (r"^\s*\(?\d{1,2}\)\s+(?=\S)", ""),  # 3) of a list
+        (r"\\?\$\s?(?=[\d.,({])", ""),  # dollars
+        (r"\s?(?:\\?%|percent)\s+of\s+(?=\d)", "/100*"),
+        (r"(?<=\d)\s+out\s+of\s+(?=\d)", "/"),
+        (r"(?<=\d)\s+of\s+(?=\d)", "*"),
+        (r"(?<=\d)\s?/\s?(?=[A-Za-z]{2})", " per "),
+    )
+]
+_COUNTED = re.compile(r"(?<=\d)\s+([A-Za-z]{2,20})(?=\s*(?:[-+*=\u00d7\u00f7]|/\s*\d))")
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=[\d$(])")
+
+
+_NO_NOUN = CHANGING | MAGNITUDES.keys() | {"and", "is", "are", "was"}
+_MAY_BE_GLUED = UNIT_NAMES | MAGNITUDES.keys() | {"e", "E"}
 
 
 def _plain(clause: str) -> str:
     """Without markup and remarks in brackets; 9 x 8 as a product."""
     without = _PARENTHESIS.sub(lambda match: match.group() if DENIAL.search(match.group()) else "", clause)
-    return _TIMES.sub(r"\\times ", _GLUED.sub(r"\1 \\glued ", _MARKUP.sub("", without)))
+    plain = _MARKUP.sub("", without)
+    for pattern, spelled in _SPELLED:
+        plain = pattern.sub(spelled, plain)
+    plain = _COUNTED.sub(lambda match: match.group() if match[1].casefold() in _NO_NOUN else " ", _TIMES.sub(r"\\times ", plain))
+    return _GLUED.sub(lambda match: match.group() if match.group() in _MAY_BE_GLUED else " \\glued ", plain)
 
 
 def _leading(found: list[tuple[str, object]]) -> Fraction:
@@ -145,7 +183,7 @@ def _leading(found: list[tuple[str, object]]) -> Fraction:
     for at in range(first + 1, len(found)):
         if (
             found[at][0] == "word"
-            and _word(found[at]) in _LEADS_ON
+            and (_word(found[at]) in _LEADS_ON or (_word(found[at]).endswith("n't") and at > first + 1))
             and (at + 1 == len(found) or found[at + 1][0] != "rel")
         ):
             stop = at
@@ -153,7 +191,7 @@ def _leading(found: list[tuple[str, object]]) -> Fraction:
     rest = found[stop:]
     if any(kind == "rel" for kind, _ in rest):
         raise UnreadableError("a relation further on")
-    if DENIAL.search(" ".join(_word(token) for token in rest if token[0] == "word")) or any(
+    if _DENIED_AFTER.search(" ".join(_word(token) for token in rest if token[0] == "word")) or any(
         token[0] == "word"
         and _word(token) in CHANGING - {"to", "by", "up", "around", "about", "i", "through", "between"}
         for token in rest[1:4]
@@ -189,7 +227,7 @@ def _last_number(text: str) -> Fraction | None:
         return None
     start, stop = sentence
     words = _plain(text[start:stop])
-    if DENIAL.search(words) or RETRACTED.search(text, stop):
+    if _ANSWER_OPERATED.search(words) or RETRACTED.search(text, stop) or _denied(words):
         return None
     found = tokens(clean(words), prose=True)
     last = max((at for at, token in enumerate(found) if token[0] == "num"), default=None)
@@ -200,19 +238,44 @@ def _last_number(text: str) -> Fraction | None:
         found[at - 1][0] not in ("word", ",", ":", ".") or (found[at - 1][0] == "word" and found[at][0] == "rel")
     ):
         if found[at - 1][0] == "num" and found[at][0] == "num":
-            break
+            return None  # two numbers side by side
         at -= 1
         if found[at][0] == "word" and at > 0 and found[at - 1][0] == "word":
             break
     if at > 0 and found[at - 1][0] == "word":
         word, before = _word(found[at - 1]), found[at - 2][0] if at > 1 else ""
+        earlier = _word(found[at - 2]) if before == "word" else before
+        if word == "of" and (earlier in CHANGING or earlier in ("%", "square", "percent", "sum", "difference", "product")):
+            return None
         if word in (CHANGING | _BEFORE_ANOTHER) - {"to", "around"} or (word in ("to", "and") and before == "num"):
             return None
+    if at > 1 and found[at - 1][0] == ":" and found[at - 2][0] == "num":
+        return None
     if at > 1 and found[at - 1][0] == "," and any(kind == "num" for kind, _ in found[max(0, at - 4) : at]):
         return None
     if at < last and found[at] == ("rel", "="):
         at += 1
     return _leading(found[at:])
+
+
+_SUBORDINATE = re.compile(r"\W*(?:if|when|since|because|as|although|though|while|after|given)\b[^,]*,\s", re.IGNORECASE)
+_ANSWER_OPERATED = re.compile(
+    r"\banswer\b\s*(?:[-+*/^]|plus\b|minus\b|times\b|divided\b|multiplied\b|['\u2019]s\b)|\b(?:in|of) the answer\b", re.IGNORECASE
+)
+# After a number and its noun: "72 clips is wrong". What 72 clips are not, or do not do, denies no number.
+_DENIED_AFTER = re.compile(
+    r"\b(?:wrong|false|incorrect|untrue|impossible|unlikely|maybe|perhaps|possibly|doubt\w*|guess\w*|if|unless"
+    r"|not\s(?:right|correct|true|it|possible|the (?:right |correct )?answer))\b(?!-)",
+    re.IGNORECASE,
+)
+
+
+def _denied(sentence: str) -> bool:
+    """Whether the last number of a sentence is denied or doubted before it, or right after it."""
+    last = max(match.start() for match in re.finditer(r"(?<![\d.,])[.,]?\d", sentence))
+    before, after = sentence[:last], re.sub(r"^[\d.,]*\d|^[.,]?\d", "", sentence[last:])
+    before = _SUBORDINATE.sub("", before)
+    return bool(DENIAL.search(before) or TAKEN_BACK.match(after) or _DENIED_AFTER.search(after))
 
 
 def _literal(tree: Tree) -> Fraction:

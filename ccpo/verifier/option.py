@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ccpo.verifier.latex import MAX_ANSWER
-from ccpo.verifier.number import DENIAL, RETRACTED
-from ccpo.verifier.spelling import BOXED, box_is_stated, closing_brace
+from ccpo.verifier.spelling import BOXED, closing_brace
+from ccpo.verifier.stated import ATTRIBUTED, DENIAL, RETRACTED, TAKEN_BACK, box_is_stated
 
 LETTERS = "ABCDE"  # of options
 MAX_BOXES = 50  # of one text
@@ -67,6 +67,7 @@ _JOINED = re.compile(
 )
 _BEGINS_WITH_NOT = re.compile(r"\W*(?:not|neither)\b", re.IGNORECASE)
 _JOINED_BEFORE = re.compile(r"(?<![A-Za-z'])[A-E][)\]]?(?:[ \t]*(?:,|/|&|\bor\b|\band\b)[ \t]*|[ \t]+)\Z")
+_BLANKS = re.compile(r"\s{3,}")  # long runs would cost their square
 _CLAUSE_BEFORE = re.compile(r"[.!?;:\n](?=\s|$)|\n")
 _CLAUSE_AFTER = re.compile(r"[.!?;,\n]|\b(?:because|since|as|for|which|based|due|given)\b|\(|\u2014", re.IGNORECASE)
 
@@ -98,7 +99,7 @@ def read_option(text: str, options: Sequence[str]) -> str | None:
         several = len(BOXED.findall(text)) > MAX_BOXES
         choices = set() if several or not box_is_stated(text) else {_boxed(boxed, texts) for boxed in _boxes(text)}
     else:
-        text = _WRAPPER.sub("", text)
+        text = _BLANKS.sub(lambda run: "\n\n" if "\n" in run.group() else "  ", _WRAPPER.sub("", text))
         choices = _stated(_without_others(text), [_bare(_without_others(option)) for option in options])
         choices = choices or _last_line(text, texts)
     choice = choices.pop() if len(choices) == 1 else None

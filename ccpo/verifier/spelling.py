@@ -156,6 +156,7 @@ def normalize(answer: str) -> str:
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
 
+MAX_NESTED = 3
 BOXED = re.compile(r"\\boxed[ \t]{0,3}\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character
 
@@ -172,45 +173,19 @@ def closing_brace(text: str, start: int) -> int | None:
 
 def last_boxed(text: str) -> str | None:
     """Content of the last ``\\boxed{...}``; None without one, or if its braces do not close (a text cut short)."""
+    start = last_box(text)
+    end = closing_brace(text, start) if start is not None else None
+    return None if end is None else text[start:end]
+
+
+def last_box(text: str) -> int | None:
+    """Where the content of the last box begins; of boxes in each other the outer one counts."""
     starts = [match.end() for match in BOXED.finditer(text)]
-    end = closing_brace(text, starts[-1]) if starts else None
-    return None if end is None else text[starts[-1] : end]
-
-
-_NEGATED = re.compile(
-    r"(?:\b(?:not|never|cannot|neither|nor|without|except|unlike)|n['\u2019]t|\brather than|\binstead of|\bother than|\bopposite of)"
-    r"(?:\s+(?:a|an|the|be|is|equal|equals|equal to|to|exactly|really|quite|simply|just|correct|right|final|answer|value|that))*[\s:$*(]*$",
-    re.IGNORECASE,
-)
-_OPERATED = re.compile(
-    r"(?:(?<!\n)[-+/^<>]|\\(?:times|cdot|div|pm|mp|neg|lnot|not|neq?|leq?|geq?|lt|gt|approx|sim|log|ln|sin|cos|tan|exp)"
-    r"|\\sqrt(?:\[[^\]]*\])?\s?\{?|\\frac\s?\{[^{}]*\}\s?\{?|\\frac\s?\{|[<>^]\s?\{|(?<=[\d)}])\s?\*)\s*$"
-)
-_GOES_ON = re.compile(
-    r"[\s$]*(?:[\^_]|\\(?:times|cdot|div|pm|pi|infty|sqrt|frac|cup|vee|lor)(?![a-zA-Z])|[-+*/](?=\s?[\d\\(]))"
-    r"|[\s$*]*(?:,\s*)?(?:or|and)\s[\s$*]*(?:\\boxed|[-\d])"
-    r"|[\s$*]*\b(?:is|was|are|be)?\s*(?:not\b|wrong\b|incorrect\b|false\b|isn['\u2019]t|impossible\b)"
-    r"|[\s$]*(?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial|times|plus|minus|over)\b",
-    re.IGNORECASE,
-)
-_JOINED = re.compile(
-    r"\}[\s$*.]*(?:,|;|/|\bor\b|\band\b|\beither\b|\bmaybe\b|\bperhaps\b|,\s*or\b|,\s*and\b)?[\s$*]*$", re.IGNORECASE
-)
-
-
-def box_is_stated(text: str) -> bool:
-    """Whether the last box stands for itself: not denied in words, not a part of an expression, and not one of several side by side."""
-    starts = list(BOXED.finditer(text))
     if not starts:
-        return False
-    end = closing_brace(text, starts[-1].end())
-    if end is None:
-        return False
-    before, after = text[max(0, starts[-1].start() - 200) : starts[-1].start()], text[end + 1 : end + 200]
-    if _NEGATED.search(before) or _OPERATED.search(before.rstrip("$ ")) or _GOES_ON.match(after):
-        return False
-    if len(starts) > 1:
-        previous = closing_brace(text, starts[-2].end())
-        if previous is not None and starts[-1].start() - previous < 40:
-            return _JOINED.fullmatch(text[previous : starts[-1].start()]) is None
-    return True
+        return None
+    last = starts[-1]
+    for start in starts[-2 : -MAX_NESTED - 2 : -1]:
+        end = closing_brace(text[: starts[-1] + 1], start)
+        if end is None and closing_brace(text, start) is not None:
+            last = start
+    return last
