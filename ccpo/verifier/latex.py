@@ -210,6 +210,8 @@ def parse(found: list[tuple[str, object]]) -> Tree:
         found.pop()
     while found and found[0][0] == "{" and _closing(found, 0) == len(found) - 1:
         found = found[1:-1]
+        if found and found[-1][0] in (".", ",", ";"):
+            found.pop()
     try:
         plus = _Parser(list(found), +1).whole()
         if any(kind in ("\\pm", "\\mp") for kind, _ in found):

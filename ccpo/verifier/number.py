@@ -12,13 +12,15 @@ from fractions import Fraction
 from ccpo.verifier.equality import exact, settled
 from ccpo.verifier.latex import MAX_ANSWER, Tree, UnreadableError, parse, tokens
 from ccpo.verifier.spelling import BOXED, clean, last_boxed
-from ccpo.verifier.stated import ATTRIBUTED, DENIAL, RETRACTED, TAKEN_BACK, box_is_stated
+from ccpo.verifier.stated import ATTRIBUTED, DENIAL, RETRACTED, SUBORDINATE, TAKEN_BACK, box_is_stated
 from ccpo.verifier.units import CHANGING, MAGNITUDES, UNIT_NAMES
 
 MAX_SENTENCE = 2_000  # characters; of a longer one nothing is read
 MAX_STATEMENTS = 20  # the last ones of a text
 
-_ANSWER = re.compile(r"(?:\b|(?<=final_))answer\b(?P<middle>[^.!?\n:=\d]{0,60}?)(?:\b(?:is|be|equals|was)\b|=|:)", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"(?:\b|(?<=final_))answer\b(?P<middle>[^.!?\n:=\d]{0,60}?)(?:\b(?:is|be|equals|was)\b|=|:)", re.IGNORECASE
+)
 _CONTRAST = re.compile(r"^[\s:]*not\s(?:[^.!?\n]|\.\d){1,40}?,?\sbut\s(?:rather\s)?", re.IGNORECASE)
 # Before "that the answer is": who says so, not who denies it.
 _SAYS = re.compile(
@@ -33,7 +35,8 @@ _OF_THE_ANSWER = re.compile(
     re.IGNORECASE,
 )
 _OPERATION = re.compile(
-    r"[-+/^]|\w\s*\*\s*\w|['\u2019]s\b|\b(?:plus|minus|times|divided|multiplied|modulo|mod|double|square|half)\b", re.IGNORECASE
+    r"[-+/^]|\w\s*\*\s*\w|['\u2019]s\b|\b(?:plus|minus|times|divided|multiplied|modulo|mod|double|square|half)\b",
+    re.IGNORECASE,
 )
 _PARENTHESIS = re.compile(r"(?<=\s)\((?=[^()]*[A-Za-z]{2})[^()\\]*\)")
 _ORDER = re.compile(
@@ -51,7 +54,8 @@ _LEAD = re.compile(
 # Words after a number and its unit that lead on to other things.
 _LEADS_ON = frozenset(
     "in for of per on at from with during this that these those each every total altogether left remaining who he she they it we you i is are was "
-    "were will would has have had need needs cost costs after before a an the his her their its there here if and more fewer less do does did can without".split()
+    "were will would has have had need needs cost costs after before a an the his her their its there here if and more "
+    "fewer less do does did can without".split()
 )
 _BEFORE_ANOTHER = frozenset("from above below under beyond outside near past exceeds exceed surpasses".split())
 _JOINING = frozenset("or to plus minus times over and than without divided multiplied between".split())
@@ -61,7 +65,9 @@ _MARKUP = re.compile(
 
 
 _NO_NOUN = CHANGING | MAGNITUDES.keys() | {"and", "is", "are", "was"}
-_SENTENCE_BEGINS = re.compile(r"(?:that\s)?(?:[A-Z][a-z]+|[Tt]he|[Ss]?[Hh]e|[Tt]hey|[Ii]t|[Tt]here|I|[Ww]e)\s(?:\w+\s){0,8}?(?:\w+(?:ed|s)|sold|is|are|has|have|was|were)\s")
+_SENTENCE_BEGINS = re.compile(
+    r"(?:that\s)?(?:[A-Z][a-z]+|[Tt]he|[Ss]?[Hh]e|[Tt]hey|[Ii]t|[Tt]here|I|[Ww]e)\s(?:\w+\s){0,8}?(?:\w+(?:ed|s)|sold|is|are|has|have|was|were)\s"
+)
 _GLUED = UNIT_NAMES | MAGNITUDES.keys() | {"e", "E"}
 
 
@@ -97,7 +103,7 @@ def _read_number(text: str) -> Fraction | None:
         if not any(char.isdigit() for char in clause):
             continue
         before = text[_sentence_start(text, found.start()) : found.start()]
-        said = before.rpartition(",")[2]
+        said = SUBORDINATE.sub("", before)
         embedded = re.search(r"(.*)\bthat\b(?!.*\bthat\b)", said)
         if (
             (embedded and not _SAYS.match(embedded[1].lstrip()))
@@ -131,7 +137,11 @@ def _stated(clause: str) -> Fraction:
         clause = clause.rstrip()[:-1]
     clause = clause[_LEAD.match(clause).end() :]
     if found := re.search(r"\d[\d.,]*(?:\s*%)?", clause):
-        if TAKEN_BACK.match(clause, found.end()) or re.match(r"\s*(?:is|was)\b", clause[found.end() :]) or re.match(r"\s*,?\s*but\s+(?!not\b)", clause[found.end() :]):
+        if (
+            TAKEN_BACK.match(clause, found.end())
+            or re.match(r"\s*(?:is|was)\b", clause[found.end() :])
+            or re.match(r"\s*,?\s*but\s+(?!not\b)", clause[found.end() :])
+        ):
             raise UnreadableError("taken back")
     if _SENTENCE_BEGINS.match(clause):  # "Answer: She sold 72 clips."
         value = _last_number(clause)
@@ -144,7 +154,9 @@ def _stated(clause: str) -> Fraction:
     return _leading(tokens(clean(clause), prose=True))
 
 
-_SENTENCE_BEGINS = re.compile(r"(?:that\s)?(?:[A-Z][a-z]+|[Tt]he|[Ss]?[Hh]e|[Tt]hey|[Ii]t|[Tt]here|I|[Ww]e)\s(?:\w+\s){0,8}?(?:\w+(?:ed|s)|sold|is|are|has|have|was|were)\s")
+_SENTENCE_BEGINS = re.compile(
+    r"(?:that\s)?(?:[A-Z][a-z]+|[Tt]he|[Ss]?[Hh]e|[Tt]hey|[Ii]t|[Tt]here|I|[Ww]e)\s(?:\w+\s){0,8}?(?:\w+(?:ed|s)|sold|is|are|has|have|was|were)\s"
+)
 _GLUED = re.compile(r"(?<=\d)[A-Za-z]+|(?<![A-Za-z'\u2019\\])[A-Za-z](?=\d)")  # 72x and x72 are not 72
 _SPELLED = [
     (re.compile(pattern), spelled)
@@ -171,7 +183,9 @@ def _plain(clause: str) -> str:
     plain = _MARKUP.sub("", without)
     for pattern, spelled in _SPELLED:
         plain = pattern.sub(spelled, plain)
-    plain = _COUNTED.sub(lambda match: match.group() if match[1].casefold() in _NO_NOUN else " ", _TIMES.sub(r"\\times ", plain))
+    plain = _COUNTED.sub(
+        lambda match: match.group() if match[1].casefold() in _NO_NOUN else " ", _TIMES.sub(r"\\times ", plain)
+    )
     return _GLUED.sub(lambda match: match.group() if match.group() in _MAY_BE_GLUED else " \\glued ", plain)
 
 
@@ -245,7 +259,9 @@ def _last_number(text: str) -> Fraction | None:
     if at > 0 and found[at - 1][0] == "word":
         word, before = _word(found[at - 1]), found[at - 2][0] if at > 1 else ""
         earlier = _word(found[at - 2]) if before == "word" else before
-        if word == "of" and (earlier in CHANGING or earlier in ("%", "square", "percent", "sum", "difference", "product")):
+        if word == "of" and (
+            earlier in CHANGING or earlier in ("%", "square", "percent", "sum", "difference", "product")
+        ):
             return None
         if word in (CHANGING | _BEFORE_ANOTHER) - {"to", "around"} or (word in ("to", "and") and before == "num"):
             return None
@@ -258,9 +274,10 @@ def _last_number(text: str) -> Fraction | None:
     return _leading(found[at:])
 
 
-_SUBORDINATE = re.compile(r"\W*(?:if|when|since|because|as|although|though|while|after|given)\b[^,]*,\s", re.IGNORECASE)
+_CONDITION = re.compile(r"\W*if\b.*,\s", re.IGNORECASE)  # "If you add them, you get 72."
 _ANSWER_OPERATED = re.compile(
-    r"\banswer\b\s*(?:[-+*/^]|plus\b|minus\b|times\b|divided\b|multiplied\b|['\u2019]s\b)|\b(?:in|of) the answer\b", re.IGNORECASE
+    r"\banswer\b\s*(?:[-+*/^]|plus\b|minus\b|times\b|divided\b|multiplied\b|['\u2019]s\b)|\b(?:in|of) the answer\b",
+    re.IGNORECASE,
 )
 # After a number and its noun: "72 clips is wrong". What 72 clips are not, or do not do, denies no number.
 _DENIED_AFTER = re.compile(
@@ -272,9 +289,13 @@ _DENIED_AFTER = re.compile(
 
 def _denied(sentence: str) -> bool:
     """Whether the last number of a sentence is denied or doubted before it, or right after it."""
-    last = max(match.start() for match in re.finditer(r"(?<![\d.,])[.,]?\d", sentence))
-    before, after = sentence[:last], re.sub(r"^[\d.,]*\d|^[.,]?\d", "", sentence[last:])
-    before = _SUBORDINATE.sub("", before)
+    numbers = list(re.finditer(r"\d(?:[\d.,]*\d)?", sentence))
+    if not numbers:
+        return True
+    before, after = (
+        _CONDITION.sub("", SUBORDINATE.sub("", sentence[: numbers[-1].start()])),
+        sentence[numbers[-1].end() :],
+    )
     return bool(DENIAL.search(before) or TAKEN_BACK.match(after) or _DENIED_AFTER.search(after))
 
 

@@ -145,7 +145,7 @@ def normalize(answer: str) -> str:
     answer = re.sub(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z])", "", answer)  # "3 1/2" is not "31/2"
     answer = re.sub(r"(?<![.,])[.,]$", "", answer)
     while answer.startswith("{") and closing_brace(answer, 1) == len(answer) - 1:
-        answer = answer[1:-1]
+        answer = re.sub(r"(?<![.,])[.,]$", "", answer[1:-1])
     if _GROUPED.fullmatch(answer):
         answer = answer.replace(",", "")
     if INTEGER.fullmatch(answer):

@@ -37,10 +37,16 @@ DENIAL = re.compile(
     r"\b(?:not|no|never|none|nobody|nothing|hardly|scarcely|barely|neither|nor|cannot|wrong|false|untrue|incorrect(?:ly)?|impossible"
     r"|unlikely|least|whether|wonder|doubt(?:ful)?|reject(?:ed)?|eliminate[ds]?|exclude[ds]?|rul(?:e[ds]?|ing) out|differs?|different|exceeds?"
     r"|anything but|apart from|contrary|opposite|rather than|instead of|except|unless|if|lies?|mistaken?|mislead\w*|guess\w*|maybe|perhaps"
-    r"|might|could|(?:may|can) be|possibly|suppose|assum(?:e|ing)|imagine|pretend|worst|(?:is|was|are|ca|do|does|did|wo)nt)\b|n['\u2019]t\b",
+    r"|might|could|(?:may|can) be|possibly|suppose|assum(?:e|ing)|imagine|pretend|worst|otherwise|(?:is|was|are|ca|do|does|did|wo)nt)\b|n['\u2019]t\b",
     re.IGNORECASE,
 )
 """What denies or doubts a statement, anywhere in its clause."""
+
+SUBORDINATE = re.compile(
+    r"\W*(?:when|since|because|as|although|though|while|after|given)\b.*,\s|.*,\s(?=(?:so|thus|hence|therefore|but)\b)",
+    re.IGNORECASE,
+)
+"""A clause before the one that states something."""
 
 ATTRIBUTED = re.compile(
     r"\b(?:he|she|they|friend|book|teacher|student|people|someone|somebody|some|many|most|others|everyone|one|you)\s+(?:\w+\s+){0,2}?"
@@ -50,8 +56,11 @@ ATTRIBUTED = re.compile(
 )
 """What makes a statement somebody else's, or an earlier one."""
 
-_BAD = r"not|wrong|false|incorrect|untrue|impossible|invalid|excluded|eliminated|ruled out|rejected|out|unlikely|too|never"
 _RIGHT = r"right|correct|true|it\b|so|valid|possible|the (?:right |correct |final )?answer|my answer|what|quite|really"
+_BAD = (
+    rf"not(?:\s(?:{_RIGHT})|(?=\s*(?:[.!?]|$)))|wrong|false|incorrect|untrue|impossible|invalid|excluded|eliminated|ruled out|rejected|out"
+    r"|unlikely|too|never"
+)
 RETRACTED = re.compile(
     r"(?:^|[.!?;\n])[\s*_(\"']*(?:(?:but|however|though|and|well|oh|so)\b[\s,]*)?(?:"
     r"no(?:pe)?\b(?=\s*(?:[,.!;:?\n]|$|\u2014|-)|\s(?:it|that|this|wait|actually|the answer)\b)"
@@ -121,7 +130,9 @@ _OPERATED = re.compile(
 )
 _SPACED_LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z]\s+$")  # "I \boxed" is no product
 _ARGUMENT = re.compile(r"(?:\\([a-zA-Z]+)(?:\[[^\]]*\])?\s?|[\^_])\{[\s$]*$|\\frac\s?\{[^{}]*\}\s?\{\s*$")
-_HARMLESS = frozenset("text textbf textrm mathbf mathrm bm boldsymbol displaystyle large Large huge color fbox underline".split())
+_HARMLESS = frozenset(
+    "text textbf textrm mathbf mathrm bm boldsymbol displaystyle large Large huge color fbox underline".split()
+)
 _GOES_ON = re.compile(
     r"[\s$]*(?:[\^_]|\\(?:times|cdot|div|pm|pi|infty|sqrt|frac|cup|vee|lor)(?![a-zA-Z])|[-+*/](?=\s?[\d\\(])|!(?=\s?[\d$+*/=\\^-])|\\?%\s?\d|\d)"
     r"|[\s$*)\\]*(?:,\s*)?and\s[\s$*]*(?:\\boxed|[-\d])"
@@ -157,9 +168,17 @@ def box_is_stated(text: str) -> bool:
         return False
     if len(starts) > 1:
         previous = closing_brace(text, starts[-2].end())
-        if previous is not None and start - previous < 40 and text[starts[-2].end() : previous].strip() != content.strip():
+        if previous is not None and start - previous < 40 and not _alike(text[starts[-2].end() : previous], content):
             return _JOINED.fullmatch(text[previous:start]) is None
     return True
+
+
+def _alike(a: str, b: str) -> bool:
+    """\\boxed{15} = \\boxed{15.0}."""
+    try:
+        return a.strip() == b.strip() or float(a) == float(b)
+    except ValueError:
+        return False
 
 
 def _is_operand(before: str) -> bool:

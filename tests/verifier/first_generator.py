@@ -278,4 +278,6 @@ def _options(rng: random.Random, truth: str, options: Sequence[str]) -> dict[str
     }
     if [text.strip().casefold() for text in options].count(own.strip().casefold()) == 1:
         right_["its own text"] = f"\\boxed{{{own}}}"
+    if own.strip().casefold() == its.strip().casefold():  # the same text twice: not against the letter
+        del wrong_["letter against text"]
     return {"wrong": list(wrong_.items()), "right": list(right_.items())}

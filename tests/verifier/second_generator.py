@@ -631,8 +631,14 @@ def _register_expressions() -> None:
     for name, template in DIGITS:
 
         def edit(rng, truth, options, kind, template=template):
-            if not re.fullmatch(r"[1-9]\d{0,8}", truth) or (len(truth) == 1 and set(template) & set("²³₈")):
-                return None  # 1 is its own square, and a single digit is the same in every larger base
+            if (
+                not re.fullmatch(r"[1-9]\d{0,8}", truth)
+                or (len(truth) == 1 and set(template) & set("²³₈"))
+                or (truth == "10" and "√" in template)
+            ):
+                return (
+                    None  # 1 is its own square, 10 the root of 100, and a single digit is the same in every larger base
+                )
             return _state(rng, template.replace("@", truth), kind)
 
         for kind in ("number", "boxed"):
