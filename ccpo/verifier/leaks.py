@@ -23,8 +23,12 @@ def looks_like_answer(text: str) -> bool:
 
 def strip_answer(text: str) -> str:
     """``text`` without the sentences that state a final answer; the rest stays in order, spaces may change."""
-    while (found := BOXED.search(text)) and (end := closing_brace(text, found.end())):
-        text = text[: found.start()] + "\\boxed" + text[end + 1 :]  # its content may span sentences
+    kept, at = [], 0
+    for found in BOXED.finditer(text):
+        if found.start() >= at and (end := closing_brace(text, found.end())):
+            kept += [text[at : found.start()], "\\boxed"]  # its content may span sentences
+            at = end + 1
+    text = "".join(kept) + text[at:]
     while looks_like_answer(text):
         kept = [part for part in _SENTENCE_END.split(text) if not looks_like_answer(part)]
         shorter = "".join(part if part.endswith("\n") else part + " " for part in kept).rstrip()

@@ -93,7 +93,7 @@ def _read_number(text: str) -> Fraction | None:
     _, marker, tail = text.rpartition("####")
     if marker:
         lines = tail.strip().splitlines()
-        if not lines:
+        if not lines or len(lines[0]) > MAX_SENTENCE:
             return None
         found = _ANSWER.search(lines[0])  # #### Answer: 72
         return _stated(lines[0][found.end() if found and not DENIAL.search(lines[0][: found.end()]) else 0 :])

@@ -157,14 +157,15 @@ def normalize(answer: str) -> str:
 # --- boxes ------------------------------------------------------------------------------------------------------------
 
 MAX_NESTED = 3
+MAX_BOX = 5_000  # characters; of a longer one nothing is read
 BOXED = re.compile(r"\\boxed[ \t]{0,3}\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character
 
 
-def closing_brace(text: str, start: int) -> int | None:
-    """Where the brace closes that opened before ``start``; None if it does not."""
+def closing_brace(text: str, start: int, most: int = MAX_BOX) -> int | None:
+    """Where the brace closes that opened before ``start``; None if it does not within ``most`` characters."""
     depth = 1
-    for match in _BRACE.finditer(text, start):
+    for match in _BRACE.finditer(text, start, start + most):
         depth += {"{": 1, "}": -1}.get(match.group(), 0)
         if depth == 0:
             return match.start()
@@ -185,7 +186,7 @@ def last_box(text: str) -> int | None:
         return None
     last = starts[-1]
     for start in starts[-2 : -MAX_NESTED - 2 : -1]:
-        end = closing_brace(text[: starts[-1] + 1], start)
-        if end is None and closing_brace(text, start) is not None:
+        end = closing_brace(text, start)
+        if end is not None and end > starts[-1]:
             last = start
     return last

@@ -107,10 +107,15 @@ def prepared(text: str) -> str:
     """``text`` without markup around its words; what a model thought before ``</think>`` is no answer."""
     thought, ended, rest = text.rpartition("</think>")
     text = rest if ended and rest.strip() else text
-    text = _BLANK.sub(lambda run: "\n\n" if "\n" in run.group() else "  ", text)
+    text = without_blanks(text)
     for pattern, spelled in _PREPARED:
         text = pattern.sub(spelled, text)
     return text.translate(_FULLWIDTH)
+
+
+def without_blanks(text: str) -> str:
+    """``text`` without long runs of blanks, which many patterns would read again and again."""
+    return _BLANK.sub(lambda run: "\n\n" if "\n" in run.group() else "  ", text)
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def _key() -> str:
 
 def send(doing: str, reason: str) -> None:
     """The task runner lives. ``doing``: what it does; ``reason``: why the job has to stop (empty: it has not)."""
-    _internal_kv_put(_key(), json.dumps({"at": time.time(), "doing": doing, "reason": reason}))
+    _internal_kv_put(_key(), json.dumps({"at": time.time(), "doing": doing, "why": reason}))
 
 
 def receive() -> dict[str, Any]:
@@ -59,7 +59,7 @@ class _Listener:
                 self.looks += 1
             if pulse != self.pulse:
                 self.pulse, self.changed = pulse, time.monotonic()
-                if pulse.get("reason") and self.reason_since is None:
+                if pulse.get("why") and self.reason_since is None:
                     self.reason_since = self.changed
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ def wait_for(run: Any, run_dir: Path, start_limit: float) -> Any:
     listener = _Listener()
     try:
         while not ray.wait([run], timeout=LOOK_SECONDS)[0]:
-            silent, reason = time.monotonic() - listener.changed, listener.pulse.get("reason")
+            silent, reason = time.monotonic() - listener.changed, listener.pulse.get("why")
             if reason and time.monotonic() - listener.reason_since > GRACE:
                 raise JobStopped(reason)
             if not listener.pulse and silent > start_limit:
@@ -104,7 +104,7 @@ def _last_reason(listener: _Listener) -> str:
         listener.looks < wanted and time.monotonic() < deadline
     ):  # a whole look more: the reason may be newer than the last
         time.sleep(LOOK_SECONDS / 10)
-    return listener.pulse.get("reason", "")
+    return listener.pulse.get("why", "")
 
 
 class WatchedRunner:

@@ -62,7 +62,7 @@ def as_reference(session: dict) -> dict:
     "team, rule",
     [
         (PANEL, "removal"),
-        (CHAIN, "resampling"),
+        pytest.param(CHAIN, "resampling", marks=pytest.mark.slow),
         pytest.param(PANEL, "resampling", marks=pytest.mark.slow),
         pytest.param(CHAIN, "removal", marks=pytest.mark.slow),
     ],

@@ -69,6 +69,7 @@ def test_every_file_is_one_of_a_choice_or_named_here():
     assert {path.name for path in CONFIG.glob("*.yaml")} == {
         "team.yaml",
         "agent_loops.yaml",
+        "router.yaml",
         *(f"{name}.yaml" for name in NAMES),
     }
 
@@ -279,7 +280,7 @@ def test_a_run_folder_that_is_no_text_is_refused(compose, value):
 def test_override_names_in_scripts_exist(script, default):
     """Every dotted name=value and every quoted dotted name that begins with a section of the configuration."""
     sections = "|".join(default)
-    names = re.findall(rf"[\"'\s]((?:{sections})(?:\.\w+)+)(?==|[\"'])", script.read_text())
+    names = re.findall(rf"[\"'\s]((?:{sections})(?:\.\w+)+)(?==|[\"']| \"\$)", script.read_text())
     for name in names:
         known = re.fullmatch(r"ccpo\.roles\.\w+\.(\w+)", name)  # roles are added, with the same fields
         if known and known[1] in {f.name for f in dataclasses.fields(RoleConfig)}:

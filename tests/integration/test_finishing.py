@@ -16,6 +16,7 @@ from ccpo.credit.history import HistoryState  # noqa: E402
 from ccpo.run import checkpoint  # noqa: E402
 from ccpo.run.folder import METRICS  # noqa: E402
 from ccpo.run.run_log import RunLog, read_run_log  # noqa: E402
+from ccpo.verl_plugin.faults import Watchdog  # noqa: E402
 from ccpo.verl_plugin.trainer import CcpoTrainer  # noqa: E402
 
 CONFIG = CcpoConfig.from_dict({}, n=4)
@@ -43,6 +44,7 @@ def trainer(tmp_path, monkeypatch):
     made.run_dir, made.run_log = tmp_path / "run", RunLog(tmp_path / "run" / METRICS)
     made.ccpo, made.n, made.keep, made.total_training_steps = CONFIG, 4, 1, 4
     made._attach_policies = lambda: None
+    made.watchdog, made._processes = Watchdog(made.run_dir, 100.0), dict
     made._folders = nullcontext
 
     def load(self):
