@@ -25,9 +25,13 @@ def strip_answer(text: str) -> str:
     """``text`` without the sentences that state a final answer; the rest stays in order, spaces may change."""
     kept, at = [], 0
     for found in BOXED.finditer(text):
-        if found.start() >= at and (end := closing_brace(text, found.end())):
-            kept += [text[at : found.start()], "\\boxed"]  # its content may span sentences
-            at = end + 1
+        if found.start() < at:
+            continue
+        end = closing_brace(text, found.end(), len(text))
+        if end is None:  # nor does one after it that this one holds
+            break
+        kept += [text[at : found.start()], "\\boxed"]  # its content may span sentences
+        at = end + 1
     text = "".join(kept) + text[at:]
     while looks_like_answer(text):
         kept = [part for part in _SENTENCE_END.split(text) if not looks_like_answer(part)]

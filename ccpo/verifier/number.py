@@ -16,6 +16,7 @@ from ccpo.verifier.stated import ATTRIBUTED, DENIAL, RETRACTED, SUBORDINATE, TAK
 from ccpo.verifier.units import CHANGING, MAGNITUDES, UNIT_NAMES
 
 MAX_SENTENCE = 2_000  # characters; of a longer one nothing is read
+MAX_END = 20_000  # characters at the end of a text, where its last number is looked for
 MAX_STATEMENTS = 20  # the last ones of a text
 
 _ANSWER = re.compile(
@@ -226,7 +227,10 @@ def _last_number(text: str) -> Fraction | None:
     """The last number of the last sentence that has one, with the equation that it ends. None after a question or an order: who repeats what
     was asked has not answered."""
     start, sentence = 0, None
-    for end in [*_SENTENCE.finditer(text), None]:
+    if len(text) > MAX_END:
+        first = _SENTENCE.search(text, len(text) - MAX_END)
+        start = len(text) if first is None else first.end()
+    for end in [*_SENTENCE.finditer(text, start), None]:
         stop = len(text) if end is None else end.start()
         if (
             (end is not None and end.group() == "?")

@@ -13,9 +13,10 @@ from itertools import islice
 
 from ccpo.verifier.latex import MAX_ANSWER
 from ccpo.verifier.spelling import BOXED, closing_brace
-from ccpo.verifier.stated import ATTRIBUTED, DENIAL, RETRACTED, SUBORDINATE, TAKEN_BACK, box_is_stated
+from ccpo.verifier.stated import ATTRIBUTED, DENIAL, RETRACTED, SUBORDINATE, TAKEN_BACK, box_is_stated, without_blanks
 
 LETTERS = "ABCDE"  # of options
+MAX_LINES = 2_000  # the last ones of a text
 MAX_BOXES = 50  # of one text
 MAX_STATEMENTS = 100  # of one text and kind; who states more has chosen nothing
 
@@ -101,12 +102,7 @@ def _letter(match: re.Match[str]) -> str:
 
 def _without_others(text: str) -> str:
     """``text`` without the letters that it names only to set them aside: "A rather than B" is A."""
-    return re.sub(r"\s+(?=[.,;:!?](?:\s|$))", "", _short_blanks(_NOT_THIS.sub("", text)))
-
-
-def _short_blanks(text: str) -> str:
-    """Long runs of blanks would cost the patterns their square."""
-    return _BLANKS.sub(lambda run: "\n\n" if "\n" in run.group() else "  ", text)
+    return re.sub(r"\s+(?=[.,;:!?](?:\s|$))", "", without_blanks(_NOT_THIS.sub("", text)))
 
 
 def _letter_end(match: re.Match[str]) -> int:
@@ -127,7 +123,7 @@ def read_option(text: str, options: Sequence[str]) -> str | None:
         several = len(BOXED.findall(text)) > MAX_BOXES
         choices = set() if several or not box_is_stated(text) else {_boxed(boxed, texts) for boxed in _boxes(text)}
     else:
-        text = _short_blanks(_WRAPPER.sub("", text))
+        text = without_blanks(_WRAPPER.sub("", text))
         choices = _stated(_without_others(text), [_bare(_without_others(option)) for option in options])
         choices = choices or _last_line(text, texts)
     choice = choices.pop() if len(choices) == 1 else None
@@ -243,7 +239,7 @@ def _stated_texts(text: str, texts: Sequence[str]) -> set[str | None]:
 
 def _last_line(text: str, texts: Sequence[str]) -> set[str | None]:
     """The choice of a text that is, or ends with, nothing but an option, or begins with one; none if it lists several."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [line for line in text.strip().splitlines() if line.strip()][-MAX_LINES:]
     lines = [_without_others(line) if _BEGINS_WITH_NOT.match(line) else line for line in lines]
     if not lines:
         return set()

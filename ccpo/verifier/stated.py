@@ -62,7 +62,7 @@ _BAD = (
     r"|unlikely|too|never"
 )
 RETRACTED = re.compile(
-    r"(?:^|[.!?;\n])[\s*_(\"']*(?:(?:but|however|though|and|well|oh|so)\b[\s,]*)?(?:"
+    r"(?:^|[.!?;\n])[\s*_(\"']{0,20}(?:(?:but|however|though|and|well|oh|so)\b[\s,]*)?(?:"
     r"no(?:pe)?\b(?=\s*(?:[,.!;:?\n]|$|\u2014|-)|\s(?:it|that|this|wait|actually|the answer)\b)"
     rf"|not\b(?=\s*(?:[.!?\n]|$)|\s(?:{_RIGHT}))|(?:wrong|false|incorrect)\b(?=\s*(?:[.!?\n]|$))"
     r"|(?:wait|scratch|oops|sorry|just kidding|actually|correction|hmm+|on (?:second thought|reflection)|I (?:mean|meant)|or\b|my mistake"
@@ -110,7 +110,7 @@ def prepared(text: str) -> str:
     text = without_blanks(text)
     for pattern, spelled in _PREPARED:
         text = pattern.sub(spelled, text)
-    return text.translate(_FULLWIDTH)
+    return without_blanks(text.translate(_FULLWIDTH))
 
 
 def without_blanks(text: str) -> str:
