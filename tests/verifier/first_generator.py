@@ -276,6 +276,8 @@ def _options(rng: random.Random, truth: str, options: Sequence[str]) -> dict[str
         "last line": f"Some thoughts on it.\n\n{truth}",
         "text after": f"The correct option is ({truth}) {own}",
     }
+    if own.strip(" .").casefold() == its.strip(" .").casefold():  # a row in which two options have one text
+        del wrong_["letter against text"]
     if [text.strip().casefold() for text in options].count(own.strip().casefold()) == 1:
         right_["its own text"] = f"\\boxed{{{own}}}"
     if own.strip().casefold() == its.strip().casefold():  # the same text twice: not against the letter
