@@ -23,8 +23,8 @@ def test_the_packages_are_ours_alone(built):
     assert set(built.packages) == ours | {"data_preprocess"}
 
 
-def test_the_method_needs_numpy_alone_and_the_stacks_are_the_pinned_ones(built):
-    assert built.install_requires == ["numpy"]
+def test_the_method_needs_numpy_and_mpmath_alone_and_the_stacks_are_the_pinned_ones(built):
+    assert built.install_requires == ["numpy", "mpmath"]
     assert "verl==0.9.1" in built.extras_require["cpu"] and "vllm==0.24.0" in built.extras_require["gpu"]
     pins = [line for line in (ROOT / "requirements-cpu.txt").read_text().splitlines() if line and line[0] != "#"]
     assert len(built.extras_require["cpu"]) == len(pins)

@@ -1,4 +1,4 @@
-"""What must be importable without verl, Ray, vLLM and torch: the method itself, which needs numpy alone, and the dataset commands."""
+"""What must be importable without verl, Ray, vLLM and torch: the method itself, which needs numpy and mpmath alone, and the dataset commands."""
 
 from __future__ import annotations
 
