@@ -250,7 +250,8 @@ def test_a_parquet_file_that_was_cut_short(source, tmp_path, capsys, cut):
         ("\\boxed{ \n}", "no \\boxed"),
         ("\\boxed{1", "no \\boxed"),
         ("no box", "no \\boxed"),
-        ("\\boxed{" + "x" * 50_000 + "}", "characters"),
+        ("\\boxed{" + "x" * 4_000 + "}", "characters"),
+        ("\\boxed{" + "x" * 50_000 + "}", "no \\boxed"),
         ("\\boxed{\u200b}", "empty or blank"),
     ],
 )
