@@ -83,12 +83,31 @@ def values_of_counts(counts_K: np.ndarray, truth: int | None, tie: str) -> np.nd
     """
     if truth is None:
         return np.zeros(counts_K.shape[1:])
-    top = counts_K.max(axis=0)
-    right = (counts_K[truth] == top) & (top > 0)
-    if tie == "optimistic":
-        return right.astype(float)
-    tied = (counts_K == top).sum(axis=0, dtype=np.int16)
-    return right / tied if tie == "expected" else (right & (tied == 1)).astype(float)
+    wrong_K = np.delete(counts_K, truth, axis=0)
+    return worth(counts_K[truth], *top_and_tied(wrong_K, tie), tie)
+
+
+def worth(right: np.ndarray, top: np.ndarray, tied: np.ndarray | int, tie: str) -> np.ndarray:
+    """Values of many votes at once from the scores of their labels.
+
+    A label's score is its count, or with tie "first" anything that orders the labels by count and, of equal counts, puts the truth
+    above exactly those labels whose first voter comes after its own.
+
+    Args:
+        right: score of the truth, 0 where nobody gave it.
+        top: highest score of a wrong label. tied: how many wrong labels have it (`top_and_tied`).
+
+    Returns:
+        floats of their shape.
+    """
+    won = (right > top) if tie == "fail" else (right >= top) & (right > 0)
+    return won / (1 + tied * (right == top)) if tie == "expected" else won.astype(float)
+
+
+def top_and_tied(wrong_K: np.ndarray, tie: str) -> tuple[np.ndarray, np.ndarray | int]:
+    """((...) highest of (K, ...) scores of wrong labels, how many have it: 0 where the tie rule does not ask)."""
+    top = wrong_K.max(axis=0, initial=0)
+    return top, (wrong_K == top).sum(axis=0, dtype=np.int16) if tie == "expected" else 0
 
 
 def values_of_codes(codes_TV: np.ndarray, labels: int, truth: int | None, tie: str) -> np.ndarray:
@@ -111,6 +130,37 @@ def values_without(codes_TV: np.ndarray, tie: str) -> np.ndarray:
         without_TV[:, voter] = -1
         out_TV[:, voter] = values_of_codes(without_TV, labels, 0, tie)
     return out_TV
+
+
+def values_if(codes_TV: np.ndarray, voter: int, labels: int, tie: str) -> np.ndarray:
+    """(labels + 1, T) values of the votes taken again with another ballot of one voter: a row for each code, the last for an abstention.
+
+    So the row of a code is ``[code]``, that of -1 too. The truth is code 0; all codes are below ``labels``. Scores (`worth`) are counts;
+    with tie "first" count x (V + 1) + (V - index of the first voter).
+    """
+    voters = codes_TV.shape[1]
+    step, rank_V = (voters + 1, [voters - v for v in range(voters)]) if tie == "first" else (1, [0] * voters)
+    counted_LT = np.zeros((labels, len(codes_TV)), dtype=np.int16 if voters < 180 else np.int64)  # to V (V + 2)
+    rank_LT = np.zeros_like(counted_LT)
+    for other in range(voters):
+        for label in range(labels if other != voter else 0):
+            cast_T = (codes_TV[:, other] == label).view(np.int8)
+            counted_LT[label] += cast_T
+            if tie == "first":
+                np.maximum(rank_LT[label], cast_T * rank_LT.dtype.type(rank_V[other]), out=rank_LT[label])
+    counted_LT *= step
+    score_LT = counted_LT + rank_LT
+    right_T, (top_T, tied_T) = score_LT[0], top_and_tied(score_LT[1:], tie)
+    out_AT = np.empty((labels + 1, len(codes_TV)))
+    out_AT[labels] = worth(right_T, top_T, tied_T, tie)
+    for label in range(labels):
+        own_T = counted_LT[label] + step + np.maximum(rank_LT[label], rank_V[voter])
+        if label == 0:
+            out_AT[label] = worth(own_T, top_T, tied_T, tie)
+        else:
+            tied_now_T = np.where(own_T > top_T, 1, tied_T + (own_T == top_T)) if tie == "expected" else 0
+            out_AT[label] = worth(right_T, np.maximum(top_T, own_T), tied_now_T, tie)
+    return out_AT
 
 
 def counts_of_codes(codes_TV: np.ndarray, labels: int) -> np.ndarray:

@@ -5,6 +5,7 @@ shared.py      the team's value for every role
 removal.py     minus what the team gets without a role
 resampling.py  minus what the team gets when the role speaks again
 ballots.py     rules that read the ballots of a plurality
+recombine.py   what a ballot is worth among resampled co-voters
 published.py   the published rules, with their flaws
 normalize.py   credit -> advantage: by history, by group, centred
 history.py     the history

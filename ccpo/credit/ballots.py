@@ -18,32 +18,25 @@ and see the last vote alone. Source: our construction (marginal: the baseline of
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from functools import lru_cache
-from itertools import product
-from math import comb, factorial
+from math import factorial
 
 import numpy as np
 
 from ccpo.credit.base import Credit, CreditConfig, HistoryConfig
 from ccpo.credit.history import HistoryState
-from ccpo.plurality import check_tie, count_value, counts_of_codes, values_of_codes, values_of_counts, vote_value
+from ccpo.credit.recombine import qualities
+from ccpo.plurality import check_tie, top_and_tied, values_if, worth
 from ccpo.types import ABSTAINED, NO_BALLOT, RIGHT, Sessions
 
 Ballot = Hashable | None
 MAX_SHAPLEY_VOTERS = 10  # the cost doubles with each
-EXACT_LIMIT = 50_000  # combinations of ballots up to which `resampled` enumerates; above, it draws DRAWS of them
-DRAWS = 2_048
+CHUNK = 1 << 21  # entries of a table that is worked on at once: it stays in the cache
 
 
 def shapley_credit(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
-    """Shapley values of every session's ballots; equal profiles are computed once."""
-    ballot_SV = _ballots(sessions)
-    profiles, which_S = np.unique(ballot_SV, axis=0, return_inverse=True)
-    values = [shapley(_cast(profile), RIGHT, sessions.tie) for profile in profiles.tolist()]
-    credit_SV = np.array(values, dtype=float).reshape(profiles.shape)[which_S.reshape(-1)]
-    return Credit.of(credit_SV, state)
+    """Shapley values of every session's ballots."""
+    return Credit.of(_shapley(_ballots(sessions), sessions.tie), state)
 
 
 def own_correctness_credit(
@@ -54,21 +47,13 @@ def own_correctness_credit(
 
 
 def marginal_credit(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
-    return Credit.of(_by_prompt(sessions, marginal), state)
+    """Against the voter's ballots of the prompt's other sessions, in this session's vote."""
+    return Credit.of(_against_other_ballots(_ballots(sessions), sessions.prompt_S, sessions.tie, _marginal), state)
 
 
 def resampled_credit(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
-    return Credit.of(_by_prompt(sessions, resampled), state)
-
-
-def _by_prompt(sessions: Sessions, rule: Callable[..., list[list[float]]]) -> np.ndarray:
-    ballot_SV = _ballots(sessions)
-    credit_SV = np.zeros(ballot_SV.shape)
-    order = np.argsort(sessions.prompt_S, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(sessions.prompt_S[order])) + 1):
-        if len(rows):
-            credit_SV[rows] = rule([_cast(ballots) for ballots in ballot_SV[rows].tolist()], RIGHT, sessions.tie)
-    return credit_SV
+    """The same in recombined votes."""
+    return Credit.of(_against_other_ballots(_ballots(sessions), sessions.prompt_S, sessions.tie, _resampled), state)
 
 
 def _ballots(sessions: Sessions) -> np.ndarray:
@@ -87,8 +72,7 @@ def _ballots(sessions: Sessions) -> np.ndarray:
     return ballot_SV
 
 
-def _cast(codes: Sequence[int]) -> list[Ballot]:
-    return [None if code == ABSTAINED else code for code in codes]
+# --- the rules for one prompt, whose ballots may be any labels ----------------------------------------------------------
 
 
 def shapley(ballots: Sequence[Ballot], truth: Hashable, tie: str = "expected") -> list[float]:
@@ -96,15 +80,7 @@ def shapley(ballots: Sequence[Ballot], truth: Hashable, tie: str = "expected") -
 
     Raises ValueError for an unknown tie rule or more than 10 voters. Source: our construction.
     """
-    check_tie(tie)
-    if len(ballots) > MAX_SHAPLEY_VOTERS:
-        raise ValueError(
-            f"shapley is exact up to {MAX_SHAPLEY_VOTERS} voters, got {len(ballots)}: its cost doubles with each; use leave_one_out or resampled"
-        )
-    if tie == "first":
-        codes = {truth: 0}
-        return list(_shapley_by_subsets(tuple(None if b is None else codes.setdefault(b, len(codes)) for b in ballots)))
-    return _by_profile(ballots, truth, tie, _shapley)
+    return _shapley(_codes([ballots], truth, tie), tie)[0].tolist()
 
 
 def marginal(sessions: Sequence[Sequence[Ballot]], truth: Hashable, tie: str = "expected") -> list[list[float]]:
@@ -121,165 +97,133 @@ def marginal(sessions: Sequence[Sequence[Ballot]], truth: Hashable, tie: str = "
     Raises:
         ValueError: unknown tie rule, or sessions of unequal size.
     """
-    _check(sessions, tie)
-    if len(sessions) < 2:
-        return [[0.0] * len(ballots) for ballots in sessions]
-    cast = [Counter(ballots) for ballots in zip(*sessions, strict=True)]  # voter -> its ballots over all sessions
-    credit = []
-    for ballots in sessions:
-        whole, row = vote_value(ballots, truth, tie), []
-        for i, ballot in enumerate(ballots):
-            others = cast[i] - Counter([ballot])
-            total = sum(
-                count * (whole if other == ballot else vote_value([*ballots[:i], other, *ballots[i + 1 :]], truth, tie))
-                for other, count in others.items()
-            )
-            row.append(whole - total / (len(sessions) - 1))
-        credit.append(row)
-    return credit
+    return _of_prompt(sessions, truth, tie, _marginal)
 
 
 def resampled(sessions: Sequence[Sequence[Ballot]], truth: Hashable, tie: str = "expected") -> list[list[float]]:
     """Value of the voter's ballot among resampled co-voters, minus the mean value of its ballots in the other sessions.
 
-    Arguments, result and errors as for `marginal`. Exact by enumeration up to EXACT_LIMIT combinations of distinct ballots; above,
-    the mean over DRAWS combinations of sessions, drawn with a fixed seed. Source: our construction.
+    Arguments, result and errors as for `marginal`. Exact up to EXACT_LIMIT combinations of distinct ballots; above, the mean over DRAWS
+    combinations of sessions, drawn with a fixed seed (`recombine.py`). Source: our construction.
     """
-    _check(sessions, tie)
-    if len(sessions) < 2:
-        return [[0.0] * len(ballots) for ballots in sessions]
-    labels = {
-        ballot: code for code, ballot in enumerate(dict.fromkeys(b for s in sessions for b in s if b is not None))
-    }
-    codes_SV = np.array([[-1 if ballot is None else labels[ballot] for ballot in ballots] for ballots in sessions])
-    choices = [np.unique(column, return_inverse=True, return_counts=True) for column in codes_SV.T]
-    combinations = 1
-    for found, _, _ in choices:
-        combinations *= len(found)
-    setting = (len(labels), labels.get(truth), tie)
-    if combinations <= EXACT_LIMIT:
-        value_of = _exact_values(choices, len(codes_SV), *setting)
-    else:
-        value_of = _drawn_values(codes_SV, choices, *setting)
-    credit_SV = np.empty(codes_SV.shape)
-    for i, (_, inverse, _) in enumerate(choices):
-        value_S = value_of[i][inverse]
-        credit_SV[:, i] = (value_S - value_S.mean()) * len(value_S) / (len(value_S) - 1)  # minus the mean of the OTHERS
-    return credit_SV.tolist()
+    return _of_prompt(sessions, truth, tie, _resampled)
 
 
-# --- by profile: without tie "first", a voter's credit depends on the counts alone ------------------------------------
-
-_Sizes = dict[int, float]  # size of a wrong label -> credit of each of its voters
-
-
-def _by_profile(
-    ballots: Sequence[Ballot], truth: Hashable, tie: str, rule: Callable[..., tuple[float, _Sizes]]
-) -> list[float]:
-    """A float per voter from ``rule(correct ballots, sorted counts of the wrong labels, tie)``, which remembers what it computed."""
-    counts: dict[Ballot, int] = {}
-    for ballot in ballots:
-        counts[ballot] = counts.get(ballot, 0) + 1
-    counts.pop(None, None)
-    right = counts.pop(truth, 0)
-    by_right, by_size = rule(right, tuple(sorted(counts.values())), tie)
-    credit = {label: by_size[count] for label, count in counts.items()}
-    credit[truth], credit[None] = by_right, 0.0
-    return [credit[ballot] for ballot in ballots]
+def _of_prompt(sessions: Sequence[Sequence[Ballot]], truth: Hashable, tie: str, rule: _Rule) -> list[list[float]]:
+    ballot_SV = _codes(sessions, truth, tie)
+    return _against_other_ballots(ballot_SV, np.zeros(len(ballot_SV), dtype=int), tie, rule).tolist()
 
 
-@lru_cache(maxsize=65_536)
-def _shapley(right: int, others: tuple[int, ...], tie: str) -> tuple[float, _Sizes]:
-    sizes = (right, *others)
-    voters = sum(sizes)
-    credit: dict[int, float] = {}
-    for own in {0, *(sizes.index(size, 1) for size in set(others))}:
-        if not sizes[own]:
-            continue
-        total = 0.0
-        available = [size - (label == own) for label, size in enumerate(sizes)]
-        for joined in product(*(range(size + 1) for size in available)):
-            before = sum(joined)
-            ways = factorial(before) * factorial(voters - before - 1)
-            for size, taken in zip(available, joined, strict=True):
-                ways *= comb(size, taken)
-            after = [taken + (label == own) for label, taken in enumerate(joined)]
-            total += ways * (count_value(after[0], after[1:], tie) - count_value(joined[0], joined[1:], tie))
-        credit[own] = total / factorial(voters)
-    return credit.get(0, 0.0), {sizes[own]: value for own, value in credit.items() if own}
-
-
-@lru_cache(maxsize=4_096)
-def _shapley_by_subsets(codes: tuple[int | None, ...]) -> tuple[float, ...]:
-    """Tie "first" over every subset of voters; code 0 is the truth."""
-    voters = len(codes)
-    value = {}
-    for mask in range(2**voters):
-        value[mask] = vote_value([code for i, code in enumerate(codes) if mask >> i & 1], 0, "first")
-    weight = [factorial(k) * factorial(voters - k - 1) / factorial(voters) for k in range(voters)]
-    return tuple(
-        sum(weight[mask.bit_count()] * (value[mask | 1 << i] - value[mask]) for mask in value if not mask >> i & 1)
-        for i in range(voters)
-    )
-
-
-# --- resampled --------------------------------------------------------------------------------------------------------
-
-_Choices = list[
-    tuple[np.ndarray, np.ndarray, np.ndarray]
-]  # per voter: distinct codes, code of each session, sessions per code
-
-
-def _exact_values(choices: _Choices, sessions: int, labels: int, truth: int | None, tie: str) -> list[np.ndarray]:
-    """Q_i of each distinct ballot of voter i: the table of all combinations' values, averaged over the co-voters."""
-    shape = tuple(len(found) for found, _, _ in choices)
-    axes = [found[axis] for (found, _, _), axis in zip(choices, np.indices(shape, sparse=True), strict=True)]
-    if tie == "first":
-        codes_TV = np.stack([axis.ravel() for axis in np.broadcast_arrays(*axes)], axis=1)
-        values = values_of_codes(codes_TV, labels, truth, tie).reshape(shape)
-    else:
-        of_label = np.arange(max(1, labels)).reshape(-1, *(1,) * len(shape))
-        counts = np.zeros((len(of_label), *shape), dtype=np.int16)
-        for axis in axes:
-            counts += axis == of_label
-        values = values_of_counts(counts, truth, tie)
-    shares = [counts / sessions for _, _, counts in choices]
-    out = []
-    for voter in range(len(choices)):
-        value = np.moveaxis(values, voter, 0)
-        for other in reversed([share for i, share in enumerate(shares) if i != voter]):
-            value = value @ other
-        out.append(value)
-    return out
-
-
-def _drawn_values(
-    codes_SV: np.ndarray, choices: _Choices, labels: int, truth: int | None, tie: str
-) -> list[np.ndarray]:
-    """As `_exact_values`, over DRAWS combinations of sessions."""
-    sessions, voters = codes_SV.shape
-    drawn_TV = np.random.default_rng(0).integers(sessions, size=(DRAWS, voters))
-    codes_TV = codes_SV[drawn_TV, np.arange(voters)]
-    counts_KT = counts_of_codes(codes_TV, labels)
-    out = []
-    for voter, (found, _, _) in enumerate(choices):
-        without_KT = counts_KT - counts_of_codes(codes_TV[:, voter : voter + 1], labels)
-        values = []
-        for code in found:
-            if tie == "first":
-                swapped_TV = codes_TV.copy()
-                swapped_TV[:, voter] = code
-                values.append(values_of_codes(swapped_TV, labels, truth, tie).mean())
-            else:
-                with_KT = without_KT + counts_of_codes(np.array([[code]]), labels)
-                values.append(values_of_counts(with_KT, truth, tie).mean())
-        out.append(np.array(values))
-    return out
-
-
-def _check(sessions: Sequence[Sequence[Ballot]], tie: str) -> None:
+def _codes(sessions: Sequence[Sequence[Ballot]], truth: Hashable, tie: str) -> np.ndarray:
+    """(S, V) codes as `Sessions` holds them. Raises ValueError: unknown tie rule, or sessions of unequal size."""
     check_tie(tie)
     if len({len(ballots) for ballots in sessions}) > 1:
         raise ValueError(
             f"sessions have {sorted({len(b) for b in sessions})} voters: one prompt's sessions have the same voters in the same order"
         )
+    code = {truth: RIGHT}
+    for ballots in sessions:
+        for ballot in ballots:
+            if ballot is not None:
+                code.setdefault(ballot, len(code))
+    code[None] = ABSTAINED
+    rows = [[code[ballot] for ballot in ballots] for ballots in sessions]
+    return np.array(rows, dtype=int).reshape(len(rows), -1 if rows and rows[0] else 0)
+
+
+# --- marginal and resampled: a ballot minus the voter's ballots of the other sessions -----------------------------------
+
+_Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, str], np.ndarray]
+
+
+def _against_other_ballots(ballot_SV: np.ndarray, prompt_S: np.ndarray, tie: str, rule: _Rule) -> np.ndarray:
+    """(S, V) what a session's ballot is worth minus the mean worth of the same voter's ballots in the prompt's other sessions.
+
+    ``rule(codes_SV, prompt_S, cast_GVA, tie)`` says what ballots are worth: (V, A, S), A a voter's possible ballots: each label, and last
+    an abstention. Prompts with as many labels are taken together. 0 for a prompt of one session, and where nobody was right.
+    """
+    credit_SV = np.zeros(ballot_SV.shape)
+    if not ballot_SV.size:
+        return credit_SV
+    order = np.argsort(prompt_S, kind="stable")  # draws count a prompt's sessions in the order of the batch
+    group_S = np.unique(prompt_S[order], return_inverse=True)[1].reshape(-1)
+    code_SV, labels_G = _compact(ballot_SV[order], group_S)
+    n_G = np.bincount(group_S)
+    right_G = np.bincount(group_S, weights=(code_SV == RIGHT).any(axis=1)) > 0
+    labels_G = np.where((n_G > 1) & right_G, labels_G, 0)
+    for labels in np.unique(labels_G[labels_G > 0]).tolist():
+        rows_S = np.flatnonzero(labels_G[group_S] == labels)
+        found_G, group = np.unique(group_S[rows_S], return_inverse=True)
+        code, group, voters, ballots = code_SV[rows_S], group.reshape(-1), ballot_SV.shape[1], labels + 1
+        cell_SV = (
+            group[:, None] * voters + np.arange(voters)
+        ) * ballots + code % ballots  # an abstention, -1, is the last
+        cast_GVA = np.bincount(cell_SV.ravel(), minlength=len(found_G) * voters * ballots).reshape(-1, voters, ballots)
+        worth_VAS = rule(code, group, cast_GVA, tie)
+        own_SV = np.take_along_axis(worth_VAS, code.T[:, None] % ballots, axis=1)[:, 0].T
+        total_SV = np.einsum("vas,sva->sv", worth_VAS, cast_GVA[group].astype(float))
+        credit_SV[order[rows_S]] = own_SV - (total_SV - own_SV) / (n_G[found_G][group] - 1)[:, None]
+    return credit_SV
+
+
+def _marginal(code_SV: np.ndarray, prompt_S: np.ndarray, cast_GVA: np.ndarray, tie: str) -> np.ndarray:
+    """In the session's own vote."""
+    code_SV, labels = np.asfortranarray(code_SV.astype(np.int16)), cast_GVA.shape[2] - 1
+    return np.stack([values_if(code_SV, voter, labels, tie) for voter in range(code_SV.shape[1])])
+
+
+def _resampled(code_SV: np.ndarray, prompt_S: np.ndarray, cast_GVA: np.ndarray, tie: str) -> np.ndarray:
+    """In all recombined votes of the prompt."""
+    return np.take(qualities(code_SV, prompt_S, cast_GVA, tie), prompt_S, axis=2)
+
+
+def _compact(ballot_SV: np.ndarray, group_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """((S, V) codes with the wrong labels of each group numbered 1, 2, ... without gaps; (G,) labels of each group with the truth)."""
+    code_SV = np.minimum(ballot_SV, RIGHT)
+    wrong_S, wrong_V = np.nonzero(ballot_SV > RIGHT)
+    width = int(ballot_SV.max()) + 1
+    used_K, which = np.unique(group_S[wrong_S] * width + ballot_SV[wrong_S, wrong_V], return_inverse=True)
+    wrong_G = np.bincount(used_K // width, minlength=int(group_S[-1]) + 1)
+    before_G = np.cumsum(wrong_G) - wrong_G
+    code_SV[wrong_S, wrong_V] = which.reshape(-1) - before_G[group_S[wrong_S]] + 1
+    return code_SV, wrong_G + 1
+
+
+# --- shapley ------------------------------------------------------------------------------------------------------------
+
+
+def _shapley(ballot_SV: np.ndarray, tie: str) -> np.ndarray:
+    """(S, V) over every coalition of voters M, as bits. Coalitions are built voter by voter: a score (`worth`) is twice the count, and with
+    tie "first" one more for a wrong label that came before the truth.
+
+    Raises ValueError for more than 10 voters.
+    """
+    sessions, voters = ballot_SV.shape
+    if voters > MAX_SHAPLEY_VOTERS:
+        raise ValueError(
+            f"shapley is exact up to {MAX_SHAPLEY_VOTERS} voters, got {voters}: its cost doubles with each; use leave_one_out or resampled"
+        )
+    credit_SV = np.zeros(ballot_SV.shape)
+    if not ballot_SV.size:
+        return credit_SV
+    code_SV, labels_S = _compact(ballot_SV, np.arange(sessions))
+    joins_VM = np.arange(2**voters) >> np.arange(voters)[:, None] & 1
+    size_M = joins_VM.sum(axis=0)
+    weight = np.array([factorial(k) * factorial(voters - k - 1) / factorial(voters) for k in range(voters)])
+    weight_VM = np.where(joins_VM == 1, weight[size_M - 1], -weight[np.minimum(size_M, voters - 1)])
+    labels = int(labels_S.max())
+    chunk = max(1, CHUNK // (labels << voters))
+    for start in range(0, sessions, chunk):
+        code_VS = code_SV[start : start + chunk].T
+        score_LMS = np.zeros((labels, 2**voters, code_VS.shape[1]), dtype=np.int8)
+        for voter in range(voters):
+            before, after = slice(2**voter), slice(2**voter, 2 ** (voter + 1))
+            for label in range(labels):
+                cast_S = (code_VS[voter] == label).view(np.int8)
+                np.add(score_LMS[label, before], 2 * cast_S, out=score_LMS[label, after])
+                if tie == "first" and label != RIGHT:
+                    new_MS = (score_LMS[label, before] == 0) & (score_LMS[RIGHT, before] == 0)
+                    score_LMS[label, after] += new_MS & cast_S
+        value_MS = worth(score_LMS[RIGHT], *top_and_tied(score_LMS[1:], tie), tie)
+        credit_SV[start : start + chunk] = (weight_VM @ value_MS).T
+    return credit_SV
