@@ -20,7 +20,7 @@ ABSTAINED, NO_BALLOT, RIGHT = -1, -2, 0
 """Codes of ballots: nothing readable was said; this role casts none; the truth. Wrong labels are 1, 2, ... within a prompt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TurnRecord:
     """One turn of a session.
 
@@ -38,7 +38,7 @@ class TurnRecord:
     cut: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReplayRecord:
     """The same program run again with one role changed.
 
@@ -55,7 +55,7 @@ class ReplayRecord:
     truncated: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SessionRecord:
     """One joint run of the team.
 

@@ -8,7 +8,7 @@ batches whatever order the sessions finished in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import transfer_queue as tq
@@ -56,18 +56,18 @@ def read_rows(batch: KVBatchMeta) -> list[Row]:
 
 def to_sessions(rows: Sequence[Row], roles: Sequence[str], tie: str | None) -> Sessions:
     """The sessions of these rows, in their order; a session's first row carries its record."""
-    records = [
-        replace(_record(row.facts["session"]), prompt=row.uid, session=row.session)
-        for row in rows
-        if row.facts["session"] is not None
-    ]
+    records = [_record(row) for row in rows if row.facts["session"] is not None]
     return Sessions.from_records(records, roles, tie or "expected")
 
 
-def _record(facts: dict[str, Any]) -> SessionRecord:
+def _record(row: Row) -> SessionRecord:
+    """As it was written, under verl's names of prompt and session."""
+    facts = row.facts["session"]
     return SessionRecord(
         **{
             **facts,
+            "prompt": row.uid,
+            "session": row.session,
             "turns": tuple(TurnRecord(**turn) for turn in facts["turns"]),
             "replays": tuple(ReplayRecord(**replay) for replay in facts["replays"]),
         }
