@@ -41,7 +41,9 @@ class Evidence:
                 "memory_GB": round(psutil.virtual_memory().total / 1e9),
             },
             "load": os.getloadavg()[0],  # of the last minute before: other jobs on the same machine
-            "environment": {name: value for name, value in os.environ.items() if name.startswith(("RAY_", "MALLOC_"))},
+            "environment": {
+                name: value for name, value in os.environ.items() if name.startswith(("RAY_", "MALLOC_", "OMP_"))
+            },
             "versions": {"python": platform.python_version(), "linux": platform.release(), **_versions()},
         }
 
