@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ccpo.verl_plugin import loading, network
+from ccpo.verl_plugin import lean, loading, network
 
+lean.skip_vllm()
 loading.plain_data_only()
 network.bind_stores()
 if network.NETWORK in os.environ:

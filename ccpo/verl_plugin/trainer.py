@@ -30,6 +30,7 @@ from ccpo.run.folder import METRICS
 from ccpo.run.run_log import RunLog
 from ccpo.step import compute_advantages
 from ccpo.types import Sessions
+from ccpo.verl_plugin import early
 from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
 from ccpo.verl_plugin.faults import (
     BATCH_GRACE,
@@ -141,6 +142,7 @@ class CcpoTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------------------------------------ several policies
     def _init_resource_pool_mgr(self):
         self.watchdog.beat("the start of the training workers and rollout servers")
+        early.start(self.config)
         super()._init_resource_pool_mgr()
         self.runtimes = runtimes_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
         self.config.actor_rollout_ref = self.runtimes[0].config.actor_rollout_ref  # policy 0 is verl's own actor

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("verl", "ray", "vllm", "torch", "tensordict", "transfer_queue")
-BRIDGES = ("verl_plugin", "verl_cpu")
+BRIDGES = ("verl_plugin", "verl_cpu", "verl_gpu")
 NUMPY_ALONE = """
 import sys
 
