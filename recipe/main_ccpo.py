@@ -45,11 +45,15 @@ def start(config) -> None:
         def run(self, config):
             from verl.plugin.platform import get_platform
 
+            from ccpo.verl_plugin import early
+            from ccpo.verl_plugin.agent_loops import ccpo_config
             from ccpo.verl_plugin.faults import Watchdog
-            from ccpo.verl_plugin.trainer import CcpoTrainer
 
             check_nodes(config)
             check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
+            early.start(config, len(ccpo_config(config).policy_list()))
+            from ccpo.verl_plugin.trainer import CcpoTrainer
+
             CcpoTrainer.watchdog = Watchdog(run_dir, limit, pulse.send)
             with CcpoTrainer.watchdog.watching():
                 return super().run(config)

@@ -2,5 +2,6 @@
 
 workers    what verl's workers and servers import; registers the rest
 attention  packed attention with the FlashAttention that PyTorch ships
+host       the process of that server, which starts early
 server     verl's vLLM server, without the work per token that nobody reads
 """

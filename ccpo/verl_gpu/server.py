@@ -15,6 +15,8 @@ from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from vllm.sampling_params import RequestOutputKind
 
+from ccpo.verl_gpu.host import Waiting
+
 
 class Server(vLLMHttpServer):
     async def generate(
@@ -28,4 +30,4 @@ class Server(vLLMHttpServer):
 class Replica(vLLMReplica):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.server_class = ray.remote(Server)
+        self.server_class = Waiting(ray.remote(Server))

@@ -15,6 +15,8 @@ import ray
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.workers.rollout.replica import get_rollout_replica_class
 
+from ccpo.verl_gpu import host
+
 _WAITING: list[Any] = []
 
 
@@ -28,11 +30,17 @@ class EarlyWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         super().__init__(*args)
 
 
-def start(config: Any) -> None:
-    """Start the agent loop workers' processes, and the import of the rollout server's code."""
+def start(config: Any, policies: int) -> None:
+    """Start what can be started before anything else of a job: agent loop workers, and rollout servers' processes."""
     rollout = config.actor_rollout_ref.rollout
+    host.start(config, policies)
     _WAITING.extend(ray.remote(EarlyWorker).remote() for _ in range(rollout.agent.num_workers))
-    threading.Thread(target=get_rollout_replica_class, args=(rollout.name,), daemon=True).start()
+
+
+def import_server(config: Any) -> None:
+    """Import the rollout server's code in a thread. For when this process will wait for others: two imports at once take turns."""
+    name = config.actor_rollout_ref.rollout.name
+    threading.Thread(target=get_rollout_replica_class, args=(name,), daemon=True).start()
 
 
 class EarlyManager(AgentLoopManagerTQ):

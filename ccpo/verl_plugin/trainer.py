@@ -142,7 +142,7 @@ class CcpoTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------------------------------------ several policies
     def _init_resource_pool_mgr(self):
         self.watchdog.beat("the start of the training workers and rollout servers")
-        early.start(self.config)
+        early.import_server(self.config)
         super()._init_resource_pool_mgr()
         self.runtimes = runtimes_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
         self.config.actor_rollout_ref = self.runtimes[0].config.actor_rollout_ref  # policy 0 is verl's own actor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,13 @@ class ActorWorker(TrainingWorker):
         """Let ``gap`` decide before every step of the optimizer."""
         self.gap, engine = gap, self.engine
         engine.optimizer.register_step_pre_hook(lambda *_: gap.decide(engine.get_data_parallel_group()))
+
+    def train_mini_batch(self, data: TensorDict) -> TensorDict | None:
+        start = time.perf_counter()
+        output = super().train_mini_batch(data)
+        if output is not None:  # beside timing_s/update_actor: what the rows' way to the actor takes
+            tu.get(output, "metrics")["train_seconds"] = time.perf_counter() - start
+        return output
 
     def train_batch(self, data: TensorDict) -> TensorDict | None:
         self.gap.clear()
