@@ -8,6 +8,7 @@ neither who starts it nor who holds a handle of it needs to (Ray makes them read
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.util
 import inspect
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Host:
         from ccpo.verl_gpu.server import Server
 
         self._class, self._server, self._error = Server, None, None
+        self._begun = asyncio.Event()
 
     async def begin(self, given: dict[str, Any]) -> None:
         """Make the server; nothing else runs in the process meanwhile. ``given``: the arguments of verl's constructor."""
@@ -38,10 +40,12 @@ class Host:
             self._server = self._class(**given)
         except Exception as error:  # for whoever asks next: nobody waits for this call
             self._error = error
+        self._begun.set()
 
 
 def _passed_on(name: str) -> Callable:
     async def method(self: Host, *args: Any, **kwargs: Any) -> Any:
+        await self._begun.wait()  # Ray keeps no order between the calls of an asynchronous actor
         if self._error is not None:
             raise self._error
         found = getattr(self._server, name)(*args, **kwargs)
@@ -106,5 +110,5 @@ class _Taken:
         self._host = host
 
     def remote(self, **given: Any) -> Any:
-        self._host.begin.remote(given)  # what verl asks next is begun after it
+        self._host.begin.remote(given)
         return self._host

@@ -389,3 +389,24 @@ def test_transfer_queue_keeps_the_handles_of_its_actors():
 
     assert {"_TQ_CONTROLLER", "_TQ_STORAGE"} <= vars(interface).keys()
     assert '_TQ_STORAGE["SimpleStorage"].values()' in source(interface)
+
+
+def test_what_imports_vllm_in_a_process_without_a_server():
+    """ccpo/verl_plugin/lean.py stands in for two modules."""
+    import verl
+
+    folder = Path(verl.__file__).parent
+    text = (folder / "checkpoint_engine" / "__init__.py").read_text()
+    assert (
+        "try:\n    from .hccl_checkpoint_engine import HCCLCheckpointEngine" in text
+        and "except ImportError as e:" in text
+    )
+    assert (
+        'vs.parse(package_version) >= vs.parse("0.18.0"):\n    vllm_version = package_version\n    VLLM_SLEEP_LEVEL = 2'
+        in ((folder / "third_party" / "vllm" / "__init__.py").read_text())
+    )
+    wanted = set()
+    for path in folder.rglob("*.py"):
+        for names in re.findall(r"^ *from verl\.third_party\.vllm import \(?([\w, \n]+)\)?", path.read_text(), re.M):
+            wanted |= {name.strip() for name in names.split(",")}
+    assert wanted == {"VLLM_SLEEP_LEVEL", "get_version"}

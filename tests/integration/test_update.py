@@ -1,0 +1,72 @@
+"""An update without an old_log_prob pass: the same weights, and the comparison with the rollout server before the optimizer steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("verl")
+
+from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, own_ratio  # noqa: E402
+
+ALONE = Path(__file__).with_name("worker_alone.py")
+
+
+@pytest.fixture(scope="module", params=["token_mean", "paper_v1"])
+def found(request):
+    done = subprocess.run([sys.executable, str(ALONE), request.param], capture_output=True, text=True, timeout=300)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stderr[-3000:]
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def test_the_update_is_the_one_with_the_pass(found):
+    assert found["moved"] > 1e-4
+    assert found["apart"] < 1e-6
+    assert found["without"]["grad_norm"] == pytest.approx(found["with_pass"]["grad_norm"], rel=1e-5)
+    assert found["without"]["actor/pg_loss"] == pytest.approx(found["with_pass"]["actor/pg_loss"], rel=1e-4, abs=1e-6)
+
+
+def test_the_distance_to_the_server_is_measured_in_the_update(found):
+    assert found["without"]["rollout_kl"] == pytest.approx(0.25, abs=1e-4)
+    assert found["asked_half"]["rollout_kl"] == pytest.approx(0.5, abs=1e-4)  # of the tokens that were asked for
+    assert "rollout_kl" not in found["with_pass"] and "rollout_kl" not in found["not_compared"]
+
+
+@pytest.mark.parametrize("case", ["far", "nan"])
+def test_rows_of_other_weights_move_nothing(found, case):
+    kl = float(found["refused"][case]["kl"])
+    assert kl > MAX_ROLLOUT_KL or math.isnan(kl)
+    assert found["refused"][case]["moved"] == 0
+
+
+def test_entropy_is_a_metric_all_the_same(found):
+    assert (
+        0 < found["without"]["actor/entropy_loss"] == pytest.approx(found["with_pass"]["actor/entropy_loss"], rel=1e-5)
+    )
+
+
+def test_the_default_needs_no_pass(compose):
+    assert own_ratio(compose()) and own_ratio(compose(name="ccpo_vote")) and own_ratio(compose("loss=paper_v1"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "actor_rollout_ref.actor.ppo_mini_batch_size=32",
+        "actor_rollout_ref.actor.ppo_epochs=2",
+        "algorithm.use_kl_in_reward=true",
+        "algorithm.rollout_correction.rollout_is=token",
+        "algorithm.rollout_correction.rollout_rs=token",
+        "algorithm.rollout_correction.bypass_mode=true",
+        "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode",
+        "distillation.enabled=true",
+    ],
+)
+def test_what_reads_old_log_probabilities_brings_the_pass_back(compose, override):
+    assert not own_ratio(compose("data.train_batch_size=64", override))

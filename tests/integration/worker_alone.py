@@ -1,0 +1,113 @@
+"""Updates of our worker, alone in a process on the CPU: prints what test_update.py looks at, as JSON. Not a test itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_cpu.platform"}
+sys.argv.append("--cpu")  # benchmarks/actor.py reads it when it is imported
+
+import copy  # noqa: E402
+from argparse import Namespace  # noqa: E402
+
+import torch  # noqa: E402
+from actor import CPU_MODEL, build, configuration, made_up_rows  # noqa: E402
+from verl.utils import tensordict_utils as tu  # noqa: E402
+
+from ccpo.verl_plugin.update import NOT_ASKED, WrongWeights  # noqa: E402
+
+OPTIONS = Namespace(
+    cpu=True,
+    rows=8,
+    prompt=(10, 30),
+    response=(4, 16),
+    overrides=[f"actor_rollout_ref.actor.optim.{name}" for name in ("lr=1e-3", "lr_warmup_steps=0")],
+)
+
+
+def nested(parts):
+    return torch.nested.as_nested_tensor(list(parts), layout=torch.jagged)
+
+
+class Alone:
+    def __init__(self, *overrides: str) -> None:
+        self.config = configuration(
+            str(CPU_MODEL), Namespace(**vars(OPTIONS) | {"overrides": [*OPTIONS.overrides, *overrides]})
+        )
+        self.worker = build(self.config)
+        self.engine = self.worker.actor.engine
+        self.start = copy.deepcopy(self.engine.module.state_dict()), copy.deepcopy(self.engine.optimizer.state_dict())
+        self.rows = made_up_rows(self.config, OPTIONS)
+
+    def reset(self):
+        self.engine.module.load_state_dict(self.start[0])
+        self.engine.optimizer.load_state_dict(copy.deepcopy(self.start[1]))
+
+    def weights(self):
+        found = {}
+        for name, value in self.engine.module.state_dict().items():
+            found[name] = getattr(value, "full_tensor", lambda value=value: value)().clone()
+        return found
+
+    def call(self, name: str, rows, **given):
+        rows = rows.clone()
+        for key, value in {"temperature": 1.0, **given}.items():
+            tu.assign_non_tensor_data(rows, key, value)
+        return getattr(self.worker, name)(rows)
+
+    def log_probs(self):
+        from verl.workers.utils.padding import response_from_nested
+
+        out = self.call("compute_log_prob", self.rows, calculate_entropy=False, compute_loss=False)
+        return response_from_nested(out["log_probs"], self.rows["response_mask"])
+
+    def update(self, **columns):
+        rows = self.rows.clone()
+        for name, value in columns.items():
+            rows[name] = value
+        size = len(rows)
+        self.reset()
+        settings = dict(
+            mini_batch_size=size, global_batch_size=size, epochs=1, seed=0, dataloader_kwargs={"shuffle": False}
+        )
+        out = self.call("update_actor", rows, calculate_entropy=True, **settings)
+        return {k: float(torch.tensor(v).float().mean()) for k, v in tu.get(out, "metrics").items()}, self.weights()
+
+
+def most(a, b) -> float:
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def main() -> dict:
+    loss = sys.argv[1]
+    alone = Alone(f"loss={loss}")
+    before, own = alone.weights(), alone.log_probs()
+    told, with_pass = alone.update(old_log_probs=own)
+    gap, without = alone.update(rollout_log_probs=nested(part + 0.25 for part in own.unbind()))
+    some = [torch.full_like(part, NOT_ASKED) if i % 2 else part + 0.5 for i, part in enumerate(own.unbind())]
+    asked, _ = alone.update(rollout_log_probs=nested(some))
+    silent, blind = alone.update()
+    refused = {}
+    for name, offset in (("far", 3.0), ("nan", float("nan"))):
+        try:
+            alone.update(rollout_log_probs=nested(part + offset for part in own.unbind()))
+        except WrongWeights as error:
+            refused[name] = {"kl": str(error.kl), "moved": most(before, alone.weights())}
+    return {
+        "moved": most(before, without),
+        "apart": max(most(with_pass, without), most(with_pass, blind)),
+        "with_pass": told,
+        "without": gap,
+        "asked_half": asked,
+        "not_compared": silent,
+        "refused": refused,
+    }
+
+
+if __name__ == "__main__":
+    print("RESULT " + json.dumps(main()))

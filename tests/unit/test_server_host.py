@@ -1,0 +1,89 @@
+"""ccpo/verl_gpu/host.py without Ray and vLLM: a process that becomes verl's server, and passes on what it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+verl = pytest.importorskip("verl")
+
+from ccpo.verl_gpu import host  # noqa: E402
+
+
+class Server:
+    def __init__(self, port):
+        if port < 0:
+            raise ValueError("no such port")
+        self.port = port
+
+    def get_server_address(self):
+        return "127.0.0.1", self.port
+
+    async def generate(self, prompt_ids, **kwargs):
+        return prompt_ids, kwargs
+
+
+@pytest.fixture
+def process(monkeypatch):
+    module = ModuleType("ccpo.verl_gpu.server")
+    module.Server = Server
+    monkeypatch.setitem(sys.modules, "ccpo.verl_gpu.server", module)
+    return host.Host()
+
+
+def test_calls_wait_for_the_server_whatever_their_order(process):
+    async def main():
+        asked = asyncio.create_task(process.get_server_address())
+        await asyncio.sleep(0)
+        assert not asked.done()
+        await process.begin({"port": 7})
+        assert await asked == ("127.0.0.1", 7)
+        assert await process.generate([1, 2], request_id="a") == ([1, 2], {"request_id": "a"})
+
+    asyncio.run(main())
+
+
+def test_what_goes_wrong_in_its_making_is_told_to_whoever_asks(process):
+    async def main():
+        await process.begin({"port": -1})
+        with pytest.raises(ValueError, match="no such port"):
+            await process.get_server_address()
+
+    asyncio.run(main())
+
+
+def test_whatever_verl_asks_a_server_from_afar_is_passed_on():
+    folder = Path(verl.__file__).parent
+    sources = [folder / "workers/rollout/replica.py", folder / "workers/rollout/llm_server.py"]
+    sources += (folder / "workers/rollout/vllm_rollout").glob("*.py")
+    text = "\n".join(path.read_text() for path in sources if path.exists())
+    asked = set(re.findall(r"server(?:s\[0\]|_handle)?\.(\w+)\.remote\(", text))
+    assert {"generate", "sleep", "launch_server", "collective_rpc"} <= asked
+    assert asked <= set(host.server_methods())
+
+
+def test_a_process_that_is_there_is_taken_by_its_name_alone(monkeypatch):
+    class Handle:
+        def __init__(self):
+            self.given = None
+            self.begin = self
+
+        def remote(self, given):
+            self.given = given
+
+    class Otherwise:
+        def options(self, **options):
+            return options
+
+    handle = Handle()
+    monkeypatch.setitem(host._WAITING, host.name_of(0), handle)
+    waiting = host.Waiting(Otherwise())
+    assert waiting.options(name="vllm_server_reward_0_0") == {"name": "vllm_server_reward_0_0"}
+    assert waiting.options(name=host.name_of(0), max_concurrency=9).remote(port=1) is handle
+    assert handle.given == {"port": 1}
+    assert waiting.options(name=host.name_of(0)) == {"name": host.name_of(0)}  # once
