@@ -27,8 +27,8 @@ os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
 sys.argv[1:] = [f"++{word}" if word.startswith("ccpo.") else word for word in sys.argv[1:]]
 
 
-def start(config) -> None:
-    """Run verl's trainer on a checked configuration; blocks until training ends."""
+def start(config, hold) -> None:
+    """Run verl's trainer on a checked configuration; blocks until training ends. ``hold``: of the run's folder."""
     import ray
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
@@ -61,7 +61,8 @@ def start(config) -> None:
     prepare(config)
     for attempt in range(1, RAY_STARTS + 1):
         try:
-            return run_ppo(config, task_runner_class=pulse.WatchedRunner(ray.remote(CcpoTaskRunner), run_dir, limit))
+            runner = pulse.WatchedRunner(ray.remote(CcpoTaskRunner), run_dir, limit, hold.check)
+            return run_ppo(config, task_runner_class=runner)
         except Exception as error:
             if text := explained(error, run_dir):
                 sys.exit(f"error: {text}")
@@ -106,11 +107,11 @@ def main(config) -> None:
         config.actor_rollout_ref.rollout.router_config_path = str(HERE / "config" / "router.yaml")
     try:
         run_dir = run_folder(config.trainer.default_local_dir)
-        with run_lock(run_dir):
+        with run_lock(run_dir) as hold:
             for note in check(config):
                 print(f"warning: {note}", file=sys.stderr)
             record(composed, run_dir)
-            start(config)
+            start(config, hold)
     except ConfigError as error:
         sys.exit(f"error: {error}")
 

@@ -32,7 +32,7 @@ from ccpo.credit.rules import RULES, fits, fitting  # noqa: E402
 from ccpo.run.checkpoint import finished_steps  # noqa: E402
 from ccpo.run.folder import LOCK, METRICS, PREPARE_LOG, QUICKSTART, TRAIN_LOG  # noqa: E402
 from ccpo.run.json_file import Damaged, read_object, write_atomic  # noqa: E402
-from ccpo.run.lock import handed_on, run_lock  # noqa: E402
+from ccpo.run.lock import Hold, handed_on, run_lock  # noqa: E402
 from ccpo.run.run_log import read_run_log  # noqa: E402
 from ccpo.team.load import BUILT_IN, absolute  # noqa: E402
 from ccpo.team.session import TeamError  # noqa: E402
@@ -366,7 +366,7 @@ def _prepare(out: Path, voters: bool = False) -> None:
             _say(f"{what}: {folder}")
 
 
-def train(command: list[str], out: Path, steps: int, lock: int) -> int:
+def train(command: list[str], out: Path, steps: int, lock: Hold) -> int:
     """Run the trainer as a child and show its progress; returns as `main`. Nothing it started outlives this call."""
     resumed = max(finished_steps(out), default=0)
     metrics, log = out / METRICS, out / TRAIN_LOG
@@ -382,7 +382,7 @@ def train(command: list[str], out: Path, steps: int, lock: int) -> int:
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches this process only, and everything the trainer starts can be found
-            pass_fds=(lock,),
+            pass_fds=lock.descriptors,
         )
     try:
         _follow(child, metrics, log, resumed, steps)

@@ -15,6 +15,7 @@ Readers and writers take them from here, so that a name stands in one place.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -66,3 +67,34 @@ def step_of(name: str) -> int | None:
 def policy_folder(checkpoint: Path, policy: str, alone: bool) -> Path:
     """Where a checkpoint keeps a policy's shards; one that is ``alone`` keeps verl's own folder name."""
     return Path(checkpoint) / (ACTOR if alone else policy)
+
+
+class Moved(RuntimeError):
+    """A run's folder is no longer where the job writes."""
+
+
+class Place:
+    """A folder as it is now. A name says little: the folder may be moved away, and another job make a new one under the same name."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder).absolute()
+        self._was = self.folder.stat()
+
+    def check(self) -> None:
+        """Raises Moved once no folder, or another one, has the name. A disk that does not answer says neither."""
+        try:
+            if os.path.samestat(self.folder.stat(), self._was):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:
+            return
+        raise Moved(moved(self.folder))
+
+
+def moved(folder: Path) -> str:
+    return (
+        f"{folder} is not the folder any more in which this job began: it was moved, removed or made again meanwhile, and what is written "
+        "under that name now could be mixed with another job's. The job ends; checkpoints that it had completed are where the folder is now. "
+        "Name that one, or another one, in trainer.default_local_dir (OUT) and start again"
+    )

@@ -4,6 +4,9 @@ A `flock` on the file LOCK of the run's folder: the kernel releases it with the 
 path or another mount. The file says who holds it. It is taken before anything else is written, and leaves nothing behind: neither the file
 nor a folder that was made for it and stayed empty. A file that a killed holder has left means nothing.
 
+The file can be deleted, and the folder moved, under a running job. So the folder's own descriptor is locked, too, where the file system
+lets it, and the holder asks now and then whether the folder is still its own (`Hold.check`; pulse.py does, every second).
+
 scripts/quickstart.py holds it from its preparation on and hands it to the trainer that it starts (`handed_on`): both hold one lock, and it
 lasts until the last of the two has ended.
 """
@@ -19,13 +22,14 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ccpo.config import ConfigError
-from ccpo.run.folder import LOCK
+from ccpo.run.folder import LOCK, Moved, Place, moved
 
 HANDED_ON = "CCPO_RUN_LOCK"
-"""Environment variable: the file descriptor of a lock that the parent process holds."""
+"""Environment variable: the file descriptors of a lock that the parent process holds."""
 HELD = (errno.EWOULDBLOCK, errno.EACCES)
 LONGEST = 500  # characters of a command in a message
 TRIES = 100  # a lock file that goes away between its opening and its locking is opened anew
@@ -35,74 +39,141 @@ class Held(ConfigError):
     """Another process holds the folder."""
 
 
+@dataclass(frozen=True)
+class Hold:
+    """A folder that is held."""
+
+    path: Path  # of the lock file
+    file: int
+    folder: int  # descriptor of the folder itself
+    whole: bool  # whether that is locked, too: network file systems may lock files alone
+    place: Place
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """What a child must inherit (``pass_fds``) to hold the folder with this process."""
+        return self.file, self.folder
+
+    def check(self) -> None:
+        """Raises Moved when the folder is no longer ours, so that another job may have it: it is gone, or another one has its name."""
+        self.place.check()
+        if not (self.whole or _is_at(self.path, self.file)):
+            raise Moved(moved(self.path.parent))
+
+
 @contextmanager
-def run_lock(folder: Path) -> Iterator[int]:
-    """Hold the run's folder, which is made if it is missing; gives the lock's descriptor.
+def run_lock(folder: Path) -> Iterator[Hold]:
+    """Hold the run's folder, which is made if it is missing.
 
     Raises ConfigError when another process holds it (`Held`, with its pid and command), or when nothing can be locked there. The folder is
     then as it was.
     """
     path = Path(folder).absolute() / LOCK
-    descriptor = _from_parent(path)
-    ours = descriptor is None
+    hold = _from_parent(path)
+    ours = hold is None
     made: list[Path] = []
     try:
-        if descriptor is None:
-            descriptor = _taken(path, made)
-        _forked.add(descriptor)
-        _sign(descriptor, path)
-        yield descriptor
+        if hold is None:
+            hold = _taken(path, made)
+        _forked.update(hold.descriptors)
+        _sign(hold.file, path)
+        yield hold
     finally:
-        if descriptor is not None:
+        if hold is not None:
+            _forked.difference_update(hold.descriptors)
+            # First the folder: who finds no file must not find a folder that is still locked.
+            if (
+                ours and hold.folder not in _shared
+            ):  # a child that is being forked has the same open folder for an instant more
+                with suppress(OSError):
+                    fcntl.flock(hold.folder, fcntl.LOCK_UN)
+            _shared.discard(hold.folder)
+            os.close(hold.folder)
             if ours:
-                _remove(path, descriptor)
-            _forked.discard(descriptor)
-            os.close(descriptor)
+                _remove(path, hold.file)
+            os.close(hold.file)
         for parent in reversed(made):
             with suppress(OSError):  # something is in it: it stays
                 parent.rmdir()
 
 
-def handed_on(descriptor: int) -> Mapping[str, str]:
-    """What the environment of a child must have, besides the descriptor itself (``pass_fds``), to hold the lock with this process."""
-    return {HANDED_ON: str(descriptor)}
+def handed_on(hold: Hold) -> Mapping[str, str]:
+    """What the environment of a child must have, besides the descriptors themselves, to hold the folder with this process."""
+    _shared.add(hold.folder)
+    return {HANDED_ON: ",".join(map(str, hold.descriptors))}
 
 
-def _from_parent(path: Path) -> int | None:
+def _from_parent(path: Path) -> Hold | None:
     """The parent's lock, if there is one and it is that of this folder."""
     text = os.environ.pop(HANDED_ON, "")  # not for children of this process
     try:
-        descriptor = int(text)
-        if not _is_at(path, descriptor):
+        file, folder = map(int, text.split(","))
+        if not (_is_at(path, file) and _is_at(path.parent, folder)):
             return None
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.set_inheritable(descriptor, False)
-        return descriptor
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold = Hold(path, file, folder, _locks(folder), Place(path.parent))
+        for descriptor in hold.descriptors:
+            os.set_inheritable(descriptor, False)
+        return hold
     except (ValueError, OverflowError, OSError):
         return None
 
 
-def _taken(path: Path, made: list[Path]) -> int:
-    """The descriptor of a lock that was free. ``made``: gets the folders that had to be made."""
+def _taken(path: Path, made: list[Path]) -> Hold:
+    """A lock that was free. ``made``: gets the folders that had to be made."""
     for _ in range(TRIES):
         try:
             _make(path.parent, made)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not path.parent.is_symlink():
                 continue  # its last holder has just removed the folder
             raise ConfigError([_unusable(path.parent, error)]) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(path, descriptor):
-                return descriptor
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(descriptor)
+            os.close(file)
             raise _refused(path, error) from None
-        os.close(descriptor)  # its last holder has just removed it: this one locks nothing
+        hold = _with_folder(path, file) if _is_at(path, file) else None
+        if hold is not None:
+            return hold
+        os.close(file)  # its last holder has just removed it: this one locks nothing
     raise ConfigError(
         [f"{path} comes and goes: other processes start in {path.parent} all the time; choose another folder"]
     )
+
+
+def _with_folder(path: Path, file: int) -> Hold | None:
+    """The folder of a file that is locked, locked as well; None where it has just been removed.
+
+    Raises Held, with everything as it was, where somebody holds the folder: the file is a new one, and the holder's was deleted.
+    """
+    folder = None
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        hold = Hold(path, file, folder, _locks(folder), Place(path.parent))
+        if _is_at(path.parent, folder):
+            return hold
+        os.close(folder)
+        return None
+    except OSError as error:
+        _remove(path, file)
+        for descriptor in filter(None, (folder, file)):
+            os.close(descriptor)
+        if folder is None:
+            raise ConfigError([_unusable(path.parent, error)]) from None
+        raise _refused(path, error) from None
+
+
+def _locks(folder: int) -> bool:
+    """Lock a folder's descriptor; False where the file system locks none. Raises OSError where somebody else holds it."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            raise
+        return False
+    return True
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
@@ -171,11 +242,12 @@ def _holder(path: Path) -> str:
         note = json.loads(path.read_bytes())
         where = "" if note["host"] == socket.gethostname() else f" on {note['host']}"
         return f"process {int(note['pid'])}{where} ({str(note['command'])[:LONGEST]})"
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return "another process"
 
 
 _forked: set[int] = set()
+_shared: set[int] = set()  # folders that were handed on: a child may outlive this process, and must keep them
 
 
 def _let_go() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ccpo.run.folder import Place
 from ccpo.run.json_file import parsed, write_atomic
 
 KINDS = ("train", "val")
@@ -24,9 +25,18 @@ class RunLog:
 
     def __init__(self, path: Path):
         self.path = Path(path)
+        self._place: Place | None = None
+
+    def check_place(self) -> None:
+        """Raises Moved when the folder is another one than at the first call, or is gone; what a job saves and logs belongs into one folder."""
+        if self._place is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._place = Place(self.path.parent)
+        self._place.check()
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after ``step``: the job continues from that checkpoint. Also drops a half-written last line."""
+        self.check_place()
         if not self.path.exists():
             return
         kept = [entry for entry in read_run_log(self.path) if entry["step"] <= step]
@@ -34,7 +44,7 @@ class RunLog:
 
     def write(self, step: int, kind: str, metrics: Mapping[str, object]) -> None:
         """Append one line; values that are not finite numbers are left out."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.check_place()
         line = json.dumps({"step": step, "kind": kind, "metrics": finite(metrics)}) + "\n"
         with self.path.open("ab+") as stream:
             if stream.tell():

@@ -8,6 +8,7 @@
     the task runner hangs, or Ray itself      the driver misses its pulse for SILENCE seconds (pulse.py): the job stops
     an answer that would take for ever        is not read: the verifier is bounded by an answer's length (ccpo/verifier)
     a loss or gradient is not finite          verl skips the update; counted; BAD_UPDATES in a row of one policy: the job stops
+    the run's folder is moved or removed      seen within seconds by the process that holds its lock (pulse.py): the job stops
     a checkpoint cannot be saved              what was written of it is removed, and the job stops
     the newest checkpoint is damaged          passed over for the one before it, with a warning (run/checkpoint.py)
 
@@ -35,6 +36,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from ccpo.config import ConfigError
 from ccpo.run.checkpoint import finished_steps
+from ccpo.run.folder import Moved
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ def is_death(error: BaseException) -> bool:
 def explained(error: BaseException, run_dir: Path) -> str | None:
     """What the user is told instead of a traceback; None: nothing is known about this error."""
     cause = innermost(error)
-    if isinstance(cause, (JobStopped, ConfigError)):
+    if isinstance(cause, (JobStopped, ConfigError, Moved)):
         return str(cause)
     if is_death(error):
         return died(cause_of(error), run_dir)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ccpo.verl_plugin.faults import LOOK_SECONDS, JobStopped, is_death, what_is_whole
 
 SILENCE = 120.0  # seconds without a pulse, of which there is one every LOOK_SECONDS
+FOLDER_SECONDS = 1.0  # between looks at whether the run's folder is still where it was
 GRACE = 60.0  # seconds that a task runner which knows that it has to stop may take
 SHUTDOWN = 30.0  # seconds for Ray to end its processes before they are killed
 
@@ -66,14 +68,16 @@ class _Listener:
         self._over.set()
 
 
-def wait_for(run: Any, run_dir: Path, start_limit: float) -> Any:
+def wait_for(run: Any, run_dir: Path, start_limit: float, check: Callable[[], None]) -> Any:
     """Wait for the end of the task runner's ``run`` (an object reference) and return it. Raises JobStopped when it will not end.
 
-    ``start_limit``: seconds until the first pulse, in which Ray places and starts the task runner.
+    ``start_limit``: seconds until the first pulse, in which Ray places and starts the task runner. ``check``: raises when the job must end
+    because its folder is not its own any more, which only this process, that holds the lock, can tell.
     """
     listener = _Listener()
     try:
-        while not ray.wait([run], timeout=LOOK_SECONDS)[0]:
+        while not ray.wait([run], timeout=min(LOOK_SECONDS, FOLDER_SECONDS))[0]:
+            check()
             silent, reason = time.monotonic() - listener.changed, listener.pulse.get("why")
             if reason and time.monotonic() - listener.reason_since > GRACE:
                 raise JobStopped(reason)
@@ -110,17 +114,17 @@ def _last_reason(listener: _Listener) -> str:
 class WatchedRunner:
     """A task runner's class for verl's `run_ppo`, whose `ray.get` then finds a run that has ended."""
 
-    def __init__(self, cls: Any, run_dir: Path, start_limit: float) -> None:
-        self._cls, self._run_dir, self._start_limit = cls, run_dir, start_limit
+    def __init__(self, cls: Any, run_dir: Path, start_limit: float, check: Callable[[], None]) -> None:
+        self._cls, self._wait = cls, (run_dir, start_limit, check)
 
     def options(self, **options: Any) -> WatchedRunner:
-        return WatchedRunner(self._cls.options(**options), self._run_dir, self._start_limit)
+        return WatchedRunner(self._cls.options(**options), *self._wait)
 
     def remote(self) -> Any:
         runner = self._cls.remote()
 
         def run(config: Any) -> Any:
-            return wait_for(runner.run.remote(config), self._run_dir, self._start_limit)
+            return wait_for(runner.run.remote(config), *self._wait)
 
         return SimpleNamespace(run=SimpleNamespace(remote=run))
 

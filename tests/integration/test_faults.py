@@ -26,6 +26,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer  # noqa: E402
 
 from ccpo.config import ConfigError  # noqa: E402
 from ccpo.run.folder import MARKER, step_folder  # noqa: E402
+from ccpo.run.folder import Moved  # noqa: E402
 from ccpo.verl_plugin import faults  # noqa: E402
 from ccpo.verl_plugin.faults import BAD_UPDATES, JobStopped, UpdateWatch, Watchdog, WatchedBuffer, cause_of  # noqa: E402
 from ccpo.verl_plugin.trainer import CcpoTrainer  # noqa: E402
@@ -236,6 +237,7 @@ def wrapped(error, times=1):
         (wrapped(JobStopped("the reason")), "the reason"),
         (wrapped(JobStopped("the reason")).as_instanceof_cause(), "the reason"),
         (ConfigError(["wrong"]), "1. wrong"),
+        (wrapped(Moved("the folder is gone")), "the folder is gone"),
         (RayActorError(), "a process of the job has died"),
         (wrapped(RayActorError(), 2), "a process of the job has died"),
         (wrapped(OutOfMemoryError("8 GB")), "a process of the job has died (OutOfMemoryError: 8 GB)"),

@@ -15,6 +15,8 @@ pytest.importorskip("verl")
 
 from ray.exceptions import RayActorError  # noqa: E402
 
+from ccpo.run.folder import Moved  # noqa: E402
+from ccpo.run.lock import run_lock  # noqa: E402
 from ccpo.verl_plugin import pulse  # noqa: E402
 from ccpo.verl_plugin.faults import JobStopped  # noqa: E402
 
@@ -56,8 +58,12 @@ def ray(monkeypatch):
     return fake
 
 
-def waiting(tmp_path, limit=0.3):
-    return pulse.wait_for("run", tmp_path, limit)
+def in_place():
+    pass
+
+
+def waiting(tmp_path, limit=0.3, check=in_place):
+    return pulse.wait_for("run", tmp_path, limit, check)
 
 
 def test_a_task_runner_that_lives_is_waited_for_and_one_that_goes_silent_is_not(ray, tmp_path):
@@ -76,6 +82,14 @@ def test_a_task_runner_that_lives_is_waited_for_and_one_that_goes_silent_is_not(
 def test_one_that_never_starts_has_a_limit(ray, tmp_path):
     with pytest.raises(JobStopped, match="has not started within 0 s .ccpo.stall_timeout.: Ray cannot place it"):
         waiting(tmp_path)
+
+
+def test_a_folder_that_is_not_the_jobs_any_more_ends_it(ray, tmp_path):
+    """A second job could have taken the name: this one must not write on."""
+    folder = tmp_path / "run"
+    with pytest.raises(Moved, match="run is not the folder any more"), run_lock(folder) as hold:
+        threading.Timer(0.1, folder.rename, [tmp_path / "elsewhere"]).start()
+        waiting(folder, 60, hold.check)
 
 
 def test_a_store_that_hangs_is_silence(ray, tmp_path):
@@ -118,7 +132,7 @@ def test_the_end_and_errors_come_through_and_options_stay(ray, tmp_path):
             return SimpleNamespace(run=SimpleNamespace(remote=lambda config: ("ran", config)))
 
     ray.ended.set()
-    runner = pulse.WatchedRunner(Runner, tmp_path, 1.0)
+    runner = pulse.WatchedRunner(Runner, tmp_path, 1.0, in_place)
     assert runner.options(a=1).remote().run.remote("config") == ("ran", "config") and made == [{"a": 1}]
     ray.error = ValueError("x")
     with pytest.raises(ValueError):

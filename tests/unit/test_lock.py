@@ -15,7 +15,7 @@ import pytest
 
 from ccpo.config import ConfigError
 from ccpo.run import lock
-from ccpo.run.folder import LOCK
+from ccpo.run.folder import LOCK, Moved
 from ccpo.run.lock import HANDED_ON, Held, handed_on, run_lock
 
 ROOT = Path(__file__).parents[2]
@@ -168,7 +168,7 @@ import os, subprocess, sys
 from ccpo.run.lock import handed_on, run_lock
 with run_lock({str(tmp_path)!r}) as held:
     command = [sys.executable, "-c", {child!r}, {str(tmp_path)!r}]
-    subprocess.run(command, pass_fds=(held,), env={{**os.environ, **handed_on(held)}})
+    subprocess.run(command, pass_fds=held.descriptors, env={{**os.environ, **handed_on(held)}})
 """
     parent = start(code)
     assert parent.stdout.readline() == "held\n"  # the child's
@@ -188,12 +188,12 @@ def test_the_parent_still_has_what_its_child_gives_back(tmp_path):
     code = f"import sys\nsys.path[:0] = [{str(ROOT)!r}]\nfrom ccpo.run.lock import run_lock\nwith run_lock({str(tmp_path)!r}): pass"
     with run_lock(tmp_path) as held:
         environment = {**os.environ, **handed_on(held)}
-        subprocess.run([sys.executable, "-c", code], pass_fds=(held,), env=environment, check=True)
+        subprocess.run([sys.executable, "-c", code], pass_fds=held.descriptors, env=environment, check=True)
         contender = start(CONTEND, tmp_path)
         assert contender.communicate("go\n")[0] == "ready\nrefused\n"
 
 
-@pytest.mark.parametrize("text", ["", "7", "999999", "-1", "x", "99999999999999999999", "1"])
+@pytest.mark.parametrize("text", ["", "7", "999999,9", "-1,-1", "x,y", "99999999999999999999,3", "1,1", "0,1,2"])
 def test_a_descriptor_that_is_not_this_lock_gives_nothing(tmp_path, monkeypatch, holder, text):
     monkeypatch.setenv(HANDED_ON, text)
     with pytest.raises(Held), run_lock(tmp_path / "run"):
@@ -201,7 +201,17 @@ def test_a_descriptor_that_is_not_this_lock_gives_nothing(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\xff\x00", b"[]", b"3", b"{}", b'{"pid": null, "host": 1, "command": []}', b"[" * 99999]
+    "text",
+    [
+        b"",
+        b"\xff\x00",
+        b"[]",
+        b"3",
+        b"{}",
+        b'{"pid": null, "host": 1, "command": []}',
+        b"[" * 99999,
+        b'{"pid": 1e999, "host": "h", "command": "c"}',
+    ],
 )
 def test_a_note_that_cannot_be_read_is_no_obstacle(tmp_path, text):
     (tmp_path / LOCK).write_bytes(text)
@@ -263,3 +273,96 @@ def test_the_lock_of_a_folder_that_was_made_again_stays(tmp_path):
         (folder / LOCK).unlink()
         (folder / LOCK).write_text("of another job")
     assert (folder / LOCK).read_text() == "of another job"
+
+
+@pytest.mark.parametrize("how", ["the file is deleted", "the file is replaced"])
+def test_without_its_file_the_folder_is_still_held(tmp_path, holder, how):
+    file = tmp_path / "run" / LOCK
+    file.unlink()
+    if how == "the file is replaced":
+        file.write_text("{}")
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    with pytest.raises(Held, match="in use: another process trains there"), run_lock(tmp_path / "run"):
+        pass
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) in (before, [])
+    holder.kill()
+    holder.wait(30)
+    with run_lock(tmp_path / "run"):
+        pass
+
+
+def test_a_child_keeps_the_folder_without_its_file_when_its_parent_is_killed(tmp_path):
+    child = HOLD.replace("sys.stdin.read()", "import signal; signal.pause()")
+    code = f"""
+import os, subprocess, sys
+from ccpo.run.lock import handed_on, run_lock
+with run_lock({str(tmp_path)!r}) as held:
+    command = [sys.executable, "-c", {child!r}, {str(tmp_path)!r}]
+    subprocess.run(command, pass_fds=held.descriptors, env={{**os.environ, **handed_on(held)}})
+"""
+    parent = start(code)
+    assert parent.stdout.readline() == "held\n"  # the child's
+    pid = json.loads((tmp_path / LOCK).read_text())["pid"]
+    try:
+        (tmp_path / LOCK).unlink()
+        parent.kill()
+        parent.wait(30)
+        with pytest.raises(Held), run_lock(tmp_path):
+            pass
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        parent.communicate()
+
+
+def remove(folder):
+    (folder / LOCK).unlink()
+    folder.rmdir()
+
+
+def anew(folder):
+    remove(folder)
+    folder.mkdir()
+
+
+LOSSES = {
+    "moved": lambda folder: folder.rename(folder.with_name("elsewhere")),
+    "removed": remove,
+    "made anew": anew,
+    "a file": lambda folder: (remove(folder), folder.touch()),
+}
+
+
+@pytest.mark.parametrize("how", LOSSES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_loses_the_folder_is_told_before_it_writes_again(tmp_path, monkeypatch, how, whole):
+    if not whole:
+        monkeypatch.setattr(lock, "_locks", lambda folder: False)
+    folder = tmp_path / "run"
+    with run_lock(folder) as hold:
+        hold.check()
+        LOSSES[how](folder)
+        with pytest.raises(Moved, match="moved, removed or made again.*trainer.default_local_dir"):
+            hold.check()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_without_its_file_a_job_goes_on_only_where_the_folder_is_locked_too(tmp_path, monkeypatch, whole):
+    if not whole:
+        monkeypatch.setattr(lock, "_locks", lambda folder: False)
+    with run_lock(tmp_path) as hold:
+        (tmp_path / LOCK).unlink()
+        if whole:
+            hold.check()
+        else:
+            with pytest.raises(Moved):
+                hold.check()
+
+
+def test_a_disk_that_does_not_answer_ends_no_job(tmp_path, monkeypatch):
+    with run_lock(tmp_path) as hold:
+
+        def fails(*_):
+            raise OSError(errno.EIO, "no answer")
+
+        monkeypatch.setattr(Path, "stat", fails)
+        hold.check()

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ccpo.run import json_file
+from ccpo.run.folder import Moved
 from ccpo.run.run_log import RunLog, read_run_log
 
 
@@ -161,3 +162,16 @@ def test_a_log_says_what_it_has(log):
     assert not log.has(1, "train")
     log.write(1, "train", {})
     assert log.has(1, "train") and not log.has(1, "val") and not log.has(2, "train")
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_folder_that_was_moved_away_is_not_made_again(log, tmp_path, anew):
+    """Another job may have its name by now; lines of two jobs in one log tell about neither."""
+    log.write(1, "train", {})
+    log.path.parent.rename(tmp_path / "elsewhere")
+    if anew:
+        log.path.parent.mkdir()
+    for act in (log.check_place, lambda: log.write(2, "train", {}), lambda: log.rewind(1)):
+        with pytest.raises(Moved, match="is not the folder any more in which this job began"):
+            act()
+    assert log.path.parent.exists() == anew and not log.path.exists()
