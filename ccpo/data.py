@@ -184,7 +184,7 @@ def sha256(content: bytes) -> str:
 
 def unfinished(folder: Path) -> Path:
     """Where the old files of ``folder`` are while it is replaced on a system that cannot swap two folders at once."""
-    return folder.with_name(f".{folder.name}.ccpo-old")
+    return folder.parent / f".{folder.name}.ccpo-old"  # of /, which nothing replaces, a name that nothing has
 
 
 def read_files(paths: Sequence[Path]) -> dict[Path, bytes | str]:

@@ -35,6 +35,10 @@ def replace_folder(out: Path, check: Callable[[Path], set[str]], write: Callable
             raise ValueError(
                 f"{out} is the folder that this command runs in, which it cannot replace; choose another --out"
             )
+        if out == out.parent:
+            raise ValueError(
+                f"{out} is the root of this machine's files, which nothing can replace; choose another --out"
+            )
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file; choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)

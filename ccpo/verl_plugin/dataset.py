@@ -40,11 +40,24 @@ def problems(config: DictConfig, columns: tuple[str, ...]) -> tuple[list[str], l
             texts, problem = _judge(rows, path, split, columns, seen)
             questions += texts
             found += [f"data.{key}: {problem}"] if problem else []
-        if key == "train_files" and 0 < total < config.data.train_batch_size:
-            found.append(
-                f"data.train_files: {total} rows are fewer than data.train_batch_size={config.data.train_batch_size}: no step would run"
-            )
+        if key == "train_files":
+            found += _too_few(config.data, total)
     return questions, found
+
+
+def _too_few(data: DictConfig, total: int) -> list[str]:
+    """verl makes whole batches of what it keeps, so with less than one there is no step, and it divides by their number."""
+    most = data.get("train_max_samples", -1)
+    if total and 0 < most < data.train_batch_size:
+        return [
+            f"data.train_max_samples={most} is less than data.train_batch_size={data.train_batch_size}: no step would run; set -1 (all rows), or a "
+            "smaller batch"
+        ]
+    if 0 < total < data.train_batch_size:
+        return [
+            f"data.train_files: {total} rows are fewer than data.train_batch_size={data.train_batch_size}: no step would run"
+        ]
+    return []
 
 
 def _rows(path: Path, content: bytes | str) -> list[dict[str, Any] | ValueError] | str:

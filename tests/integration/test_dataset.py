@@ -34,9 +34,9 @@ def files(tmp_path):
     }
 
 
-def problems(files, columns=(), batch: int = 8) -> list[str]:
+def problems(files, columns=(), batch: int = 8, **settings) -> list[str]:
     named = {f"{name}_files": [str(path) for path in paths] for name, paths in files.items()}
-    return dataset.problems(OmegaConf.create({"data": {**named, "train_batch_size": batch}}), columns)[1]
+    return dataset.problems(OmegaConf.create({"data": {**named, "train_batch_size": batch, **settings}}), columns)[1]
 
 
 def problem(*arguments, **named) -> str:
@@ -136,6 +136,24 @@ def test_rows_of_all_files_make_a_batch(files, tmp_path):
     files["train"].append(save(tmp_path / "more.parquet", other))
     assert problems(files, batch=20) == []
     assert "20 rows are fewer than data.train_batch_size=21" in problem(files, batch=21)
+
+
+@pytest.mark.parametrize("most, wrong", [(-1, False), (8, False), (100, False), (7, True), (1, True)])
+def test_rows_that_are_left_out_make_no_batch(files, most, wrong):
+    found = problems(files, train_max_samples=most, val_max_samples=1)
+    assert found == (
+        [
+            f"data.train_max_samples={most} is less than data.train_batch_size=8: no step would run; set -1 (all rows), or a smaller batch"
+        ]
+        if wrong
+        else []
+    )
+
+
+@pytest.mark.parametrize("path", ["/none.parquet", "/", "/tmp", "none.parquet", "."])
+def test_files_where_no_folder_can_be_replaced(files, path):
+    files["val"] = [path]
+    assert "does not exist" in (found := problem(files)) or "cannot be read" in found
 
 
 def test_a_file_that_its_manifest_does_not_describe(files, tmp_path):

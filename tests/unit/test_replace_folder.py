@@ -98,6 +98,11 @@ def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_the_root_cannot_be_replaced():
+    with pytest.raises(ValueError, match="/ is the root .* choose another --out"):
+        write(Path("/"), "new")
+
+
 def test_the_current_folder_cannot_be_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="folder that this command runs in"):
