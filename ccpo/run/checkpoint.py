@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -165,6 +166,8 @@ def damage(folder: Path, contents: bool = False) -> str | None:
     sizes, sums = state["files"], state["sha256"]
     if not (isinstance(sizes, dict) and isinstance(sums, dict)):
         return f"{MARKER} is not readable (its files are no names with sizes and sums)"
+    if foreign := [name for name in (*sizes, *sums) if not _is_below(name)]:
+        return f"{MARKER} is not readable ({ascii(foreign[0])[:80]} is no file's name in its folder)"
     for name, size in sizes.items():
         path = folder / name
         if not path.exists():
@@ -177,6 +180,16 @@ def damage(folder: Path, contents: bool = False) -> str | None:
         now = dict(zip(sums, pool.map(partial(_sha256, folder), sums), strict=True))
     changed = [name for name in sums if now[name] != sums[name]]
     return f"{', '.join(changed)} has other bytes than were saved (its SHA-256 differs)" if changed else None
+
+
+def _is_below(name: str) -> bool:
+    """Whether a marker's name can be that of a file in its folder: what it says is anything, and is opened."""
+    try:
+        os.fsencode(name)
+    except ValueError:  # half a character of two, as JSON can spell it
+        return False
+    path = Path(name)
+    return "\0" not in name and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def rewind(root: Path, step: int) -> None:
@@ -245,7 +258,7 @@ def _state(folder: Path) -> dict[str, Any]:
         try:
             HistoryState.from_dict(state["history"])
             _check_numbers(**state["history"])
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             raise Damaged(f"{MARKER} is not readable (its history is none: {error})") from None
     return state
 
@@ -253,8 +266,17 @@ def _state(folder: Path) -> dict[str, Any]:
 def _check_numbers(streams: dict, joints: dict, paper: dict, steps: int) -> None:
     groups = [*(group.values() for group in (*streams.values(), *joints.values())), *paper.values(), [steps]]
     for value in (value for group in groups for value in group):
-        if type(value) not in (int, float):
-            raise TypeError(f"{value!r} is no number")
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise TypeError(f"{value!r} is no finite number")
+    squares = [("second", stream["second"]) for stream in streams.values()] + [
+        ("variance", pair[1]) for pair in paper.values()
+    ]
+    weights = [("weight", stream["weight"]) for stream in streams.values()]
+    for name, value in (("steps", steps), *weights, *squares):
+        if value < 0:
+            raise ValueError(f"{name} is {value}, and none is negative")
+    if type(steps) is not int:
+        raise TypeError(f"steps is {steps}, no whole number")
 
 
 def _unusable(folder: Path, contents: bool) -> str | None:

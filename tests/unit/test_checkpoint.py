@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 
 import numpy as np
@@ -343,10 +344,20 @@ PARTS = {
     "history": [
         *(
             {"streams": {"a": {"weight": value, "first": 0.0, "second": 0.0}}, "joints": {}, "paper": {}, "steps": 0}
-            for value in ("x", None, True, [], {}, ["x"])
+            for value in ("x", None, True, [], {}, ["x"], math.nan, math.inf, -math.inf, -1, 10**400)
         ),
-        *({"streams": {}, "joints": {"a": {"x": value}}, "paper": {}, "steps": 0} for value in ("x", None, ["x"])),
-        *({"streams": {}, "joints": {}, "paper": {"a": [0.5, value]}, "steps": 0} for value in ("x", None, ["x"])),
+        *(
+            {"streams": {"a": {"weight": 0.5, "first": 0.0, "second": value}}, "joints": {}, "paper": {}, "steps": 0}
+            for value in (math.nan, -0.1)
+        ),
+        *(
+            {"streams": {}, "joints": {"a": {"x": value}}, "paper": {}, "steps": 0}
+            for value in ("x", None, ["x"], math.nan)
+        ),
+        *(
+            {"streams": {}, "joints": {}, "paper": {"a": [0.5, value]}, "steps": 0}
+            for value in ("x", None, ["x"], math.inf, -1.0)
+        ),
         *(None, [], "x", 3, {}),
         *(
             {"streams": value, "joints": {}, "paper": {}, "steps": 0}
@@ -357,7 +368,10 @@ PARTS = {
             {"streams": {}, "joints": {}, "paper": value, "steps": 0}
             for value in (None, [1], {"a": 1}, {"a": [1]}, {"a": {}})
         ),
-        *({"streams": {}, "joints": {}, "paper": {}, "steps": value} for value in (None, [1], "x", {})),
+        *(
+            {"streams": {}, "joints": {}, "paper": {}, "steps": value}
+            for value in (None, [1], "x", {}, math.inf, math.nan, -5, 1.5)
+        ),
     ],
 }
 
@@ -377,6 +391,18 @@ def test_a_marker_with_a_part_of_another_kind_is_named(tmp_path, key, value):
         marker.write_text(json.dumps(state))
         with pytest.raises(ConfigError, match="global_step_5 is damaged.*ccpo_state.json"):
             checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4)
+
+
+@pytest.mark.parametrize("part", ["files", "sha256"])
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "", ".", "/etc/hostname", "../run.lock", "a/../../b"])
+def test_a_marker_that_names_what_is_no_file_of_its_folder_is_damaged(tmp_path, part, name):
+    marker = save(tmp_path, 5) / checkpoint.MARKER
+    state = json.loads(marker.read_text())
+    state[part][name] = 1
+    marker.write_text(json.dumps(state))
+    for contents in (False, True):
+        with pytest.raises(ConfigError, match="is damaged: ccpo_state.json is not readable .*no file's name"):
+            checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4, contents)
 
 
 def test_what_a_step_measured_is_kept_with_it(tmp_path):
