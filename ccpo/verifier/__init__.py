@@ -100,9 +100,29 @@ def truth_problem(truth: object, answer_type: str, options: Sequence[str] = ()) 
         return None
     if last_boxed(f"\\boxed{{{truth}}}") != truth:
         return f"the braces of truth {shown!r} do not close: no box can hold it"
+    if "####" in truth:
+        return f"truth {shown!r} is a solution with its answer after ####: set the answer alone"
+    if word := _sentence_word(truth):
+        return (
+            f"truth {shown!r} is a sentence or a choice of answers ({word!r}), which a right answer would have to repeat word by word: set the "
+            "answer alone, or leave the row out"
+        )
     if not normalize(truth):
         return f"truth {shown!r} has nothing to compare: leave the row out"
     return None
+
+
+_WORDS = re.compile(
+    r"\\(?:text\w*|mbox|mathrm)\s*\{[^{}]*\}|\\[A-Za-z]+"
+)  # words where mathematics has them, and commands
+_SAYING = re.compile(r"(?i)(?<![a-z])(?:answer|is|are|or|equals|therefore|thus|hence)(?![a-z])")
+_SAYING_IN_WORDS = re.compile(r"(?i)(?<![a-z])(?:answer|solution)s?\s*(?:is|are|[:=])")
+
+
+def _sentence_word(truth: str) -> str | None:
+    """What makes of a truth something said about an answer; ``-2 \\text{ or } 3`` is how mathematics lists two."""
+    found = _SAYING.search(_WORDS.sub(" ", truth)) or _SAYING_IN_WORDS.search(truth)
+    return found[0] if found else None
 
 
 def _option_problem(truth: str, shown: str, options: Sequence[str]) -> str | None:

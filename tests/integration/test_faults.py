@@ -25,8 +25,11 @@ from ray.exceptions import (  # noqa: E402
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer  # noqa: E402
 
 from ccpo.config import ConfigError  # noqa: E402
-from ccpo.run.folder import MARKER, step_folder  # noqa: E402
-from ccpo.run.folder import Moved  # noqa: E402
+from ccpo.run.folder import (  # noqa: E402
+    MARKER,
+    Moved,  # noqa: E402
+    step_folder,
+)
 from ccpo.verl_plugin import faults  # noqa: E402
 from ccpo.verl_plugin.faults import BAD_UPDATES, JobStopped, UpdateWatch, Watchdog, WatchedBuffer, cause_of  # noqa: E402
 from ccpo.verl_plugin.trainer import CcpoTrainer  # noqa: E402

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ccpo.verifier import UNPARSED, Verdict, label, looks_like_answer, same_answer, strip_answer, verify
+from ccpo.verifier import UNPARSED, Verdict, label, looks_like_answer, same_answer, strip_answer, truth_problem, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 WRONG = "wrong"
@@ -267,11 +267,34 @@ def test_answers_of_other_types_need_no_algebra():
         (" ", "option", "empty"),
         ("x", "number", "number"),
         ("AB", "option", "letter"),
+        ("5 + 3 = 8 #### 8", "boxed", "after ####"),
+        ("The answer is 5", "boxed", "'answer'"),
+        ("\\text{The answer is } 5", "boxed", "'answer is'"),
+        ("Answer: 5", "boxed", "'Answer'"),
+        ("5 or 6", "boxed", "'or'"),
+        ("x is 5", "boxed", "'is'"),
+        ("Therefore, 5", "boxed", "'Therefore'"),
     ],
 )
 def test_mistakes_in_the_data_raise(truth, answer_type, message):
     with pytest.raises(ValueError, match=message):
         verify("\\boxed{1}", truth, answer_type)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        "-2 \\text{ or } 3",
+        "\\text{two lines}",
+        "\\text{No solution}",
+        "AB=9, CD=4",
+        "xy",
+        "\\text{even}",
+        "\\mathrm{or}",
+    ],
+)
+def test_words_that_answers_have_are_no_sentence(truth):
+    assert truth_problem(truth, "boxed") is None
 
 
 def test_text_that_is_no_string_is_unparsed():
