@@ -11,6 +11,73 @@ from omegaconf import DictConfig
 
 from ccpo.data import id_problem, parquet_rows, read_files, row_problem, shown
 from ccpo.team.session import visible
+from ccpo.verl_plugin.trajectory import COLUMN
+
+# verl hands every column of a row to the agent loop by its name, and writes it beside what the model has said (verl 0.9.1: agent_loop_tq.py,
+# AgentLoopOutput.as_dict, trainer_base.py).
+RESERVED = {
+    "verl obeys it: rows would be played by another agent loop, another number of times or another way than the job says": (
+        *("agent_name", "__rollout_n__", "__do_sample__", "validate"),
+    ),
+    "verl passes something else under that name, so that every session would fail, or lose it": (
+        *(
+            "uid",
+            "session_id",
+            "global_steps",
+            "trajectory",
+            "trace",
+            "sampling_params",
+            "self",
+            "output",
+            "_ray_trace_ctx",
+        ),
+    ),
+    "it would take the place of what the model has said, or of what is computed from it": (
+        *(
+            COLUMN,
+            "prompts",
+            "responses",
+            "response_mask",
+            "loss_mask",
+            "attention_mask",
+            "input_ids",
+            "position_ids",
+            "extra_fields",
+        ),
+        *(
+            "rollout_log_probs",
+            "old_log_probs",
+            "log_probs",
+            "ref_log_prob",
+            "entropy",
+            "values",
+            "advantages",
+            "returns",
+            "metrics",
+        ),
+        *(
+            "rm_scores",
+            "token_level_scores",
+            "token_level_rewards",
+            "rollout_is_weights",
+            "routed_experts",
+            "num_turns",
+        ),
+        *(
+            "multi_modal_data",
+            "multi_modal_inputs",
+            "mm_processor_kwargs",
+            "mm_processor_output",
+            "teacher_ids",
+            "teacher_logprobs",
+        ),
+    ),
+}
+PICTURES = {
+    "image_key": "images",
+    "video_key": "videos",
+    "audio_key": "audios",
+}  # verl's settings and their usual values
 
 
 def files(value: Any) -> list[str]:
@@ -37,6 +104,7 @@ def problems(config: DictConfig, columns: tuple[str, ...]) -> tuple[list[str], l
                 found.append(f"data.{key}: {rows}")
                 continue
             total += len(rows)
+            found += [f"data.{key}: {path}: {problem}" for problem in _file_problems(rows, config.data)]
             texts, problem = _judge(rows, path, split, columns, seen)
             questions += texts
             found += [f"data.{key}: {problem}"] if problem else []
@@ -69,6 +137,26 @@ def _rows(path: Path, content: bytes | str) -> list[dict[str, Any] | ValueError]
         return parquet_rows(content) or f"{path} has no rows"
     except Exception as error:  # pyarrow has several types for it
         return f"{path} is no readable parquet file ({error}): make it anew with data_preprocess"
+
+
+def _file_problems(rows: list[dict[str, Any] | ValueError], data: DictConfig) -> list[str]:
+    """What a file has, and none may have."""
+    good = [row for row in rows if isinstance(row, dict)]
+    has = good[0] if good else {}
+    found = [
+        f"column {name}: {why}; rename it, or leave it out"
+        for why, names in RESERVED.items()
+        for name in names
+        if name in has
+    ]
+    for setting, usual in PICTURES.items():
+        name = data.get(setting, usual)
+        if any(row.get(name) for row in good):
+            found.append(
+                f"column {name} (data.{setting}) holds something to look at or listen to: teams are asked in text alone; leave such rows out, or "
+                f"rename the column if it is something else"
+            )
+    return found
 
 
 def _judge(

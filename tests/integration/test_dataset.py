@@ -106,6 +106,51 @@ def test_a_column_that_the_team_reads(files):
     assert "row 2: no column hint" in problem(files, ("hint",))
 
 
+@pytest.mark.parametrize(
+    "column, value, says",
+    [
+        ("agent_name", "single_turn_agent", "verl obeys it"),
+        ("agent_name", "ccpo_team", "verl obeys it"),
+        ("__rollout_n__", 1, "verl obeys it"),
+        ("__do_sample__", False, "verl obeys it"),
+        ("session_id", 7, "every session would fail"),
+        ("sampling_params", {"temperature": 0.0}, "every session would fail"),
+        ("uid", "x", "under that name"),
+        ("ccpo", "x", "take the place of what the model has said"),
+        ("responses", "x", "take the place of what the model has said"),
+        ("advantages", 1.0, "or of what is computed from it"),
+        ("images", ["x.png"], "column images (data.image_key) holds something to look at"),
+    ],
+)
+def test_a_column_with_a_meaning_to_verl_is_named(files, column, value, says):
+    (path,) = files["train"]
+    save(path, [{**row, column: value} for row in pq.read_table(path).to_pylist()])
+    found = problem(files)
+    assert found.startswith(f"data.train_files: {path}: column {column}") and says in found and "rename" in found
+
+
+def test_names_that_verl_passes_are_all_known():
+    """Whatever verl's own functions take beside a row's columns may not be a column."""
+    import inspect
+
+    from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, AgentLoopWorker
+    from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
+
+    known = {name for names in dataset.RESERVED.values() for name in names}
+    worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+    for function in (AgentLoopWorker._run_agent_loop, worker._agent_loop_postprocess):
+        names = inspect.signature(function).parameters.values()
+        assert {p.name for p in names if p.kind is not p.VAR_KEYWORD} <= known
+    output = AgentLoopOutput(prompt_ids=[1], response_ids=[1], response_mask=[1], metrics={}, num_turns=1)
+    assert set(output.as_dict()) <= known
+
+
+def test_columns_without_pictures_are_no_pictures(files):
+    for path in (files["train"][0], files["val"][0]):
+        save(path, [{**row, "images": None, "videos": []} for row in pq.read_table(path).to_pylist()])
+    assert problems(files) == []
+
+
 @pytest.mark.parametrize("column", ["question", "unused"])
 def test_bytes_that_are_no_text(files, column):
     """verl decodes whole rows in the middle of training, so a column that nobody reads matters, too."""
