@@ -14,7 +14,7 @@ from ccpo.config import CcpoConfig, ConfigError, Policy
 from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
 from ccpo.run.folder import run_folder
-from ccpo.verl_plugin import dataset, network, relations, resources, values
+from ccpo.verl_plugin import dataset, lookups, network, relations, resources, values
 
 LEAST_HEARD = 8
 """Tokens that must be left in a prompt for each turn that a role hears; less than a phrase says nothing."""
@@ -56,6 +56,7 @@ def check(config: DictConfig) -> list[str]:
             return nothing
 
     problems += also(relations.problems, config)
+    problems += also(lookups.problems, config)
     problems += also(resources.problems, config)
     problems += also(network.problems, config, settings)
     no_folder = also(_folder_problems, config)

@@ -12,7 +12,7 @@ AGENT_LOOP = "ccpo_team"
 
 
 def problems(config: DictConfig) -> list[str]:
-    return [*_trainers(config), *_lengths(config), *_batches(config), *_shares(config)]
+    return [*_trainers(config), *_unused(config), *_lengths(config), *_batches(config), *_shares(config)]
 
 
 def _trainers(config: DictConfig) -> Iterator[str]:
@@ -47,12 +47,14 @@ def _trainers(config: DictConfig) -> Iterator[str]:
         yield "reward.reward_model.enable is true: sessions are scored by the verifier; set it to false"
     if config.critic.enable:
         yield "critic.enable is true: credit needs no critic, and none would be asked; set it to null"
-    sampler = (trainer.v1.sampler.custom_sampler or {}).get("name")
-    if sampler != "WatchedBuffer":
-        yield (
-            f"trainer.v1.sampler.custom_sampler.name is {sampler!r}: ccpo's trainer needs a buffer whose wait "
-            "for sessions has a limit; set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
-        )
+    sampler = trainer.v1.sampler.custom_sampler or {}
+    for key, needed in (("path", "pkg://ccpo.verl_plugin.faults"), ("name", "WatchedBuffer")):
+        if sampler.get(key) != needed:
+            yield (
+                f"trainer.v1.sampler.custom_sampler.{key} is {sampler.get(key)!r}: ccpo's trainer needs a buffer whose wait "
+                "for sessions has a limit; set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
+            )
+            break
     if trainer.v1.sampler.get("sync_refill_failed_groups", False):
         yield "trainer.v1.sampler.sync_refill_failed_groups is true: dropped sessions are counted, never replaced; set it to false"
     if rollout.agent.default_agent_loop != AGENT_LOOP:
@@ -62,6 +64,37 @@ def _trainers(config: DictConfig) -> Iterator[str]:
         )
     if trainer.val_only and not trainer.val_before_train:
         yield "trainer.val_only is true and trainer.val_before_train false: verl would train; set both to true to validate alone"
+
+
+def _unused(config: DictConfig) -> Iterator[str]:
+    """What others of verl's trainers do, and this one would pass over or be led astray by."""
+    algorithm, rollout, data, reward = config.algorithm, config.actor_rollout_ref.rollout, config.data, config.reward
+    if data.get("prompt_key", "prompt") != "prompt":
+        yield f"data.prompt_key is {data.prompt_key!r}: rows are asked what their column prompt says; set prompt, and rename the column"
+    if algorithm.get("use_pf_ppo", False):
+        yield (
+            "algorithm.use_pf_ppo is true: it draws rows anew by their reward, and credit is of the rows that were played; set it to false"
+        )
+    if rollout.get("ignore_eos", False):
+        yield (
+            "actor_rollout_ref.rollout.ignore_eos is true: every turn would run on to data.max_response_length, and no role learn to stop; set it "
+            "to false"
+        )
+    if rollout.multi_turn.enable:
+        yield (
+            "actor_rollout_ref.rollout.multi_turn.enable is true: verl's turns with tools; who speaks when is the team's program here "
+            "(ccpo.team); set it to false"
+        )
+    if reward.custom_reward_function.path:
+        yield (
+            f"reward.custom_reward_function.path is {reward.custom_reward_function.path!r}: sessions are scored by the verifier, and it would never "
+            "be asked; set null"
+        )
+    if reward.reward_manager.source != "register":
+        yield (
+            f"reward.reward_manager.source is {reward.reward_manager.source!r}: sessions are scored by the verifier, and a manager of your own "
+            "would never be asked; set register"
+        )
 
 
 def _lengths(config: DictConfig) -> Iterator[str]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+import psutil
 from omegaconf import DictConfig
 
 from ccpo.config import ConfigError
 from ccpo.verl_plugin.network import own_ray
 
 COLOCATED = 3  # verl.single_controller.ray.base.ResourcePoolManager.max_colocate_count
+PROCESS_MEGABYTES = 200  # the least that a process of a job has been seen to take, with verl and torch imported
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt_llm"}  # rollout name -> what it imports
 
 
 def problems(config: DictConfig) -> list[str]:
     """What this machine lacks, seen before Ray starts."""
-    return [*_device_problems(config), *_engine_problems(config), *_slot_problems(config)]
+    return [*_device_problems(config), *_engine_problems(config), *_slot_problems(config), *_memory_problems(config)]
 
 
 def _device_problems(config: DictConfig) -> list[str]:
@@ -87,6 +89,31 @@ def _slot_problems(config: DictConfig) -> list[str]:
         found.append(
             f"ray_kwargs.ray_init.num_gpus is {ray_init.num_gpus}, and trainer.n_gpus_per_node is {gpus}: the job would wait for ever; set {gpus}"
         )
+    return found
+
+
+def _memory_problems(config: DictConfig) -> list[str]:
+    """Of the machine on which the job starts its own Ray: all of it runs there."""
+    if not own_ray(config):
+        return []
+    have, found = psutil.virtual_memory().total, []
+    store = config.ray_kwargs.ray_init.get("object_store_memory")
+    if store is not None and store > have:
+        found.append(
+            f"ray_kwargs.ray_init.object_store_memory is {store}, and this machine has {have} bytes of memory: Ray would not start; set less, or "
+            "null (a share of it)"
+        )
+    processes = {
+        "actor_rollout_ref.rollout.agent.num_workers": config.actor_rollout_ref.rollout.agent.num_workers,
+        "reward.num_workers": config.reward.num_workers,
+        "data.dataloader_num_workers": config.data.dataloader_num_workers,
+    }
+    found += [
+        f"{name} is {number}, each a process of {PROCESS_MEGABYTES} MB and more, and this machine has {have >> 20} MB: it would run out of "
+        f"memory; set at most {max(1, (have >> 20) // PROCESS_MEGABYTES)}, and rather as many as it has cores"
+        for name, number in processes.items()
+        if number * PROCESS_MEGABYTES > have >> 20
+    ]
     return found
 
 

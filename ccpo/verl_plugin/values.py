@@ -49,6 +49,7 @@ ELSEWHERE = (  # named by ccpo.config, dataset.py, run/checkpoint.py and relatio
 UNSAID = object()  # the annotation of what has none
 
 SEED = "[0, 4294967295]"
+COPIES = "with less, the sessions of a prompt are copies of its likeliest one, whose differences teach nothing"
 RANGES: tuple[tuple[str, str, str], ...] = (
     # setting or pattern; intervals that a value may lie in, or single values; why
     ("seed", SEED, "numpy takes no other seed"),
@@ -100,9 +101,11 @@ RANGES: tuple[tuple[str, str, str], ...] = (
     ("actor_rollout_ref.model.lora_alpha", "(0, inf)", "it scales the update"),
     (
         "actor_rollout_ref.rollout.temperature",
-        "(0, inf)",
-        "logits are divided by it; greedy sessions of a prompt would be copies",
+        "[0.01, 100]",
+        f"logits are divided by it; {COPIES}, far above it is noise",
     ),
+    ("actor_rollout_ref.rollout.top_p", "[0.01, 1]", f"it is a share of the probability; {COPIES}"),
+    ("actor_rollout_ref.rollout.top_k", "-1 or 0 or [2, inf)", f"it is a number of tokens, -1 is all; {COPIES}"),
     ("*.val_kwargs.temperature", "[0, inf)", "logits are divided by it"),
     ("*.top_p", "(0, 1]", "it is a share of the probability"),
     ("*.top_k", "-1 or [0, inf)", "it is a number of tokens, -1 is all"),
@@ -142,7 +145,11 @@ RANGES: tuple[tuple[str, str, str], ...] = (
     ("transfer_queue.backend.SimpleStorage.total_storage_size", "[1, inf)", "rows have to lie somewhere"),
     ("ray_kwargs.ray_init.num_cpus", "[1, inf)", "processes are placed on them"),
     ("ray_kwargs.ray_init.num_gpus", "[0, inf)", "processes are placed on them"),
-    ("ray_kwargs.ray_init.object_store_memory", "[1, inf)", "it is bytes"),
+    (
+        "ray_kwargs.ray_init.object_store_memory",
+        "[78643200, inf)",
+        "it is bytes, and Ray does not start with less than 75 MiB",
+    ),
 )
 WHOLE = (  # null in verl's file and annotated nowhere, or not in it at all
     *("data.seed", "data.gen_batch_size", "data.val_batch_size", "trainer.total_training_steps"),
@@ -165,6 +172,22 @@ NEEDED = (
 KL = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")  # core_algos.kl_penalty_forward; each also with a +
 DTYPES = ("bfloat16", "bf16", "float16", "fp16", "float32", "fp32")
 CONTENTS = ("model", "optimizer", "extra", "hf_model")
+LOAD_FORMATS = (  # vLLM's; verl's own dummy waits for the first weights
+    *(
+        "auto",
+        "dummy",
+        "hf",
+        "safetensors",
+        "fastsafetensors",
+        "pt",
+        "npcache",
+        "mistral",
+        "gguf",
+        "bitsandbytes",
+        "sharded_state",
+    ),
+    *("tensorizer", "runai_streamer", "runai_streamer_sharded"),
+)
 LOGGERS = {  # those of verl's that import a package of their own: found missing only after the whole start
     **{name: name for name in ("wandb", "mlflow", "swanlab", "tensorboard", "clearml", "trackio")},
     "vemlp_wandb": "volcengine_ml_platform",
@@ -182,6 +205,37 @@ def _policy_losses() -> tuple[str, ...]:
 
     return tuple(POLICY_LOSS_REGISTRY)
 
+
+def _reward_managers() -> tuple[str, ...]:
+    from verl.experimental.reward_loop import reward_manager
+    from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
+
+    return tuple(REWARD_MANAGER) if reward_manager else ()  # importing the package fills the list
+
+
+@cache
+def _rays_keys() -> tuple[str, ...]:
+    """What ray.init takes: its parameters, and those that it takes out of **kwargs (Ray 2.60, ray._private.worker.init)."""
+    import inspect
+
+    import ray
+
+    named = inspect.signature(ray.init).parameters.values()
+    return (*(p.name for p in named if p.kind is not p.VAR_KEYWORD), *RAYS_HIDDEN_KEYS)
+
+
+RAYS_HIDDEN_KEYS = (
+    *(
+        "_plasma_directory",
+        "_node_ip_address",
+        "_memory",
+        "_temp_dir",
+        "_metrics_export_port",
+        "_system_config",
+        "_node_name",
+    ),
+    "_skip_env_hook",
+)
 
 CHOICES: tuple[tuple[str, tuple[str, ...] | Callable[[], tuple[str, ...]], str], ...] = (
     # setting or pattern; allowed values (of each item of a list); what it is
@@ -203,6 +257,17 @@ CHOICES: tuple[tuple[str, tuple[str, ...] | Callable[[], tuple[str, ...]], str],
     ("*.fsdp_config.model_dtype", DTYPES, "number type"),
     ("*.fsdp_config.dtype", DTYPES, "number type"),
     ("*.mixed_precision.*_dtype", DTYPES, "number type"),
+    ("actor_rollout_ref.rollout.mode", ("async",), "mode of a rollout server"),
+    ("actor_rollout_ref.rollout.load_format", LOAD_FORMATS, "way to load weights into a rollout server"),
+    ("actor_rollout_ref.rollout.quantization", ("fp8", "torchao", "ascend"), "quantization of a rollout server"),
+    ("actor_rollout_ref.rollout.logprobs_mode", ("processed_logprobs", "raw_logprobs"), "kind of log-probabilities"),
+    ("actor_rollout_ref.rollout.scheduling_policy", ("fcfs", "priority"), "order of a rollout server's requests"),
+    (
+        "actor_rollout_ref.rollout.checkpoint_engine.backend",
+        ("naive",),
+        "way to bring weights to servers on the same GPUs",
+    ),
+    ("reward.reward_manager.name", _reward_managers, "reward manager"),
     ("actor_rollout_ref.rollout.dtype", (*DTYPES, "half", "float", "auto"), "number type"),
     ("*.save_contents", CONTENTS, "part of a checkpoint"),
     ("*.load_contents", CONTENTS, "part of a checkpoint"),
@@ -226,6 +291,8 @@ def problems_of(tree: Mapping[str, Any], own: frozenset[str] = frozenset()) -> l
     named = {name: problem for name, problem in _misfits(tree, _verls_defaults(), None, "") if name not in own}
     found = list(named.values())
     for name, value in _leaves(tree):
+        if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, list) else [value])):
+            found.append(f"{name} is {value!r}: it holds a NUL, which no name or path may; write it anew")
         if name not in named and value is not None and not _fits_any(name, (*UNUSED, *ELSEWHERE)):
             found += _range_problem(name, value) or _choice_problem(name, value)
     for name in NEEDED:
@@ -288,8 +355,10 @@ def _misfits(
         if key not in known and key not in hints:
             if _fits_any(name, WHOLE):
                 yield from _misfit(name, value, UNSAID, None)
+            elif path == "ray_kwargs.ray_init" and key in _rays_keys():
+                continue
             elif name not in TAKEN and not _free(path, node):
-                yield name, _unknown(name, path, [*known, *hints])
+                yield name, _unknown(name, path, _rays_keys() if path == "ray_kwargs.ray_init" else [*known, *hints])
             continue
         hint, default = hints.get(key, UNSAID), known.get(key)
         if isinstance(value, Mapping):
@@ -307,16 +376,20 @@ def _free(path: str, node: Mapping[str, Any]) -> bool:
     """Whether a section may have keys that verl does not know: those of Ray, TransferQueue or a dataset class of the user's."""
     if path == "data":
         return bool((node.get("custom_cls") or {}).get("path"))
-    return path.startswith("ray_kwargs.ray_init") or path.split(".")[0] == "transfer_queue"
+    return path.startswith("ray_kwargs.ray_init.") or path.split(".")[0] == "transfer_queue"
 
 
 def _unknown(name: str, path: str, known: Any) -> str:
     near = difflib.get_close_matches(name.rpartition(".")[2], [str(key) for key in known if key != "_target_"], n=1)
-    hint = f"did you mean {path}{'.' if path else ''}{near[0]}?" if near else "verl reads no such key there; drop it"
+    hint = f"did you mean {path}{'.' if path else ''}{near[0]}?" if near else "nothing reads such a key there; drop it"
     return f"{name} is not a setting, and would do nothing or end the job later: {hint}"
 
 
 def _misfit(name: str, value: Any, hint: Any, default: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, list) and typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
+        if len(value) != (length := len(typing.get_args(hint))):
+            yield name, f"{name} is {value!r}: set a list of {length}"
+            return
     kinds = _kinds(name, hint, default)
     if kinds and not any(_is(value, kind) for kind in kinds):
         words = " or ".join(dict.fromkeys(WORDS[kind] for kind in kinds))

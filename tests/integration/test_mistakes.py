@@ -13,7 +13,7 @@ pytest.importorskip("verl")
 from omegaconf import OmegaConf, open_dict  # noqa: E402
 
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
-from ccpo.verl_plugin import relations, resources, values  # noqa: E402
+from ccpo.verl_plugin import lookups, relations, resources, values  # noqa: E402
 
 NAN, INF = math.nan, math.inf
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
@@ -40,7 +40,7 @@ MISTAKES: dict[str, tuple] = {  # setting -> values that are wrong for it
     f"{ACTOR}.optim.lrr": (1,),
     f"{ACTOR}.optim.learning_rate": (1e-6,),
     f"{ACTOR}.optim.weight_decay": (-0.1, NAN, INF, "x", None),
-    f"{ACTOR}.optim.betas": ([0.9, 1.0], [-0.1, 0.9], [0.9, NAN], 0.9, "x"),
+    f"{ACTOR}.optim.betas": ([], [0.9], [0.9, 0.9, 0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, NAN], 0.9, "x"),
     f"{ACTOR}.optim.lr_warmup_steps": (-2, 1.5, "ten"),
     f"{ACTOR}.optim.lr_warmup_steps_ratio": (-0.1, 1.5, "x", None),
     f"{ACTOR}.optim.lr_scheduler_type": ("linear", "cosin", 3, None),
@@ -78,9 +78,17 @@ MISTAKES: dict[str, tuple] = {  # setting -> values that are wrong for it
     f"{ACTOR}.fsdp_config.offload": (True,),
     f"{ACTOR}.optim": (5, "AdamW", None),
     f"{ACTOR}.policy_loss": ("gspo",),
-    f"{ROLLOUT}.temperature": (0, -1, INF, *NO_NUMBER),
-    f"{ROLLOUT}.top_p": (0, -0.5, 1.1, NAN, "x", None),
-    f"{ROLLOUT}.top_k": (-2, 1.5, "all", None),
+    f"{ROLLOUT}.temperature": (0, -1, INF, 1e-9, 1e9, *NO_NUMBER),
+    f"{ROLLOUT}.top_p": (0, 1e-9, -0.5, 1.1, NAN, "x", None),
+    f"{ROLLOUT}.top_k": (-2, 1, 1.5, "all", None),
+    f"{ROLLOUT}.mode": ("sync", "asynch", ""),
+    f"{ROLLOUT}.load_format": ("foo", "Dummy"),
+    f"{ROLLOUT}.quantization": ("foo", "fp9"),
+    f"{ROLLOUT}.logprobs_mode": ("foo", "raw_logits"),
+    f"{ROLLOUT}.scheduling_policy": ("foo", "FCFS"),
+    f"{ROLLOUT}.checkpoint_engine.backend": ("foo", "nccl"),
+    "reward.reward_manager.name": ("foo", "Naive"),
+    "data.custom_cls.path": ("a\0b",),
     f"{ROLLOUT}.dtype": ("fp8", "bfloat61", 16, None),
     f"{ROLLOUT}.gpu_memory_utilization": (0, -0.1, 1.1, 50, NAN, "x", None),
     f"{ROLLOUT}.tensor_model_parallel_size": (0, -1, 1.5, "x", None),
@@ -142,6 +150,10 @@ MISTAKES: dict[str, tuple] = {  # setting -> values that are wrong for it
     "transfer_queue.backend.SimpleStorage.num_data_storage_units": (0, -1, 1.5, "x"),
     "ray_kwargs.ray_init.num_cpus": (0, -1, 1.5, "x"),
     "ray_kwargs.ray_init.num_gpus": (-1, "x"),
+    "ray_kwargs.ray_init.object_store_memory": (1, 0, -1, 10**7, "1GB"),
+    "ray_kwargs.ray_init.adress": ("auto",),
+    "ray_kwargs.ray_init.foo": (5,),
+    "ray_kwargs.ray_init._sytem_config": ({},),
     "ray_kwargs.ray_int.num_cpus": (8,),
     "actor_rolout_ref.actor.optim.lr": (1e-6,),
     "trainr.total_epochs": (3,),
@@ -172,12 +184,19 @@ COMBINATIONS: tuple[tuple[str, dict], ...] = (  # what is named; settings that a
     ("trainer.use_v1", {"trainer.use_v1": False}),
     ("hybrid_engine", {"actor_rollout_ref.hybrid_engine": False}),
     ("critic.enable", {"critic.enable": True}),
+    ("data.prompt_key", {"data.prompt_key": "question"}),
+    ("algorithm.use_pf_ppo", {"algorithm.use_pf_ppo": True}),
+    ("rollout.ignore_eos", {f"{ROLLOUT}.ignore_eos": True}),
+    ("rollout.multi_turn.enable", {f"{ROLLOUT}.multi_turn.enable": True}),
+    ("reward.custom_reward_function.path", {"reward.custom_reward_function.path": "mine.py"}),
+    ("reward.reward_manager.source", {"reward.reward_manager.source": "importlib"}),
+    ("custom_sampler.path", {"trainer.v1.sampler.custom_sampler.path": "mine.py"}),
+    ("custom_sampler.name", {"trainer.v1.sampler.custom_sampler.name": "ReplayBuffer"}),
     ("trainer.val_only", {"trainer.val_only": True, "trainer.val_before_train": False}),
 )  # fmt: skip
 VERLS_OWN: tuple[tuple[str, dict], ...] = (
     ("ppo_micro_batch_size", {f"{ACTOR}.use_dynamic_bsz": False}),
     ("log_prob_micro_batch_size", {f"{ACTOR}.use_dynamic_bsz": False, f"{ACTOR}.ppo_micro_batch_size_per_gpu": 4}),
-    ("mode", {f"{ROLLOUT}.mode": "sync"}),
     ("expert_parallel_size", {f"{ROLLOUT}.expert_parallel_size": 2}),
 )
 OF_CCPO: dict[str, tuple] = {
@@ -246,7 +265,7 @@ def test_values_that_are_unusual_and_right(tree):
         f"{ACTOR}.loss_scale_factor": 512,
         f"{ROLLOUT}.val_kwargs.temperature": 0,
         f"{ROLLOUT}.engine_kwargs.vllm": {"disable_mm_preprocessor_cache": True},
-        f"{MODEL}.override_config": {"attn_implementation": "flash_attention_2", "model_config": {}},
+        f"{MODEL}.override_config": {"attn_implementation": "sdpa", "model_config": {}},
         f"{MODEL}.lora_rank": 8,
         f"{MODEL}.target_modules": ["q_proj"],
         "algorithm.filter_groups": None,
@@ -261,7 +280,17 @@ def test_values_that_are_unusual_and_right(tree):
         "trainer.max_actor_ckpt_to_keep": None,
         "trainer.save_freq": -1,
         "trainer.esi_redundant_time": 0.5,
-        "ray_kwargs.ray_init": {"address": "auto", "runtime_env": {"env_vars": {"A": "1"}}},
+        "ray_kwargs.ray_init": {
+            "address": "auto",
+            "runtime_env": {"env_vars": {"A": "1"}},
+            "_temp_dir": "/tmp/x",
+            "log_to_driver": False,
+        },
+        f"{ROLLOUT}.top_k": 0,
+        f"{ROLLOUT}.top_p": 0.5,
+        f"{ROLLOUT}.val_kwargs.top_k": 1,
+        f"{ROLLOUT}.load_format": "auto",
+        f"{ROLLOUT}.quantization": None,
         "transfer_queue.controller": {"polling_mode": True},
     }.items():
         assert values.problems_of(with_value(tree, name, value)) == [], name
@@ -304,6 +333,79 @@ def test_no_shipped_configuration_is_a_mistake(compose, profile, task, name):
         f"profile={profile}", f"task={task}", f"loss={'paper_v1' if team else 'token_mean'}", *team, name=name
     )
     assert (values.problems(config), relations.problems(config), values.verls_own_problems(config)) == ([], [], [])
+    assert lookups.problems(config) == []
+
+
+# ---------------------------------------------------------------------------------------------------------- look-ups
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A user's own module."""
+    (tmp_path / "mine.py").write_text(
+        "from torch.utils.data import Dataset\nclass Mine(Dataset): pass\nclass Other: pass\n"
+    )
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no luck')\n")
+    (tmp_path / "router.yaml").write_text("router_class: no.such.Router\n")
+    return tmp_path
+
+
+LOOKUPS: tuple[tuple[dict, str], ...] = (
+    ({f"{ACTOR}.optim.optimizer": "AdamWW"}, "torch.optim.AdamWW cannot be made"),
+    ({f"{ACTOR}.optim.optimizer_impl": "no.such"}, "optim.optimizer_impl is 'no.such': there is no such module"),
+    ({f"{ACTOR}.optim.override_optimizer_config": {"foo": 1}}, "cannot be made (TypeError"),
+    ({"data.custom_cls": {"path": "/nope.py", "name": "Mine"}}, "data.custom_cls: Mine of /nope.py cannot be loaded (FileNotFoundError"),
+    ({"data.custom_cls": {"path": "OWN/mine.py", "name": "Mime"}}, "Mime of"),
+    ({"data.custom_cls": {"path": "OWN/mine.py", "name": "Other"}}, "must inherit"),
+    ({"data.custom_cls": {"path": "OWN/broken.py", "name": "Mine"}}, "cannot be loaded"),
+    ({"data.custom_cls": {"path": "pkg://no.such", "name": "Mine"}}, "No module named"),
+    ({"data.custom_cls": {"path": None, "name": "Mine"}}, "data.custom_cls.name is 'Mine', and without"),
+    ({f"{MODEL}.external_lib": "no.such"}, "external_lib has 'no.such': there is no such module"),
+    ({f"{MODEL}.external_lib": ["math", "no_such"]}, "external_lib has 'no_such'"),
+    ({f"{MODEL}.override_config": {"attn_implementation": "spda"}}, "did you mean sdpa?"),
+    ({f"{MODEL}.override_config": {"attn_implementation": 5}}, "attn_implementation is 5: set text"),
+    ({f"{MODEL}.override_config": {"attn_implementation": "flash_attention_2"}}, "whose package is not installed: set sdpa"),
+    ({f"{MODEL}.override_config": {"attn_implementation": "flash_attention_3"}}, "whose package is not installed: set sdpa"),
+    ({f"{MODEL}.override_config": {}}, "attn_implementation is not set, and verl takes flash_attention_2"),
+    ({f"{MODEL}.override_config": {"attn_implementation": "kernels-community/flash-attn"}}, "needs the package kernels"),
+    ({f"{ROLLOUT}.router_config_path": "/nope.yaml"}, "router_config_path=/nope.yaml cannot be used (FileNotFoundError"),
+    ({f"{ROLLOUT}.router_config_path": "OWN/router.yaml"}, "Failed to import module 'no.such'"),
+    ({f"{ROLLOUT}.agent.agent_loop_manager_class": "foo.Bar"}, "agent.agent_loop_manager_class is 'foo.Bar', which cannot be loaded"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("settings, says", LOOKUPS, ids=[says for _, says in LOOKUPS])
+def test_a_name_that_leads_nowhere_is_named(cpu_config, own, monkeypatch, settings, says):
+    monkeypatch.setattr("transformers.utils.import_utils.is_kernels_available", lambda: False)
+    monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: False)
+    monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_3_available", lambda: False)
+    text = OmegaConf.to_yaml(OmegaConf.create(settings)).replace("OWN", str(own))
+    (found,) = lookups.problems(with_settings(cpu_config, OmegaConf.to_container(OmegaConf.create(text))))
+    assert says in found
+
+
+def test_names_that_lead_somewhere(cpu_config, own):
+    for settings in (
+        {"data.custom_cls": {"path": str(own / "mine.py"), "name": "Mine"}},
+        {f"{MODEL}.override_config": {"attn_implementation": "eager"}},
+        {f"{MODEL}.override_config": {"attn_implementation": "flex_attention"}},
+        {f"{MODEL}.override_config": {"attn_implementation": "torch_varlen"}, f"{MODEL}.external_lib": "ccpo.verl_gpu.workers"},
+        {f"{ACTOR}.optim.optimizer": "SGD"},
+        {f"{ROLLOUT}.router_config_path": str(ROOT / "recipe/config/router.yaml")},
+        {f"{ROLLOUT}.agent.agent_loop_manager_class": "verl.trainer.ppo.v1.AgentLoopManagerTQ"},
+    ):  # fmt: skip
+        assert lookups.problems(with_settings(copy.deepcopy(cpu_config), settings)) == [], settings
+
+
+def test_every_key_of_rays_start_is_known():
+    """Ray takes some out of **kwargs, which no signature shows."""
+    import inspect
+    import re
+
+    import ray
+
+    popped = re.findall(r'kwargs\.pop\("(\w+)"', inspect.getsource(inspect.unwrap(ray.init)))
+    assert len(popped) > 5 and set(popped) == set(values.RAYS_HIDDEN_KEYS)
 
 
 # ---------------------------------------------------------------------------------------------------------- Ray's slots
@@ -322,6 +424,13 @@ def test_no_shipped_configuration_is_a_mistake(compose, profile, task, name):
         ({f"{ROLLOUT}.name": None}, "there is no such engine"),
         ({f"{ROLLOUT}.name": "sglang"}, "sglang is not installed"),
         ({f"{ROLLOUT}.name": "mine", f"{MODEL}.external_lib": "no.such.module"}, "no.such.module cannot be imported"),
+        (
+            {"ray_kwargs.ray_init.object_store_memory": 10**15},
+            "object_store_memory is 1000000000000000, and this machine has",
+        ),
+        ({f"{ROLLOUT}.agent.num_workers": 10**6}, "agent.num_workers is 1000000, each a process of 200 MB and more"),
+        ({"reward.num_workers": 10**6}, "reward.num_workers is 1000000, each a process"),
+        ({"data.dataloader_num_workers": 10**6}, "data.dataloader_num_workers is 1000000, each a process"),
     ],
 )
 def test_what_this_machine_cannot_place_or_run_is_named(cpu_config, settings, says):

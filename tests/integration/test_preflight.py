@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
 from ccpo.run import checkpoint  # noqa: E402
 from ccpo.run.folder import JOB  # noqa: E402
-from ccpo.verl_plugin import preflight, resources  # noqa: E402
+from ccpo.verl_plugin import preflight  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -226,7 +227,8 @@ def test_fewer_gpus_than_asked_for(config, monkeypatch):
 
 
 def test_no_vllm(config, monkeypatch):
-    monkeypatch.setattr(resources.importlib.util, "find_spec", lambda name: None)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "vllm" else found(name, *more))
     config.actor_rollout_ref.rollout.name = "vllm"
     assert "vLLM is not installed: pip install -r requirements.txt" in problem(config)
 
@@ -267,7 +269,8 @@ def test_a_model_without_configuration_or_weights(config, tmp_path):
 
 
 def test_a_longer_context_than_the_model_was_made_for(config, monkeypatch):
-    monkeypatch.setattr(resources.importlib.util, "find_spec", lambda name: True)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name == "vllm" or found(name, *more))
     config.actor_rollout_ref.rollout.name, config.data.max_response_length = "vllm", 300
     assert "was made for 256 positions, and data.max_prompt_length + data.max_response_length = 380" in problem(config)
 
