@@ -219,8 +219,8 @@ def _bytes(path: Path) -> bytes | str:
                 f"to {old.with_name(path.parent.resolve().name)}"
             )
         return f"{path} does not exist"
-    except OSError as error:
-        return f"{path} cannot be read ({error.strerror or error})"
+    except (OSError, ValueError) as error:  # a NUL in its name
+        return f"{path} cannot be read ({getattr(error, 'strerror', None) or error})"
 
 
 def _changed(path: Path, content: bytes, manifest: bytes | str) -> str | None:

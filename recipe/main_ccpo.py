@@ -14,7 +14,8 @@ RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.60)
 # verl reads its platform and its modules when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
 MODULES = "VERL_USE_EXTERNAL_MODULES"
 os.environ.setdefault(MODULES, "")
-if "profile=cpu" in sys.argv:
+WORDS = [word.lstrip("+").replace("'", "").replace('"', "") for word in sys.argv]  # Hydra takes quotes away, too
+if "profile=cpu" in WORDS:
     from ccpo.verl_cpu import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)
@@ -93,20 +94,24 @@ def main(config) -> None:
     from verl.utils.device import auto_set_device
 
     from ccpo.config import ConfigError
-    from ccpo.run.folder import run_folder
+    from ccpo.run.folder import FOLDERS, run_folder
     from ccpo.run.lock import run_lock
     from ccpo.team.load import absolute
-    from ccpo.verl_plugin.preflight import check
+    from ccpo.verl_plugin.preflight import check, readable
 
     composed = OmegaConf.to_yaml(config)
-    auto_set_device(config)
-    if isinstance(config.ccpo.team, str):  # processes that Ray starts elsewhere look for a team's file, too
-        config.ccpo.team = absolute(config.ccpo.team)
-    config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(HERE / "config" / "agent_loops.yaml")
-    if not config.actor_rollout_ref.rollout.router_config_path:
-        config.actor_rollout_ref.rollout.router_config_path = str(HERE / "config" / "router.yaml")
     try:
+        readable(config)
+        auto_set_device(config)
+        if isinstance(config.ccpo.get("team"), str):  # processes that Ray starts elsewhere look for a team's file, too
+            config.ccpo.team = absolute(config.ccpo.team)
+        config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(HERE / "config" / "agent_loops.yaml")
+        if not config.actor_rollout_ref.rollout.get("router_config_path"):
+            config.actor_rollout_ref.rollout.router_config_path = str(HERE / "config" / "router.yaml")
         run_dir = run_folder(config.trainer.default_local_dir)
+        for setting in FOLDERS:  # verl knows no ~
+            if isinstance(value := OmegaConf.select(config, setting), str) and value.startswith("~"):
+                OmegaConf.update(config, setting, str(run_folder(value, setting)))
         with run_lock(run_dir) as hold:
             for note in check(config):
                 print(f"warning: {note}", file=sys.stderr)

@@ -24,7 +24,7 @@ from typing import Any
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState
 from ccpo.credit.rules import replays_per_prompt
-from ccpo.run.folder import MARKER, METRICS, STEP, STEP_METRICS, TRACKER, step_folder, step_name, step_of
+from ccpo.run.folder import MARKER, METRICS, STEP, STEP_METRICS, TRACKER, run_folder, step_folder, step_name, step_of
 from ccpo.run.json_file import Damaged, read_object, write_atomic
 from ccpo.run.json_file import flush as _flush
 from ccpo.run.run_log import finite
@@ -212,7 +212,7 @@ def to_resume(trainer: Mapping[str, Any], contents: bool = False) -> Path | None
     behind what the folder holds; and when ``resume_from_path`` is no checkpoint's folder.
     """
     root, mode, named = (
-        Path(trainer["default_local_dir"]).absolute(),
+        run_folder(trainer["default_local_dir"]).absolute(),
         trainer["resume_mode"],
         trainer["resume_from_path"],
     )
@@ -226,6 +226,8 @@ def to_resume(trainer: Mapping[str, Any], contents: bool = False) -> Path | None
         )
     _listable(root)
     steps = finished_steps(root)
+    if named and "\0" in str(named):
+        raise ConfigError([f"trainer.resume_from_path is {named!r}: it holds a NUL; name a folder global_step_N"])
     if mode == "resume_path":
         given = Path(os.path.expanduser(str(named)))
         if given.resolve().parent != root.resolve() and given.absolute().parent.resolve() != root.resolve():

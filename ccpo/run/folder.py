@@ -38,16 +38,32 @@ ACTOR = "actor"  # folder of a policy that is alone
 STEP = "global_step_"
 
 
-def run_folder(value: object) -> Path:
-    """The folder that ``trainer.default_local_dir`` means. Raises ConfigError where it is not a text."""
+FOLDERS = ("trainer.default_local_dir", "trainer.validation_data_dir", "trainer.rollout_data_dir")
+"""Settings that name a folder that a job writes."""
+
+
+def run_folder(value: object, setting: str = FOLDERS[0]) -> Path:
+    """The folder that a setting means, ~ as a shell reads it. Raises ConfigError where it means none."""
     if not isinstance(value, str) or not value:
+        quoting = f"a folder whose name reads like something else needs quotes that reach hydra, \"{setting}='2024'\""
+        own = " (the recipes' OUT and the quickstart's --out take any name as it is)" if setting == FOLDERS[0] else ""
+        raise ConfigError([f"{setting} is {value!r}, no text: {quoting}{own}"])
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
         raise ConfigError(
             [
-                f"trainer.default_local_dir is {value!r}, no text: a folder whose name reads like something else needs quotes that reach hydra, "
-                "\"trainer.default_local_dir='2024'\" (the recipes' OUT and the quickstart's --out take any name as it is)"
+                f"{setting} is {value!r}: {scheme[0]} names another machine's storage, and what is written must lie in a folder, where it can be "
+                "locked, renamed and flushed; set a folder, or mount that storage as one"
             ]
         )
-    return Path(value)
+    folder = os.path.expanduser(value)
+    if "\0" in value or folder.startswith("~"):
+        why = (
+            "it holds a NUL"
+            if "\0" in value
+            else f"there is no user {value.split('/')[0][1:]!r} here (a folder of that name is ./~...)"
+        )
+        raise ConfigError([f"{setting} is {value!r}: {why}; set another folder"])
+    return Path(folder)
 
 
 def step_name(step: int) -> str:
