@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ccpo.data import id_problem, parquet_rows, read_files, row_problem, shown
 from ccpo.team.session import visible
@@ -84,14 +84,37 @@ def files(value: Any) -> list[str]:
     return [os.path.expanduser(str(path)) for path in ([value] if isinstance(value, str) else list(value or ()))]
 
 
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _no_files(value: Any) -> str | None:
+    """Why a setting names no files."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, list, ListConfig)):
+        return "it names no file"
+    for path in [value] if isinstance(value, str) else value:
+        if not isinstance(path, str) or not path:
+            return f"{path!r} is no file's name"
+        if "\0" in path:
+            return "a name holds a NUL"
+    return None
+
+
 def problems(config: DictConfig, columns: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """(all questions, problems) of the training and validation files. ``columns``: those that the team reads."""
-    named = {key: [Path(path) for path in files(config.data[key])] for key in ("train_files", "val_files")}
+    wrong = {key: _no_files(config.data[key]) for key in ("train_files", "val_files")}
+    named = {key: [] if wrong[key] else [Path(path) for path in files(config.data[key])] for key in wrong}
     contents = read_files([path for paths in named.values() for path in paths])
     questions: list[str] = []
     found: list[str] = []
     for key, split in (("train_files", "train"), ("val_files", "test")):
-        if not named[key]:
+        if wrong[key]:
+            found.append(
+                f"data.{key} is {shown(_plain(config.data[key]))}: {wrong[key]}; set it to a parquet file, or a list of them"
+            )
+        elif not named[key]:
             found.append(f"data.{key} is empty: set it to a parquet file")
         seen: dict[tuple[str, int], str] = {}
         total = 0

@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ccpo.config import CcpoConfig, ConfigError, Policy
+from ccpo.data import shown
 from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
-from ccpo.run.folder import run_folder
+from ccpo.run.folder import FOLDERS, METRICS, run_folder
 from ccpo.verl_plugin import dataset, lookups, network, relations, resources, values
 
 LEAST_HEARD = 8
@@ -35,10 +36,8 @@ def check(config: DictConfig) -> list[str]:
     Raises:
         ConfigError: with every problem found, each with what to set.
     """
-    problems, settings = _readable(config), None
-    if problems:
-        raise ConfigError(problems)
-    problems += values.problems(config)
+    readable(config)
+    problems, settings = values.problems(config), None
     try:
         settings = CcpoConfig.from_dict(
             OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n
@@ -68,7 +67,8 @@ def check(config: DictConfig) -> list[str]:
     tokenizer_of, model_problems = also(_tokenizers, config, settings, nothing=({}, [""]))
     problems += filter(None, model_problems)
     if settings and questions and not model_problems:
-        problems += also(_budget_problems, config, settings, tokenizer_of, questions)
+        found = also(_template_problems, config, settings, tokenizer_of, questions)
+        problems += found or also(_budget_problems, config, settings, tokenizer_of, questions)
     if not problems:
         problems += values.verls_own_problems(config)
     if problems:
@@ -81,20 +81,35 @@ def check(config: DictConfig) -> list[str]:
     ]
 
 
-def _readable(config: DictConfig) -> list[str]:
-    """Sections that are none, and references (${...}) to what there is not."""
+SECTIONS = (
+    *(
+        "ccpo",
+        "data",
+        "actor_rollout_ref",
+        "algorithm",
+        "trainer",
+        "reward",
+        "ray_kwargs",
+        "ray_kwargs.ray_init",
+        "transfer_queue",
+    ),
+    *(f"actor_rollout_ref.{name}" for name in ("model", "actor", "ref", "rollout", "rollout.agent")),
+)
+"""Those that every check reads from."""
+
+
+def readable(config: DictConfig) -> None:
+    """Raises ConfigError for sections that are none, and references (${...}) to what there is not: nothing can be read of those."""
     found = []
-    for name, section in config.items_ex(resolve=False):
-        if name in (
-            "ccpo",
-            "data",
-            "actor_rollout_ref",
-            "algorithm",
-            "trainer",
-            "reward",
-            "ray_kwargs",
-        ) and not isinstance(section, DictConfig):
+    for name in SECTIONS:
+        try:
+            section = OmegaConf.select(config, name)
+        except OmegaConfBaseException:  # below one that is none, which is named; or a reference, which is named below
+            continue
+        if not isinstance(section, DictConfig) and not any(name.startswith(text.split(" ")[0]) for text in found):
             found.append(f"{name} is {section!r}: it is a section of settings; set {name}.KEY=VALUE")
+    if found:
+        raise ConfigError(found)
     try:
         OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -102,16 +117,26 @@ def _readable(config: DictConfig) -> list[str]:
         found.append(
             f"{error.full_key or 'a setting'} cannot be read ({reason}): what it refers to must be a setting that there is"
         )
-    return found
+        raise ConfigError(found) from None
 
 
 def _folder_problems(config: DictConfig) -> list[str]:
     """Whether the run's folder can be made and written. Writes nothing."""
     found = []
-    for name in ("default_local_dir", "validation_data_dir", "rollout_data_dir"):
+    for setting in FOLDERS:
+        name = setting.partition(".")[2]
         if (value := config.trainer.get(name)) is None:
             continue
-        folder = run_folder(value).absolute()
+        try:
+            folder = run_folder(value, setting).absolute()
+        except ConfigError as error:
+            found += error.problems
+            continue
+        log = folder / METRICS
+        if setting == FOLDERS[0] and os.path.lexists(log) and not log.is_file():
+            found.append(
+                f"{setting}={value}: {log} is no file, and every step is logged there; move it away, or set another folder"
+            )
         there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         if not there.is_dir():
             found.append(
@@ -182,12 +207,15 @@ def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
 
     model = config.actor_rollout_ref.model
     named = f"a role's model={own}" if own else f"actor_rollout_ref.model.path={model.path}"
-    path = os.path.expanduser(str(own or model.tokenizer_path or model.path))
+    path, says, change = str(own or model.path), named, "set MODEL to a folder or a hub id"
+    if not own and model.tokenizer_path:
+        path, says = str(model.tokenizer_path), f"actor_rollout_ref.model.tokenizer_path={model.tokenizer_path}"
+        change = "set it to a folder or a hub id, or null (the model's own)"
+    path = os.path.expanduser(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return None, [f"{named}: its tokenizer cannot be loaded ({reason}): set MODEL to a folder or a hub id"]
+        return None, [f"{says}: its tokenizer cannot be loaded ({_why_not(path, error)}): {change}"]
     if not (tokenizer.chat_template or model.custom_chat_template):
         return None, [
             f"{named} has no chat template: roles are told apart by their messages; use an instruction-tuned "
@@ -196,21 +224,30 @@ def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
     if model.custom_chat_template:
         tokenizer.chat_template = model.custom_chat_template
     weights = os.path.expanduser(str(own or model.path))
-    try:
-        architecture = AutoConfig.from_pretrained(
-            os.path.expanduser(str((not own and model.hf_config_path) or weights)),
-            trust_remote_code=model.trust_remote_code,
+    path, says, change = weights, named, "set MODEL to a whole model's folder, or a hub id"
+    if not own and model.hf_config_path and model.hf_config_path != model.path:
+        path, says = (
+            os.path.expanduser(str(model.hf_config_path)),
+            f"actor_rollout_ref.model.hf_config_path={model.hf_config_path}",
         )
+        change = "set it to a folder with config.json or a hub id, or null (the model's own)"
+    try:
+        architecture = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return None, [
-            f"{named}: its config.json cannot be loaded ({reason}): set MODEL to a whole model's folder, or a hub id"
-        ]
+        return None, [f"{says}: its config.json cannot be loaded ({_why_not(path, error)}): {change}"]
     if Path(weights).is_dir() and not any(path for kind in WEIGHTS for path in Path(weights).glob(kind)):
         return None, [
             f"{named} has no weights ({', '.join(WEIGHTS)}): set MODEL to a whole model's folder, or a hub id"
         ]
     return tokenizer, _context_problems(config, named, architecture)
+
+
+def _why_not(path: str, error: Exception) -> str:
+    """Why nothing could be loaded from ``path``: of a folder that is not there the hub would say that its name is none of the hub's."""
+    if not os.path.isdir(path) and (os.path.exists(path) or path.startswith(("/", ".", "~")) or path.count("/") > 1):
+        return "that is a file, no model's folder" if os.path.exists(path) else "there is no such folder"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return reason if os.path.isdir(path) else f"there is no such folder, and on the hub: {reason}"
 
 
 def _context_problems(config: DictConfig, named: str, architecture: Any) -> list[str]:
@@ -233,6 +270,57 @@ def _context_problems(config: DictConfig, named: str, architecture: Any) -> list
     ]
 
 
+def _rendered(config: DictConfig, tokenizer: Any, messages: Messages, tokenize: bool) -> Any:
+    """A prompt as the agent loops make it."""
+    own = config.data.get("apply_chat_template_kwargs") or {}
+    found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=tokenize, **own)
+    return found["input_ids"] if hasattr(found, "keys") else found
+
+
+def _template_problems(
+    config: DictConfig, settings: CcpoConfig, tokenizer_of: dict[str, Any], questions: list[str]
+) -> list[str]:
+    """Chat templates that cannot be rendered, or that leave out what a role is told: it would learn to guess."""
+    asked = sorted(set(questions), key=len)[:2]
+    own = config.actor_rollout_ref.model.custom_chat_template
+    what = "actor_rollout_ref.model.custom_chat_template" if own else "the model's chat template"
+    change = "set another one (actor_rollout_ref.model.custom_chat_template), or use another model"
+    found: dict[str, None] = {}
+    for role in settings.plan.roles:
+        for fields in settings.plan.fields[role]:
+            template = settings.prompt_sets[role].of(role)[fields]
+            prompts = [
+                with_persona(
+                    render(template, **{name: question if name == "question" else "" for name in fields}),
+                    settings.role(role).persona,
+                )
+                for question in asked
+            ]
+            try:
+                texts = [_rendered(config, tokenizer_of[role], prompt, tokenize=False) for prompt in prompts]
+                ids = [_rendered(config, tokenizer_of[role], prompt, tokenize=True) for prompt in prompts]
+            except Exception as error:  # a template is a program
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                found[f"{what} cannot render the prompt of {role} ({reason}): {change}"] = None
+                continue
+            lost = {
+                message["role"]
+                for prompt, text in zip(prompts, texts, strict=True)
+                for message in prompt
+                if message["role"] != "assistant" and "".join(message["content"].split()) not in "".join(text.split())
+            }
+            if lost:
+                found[
+                    f"{what} leaves out the text of {' and '.join(sorted(lost))} in the prompt of {role}, so the model is not told it: {change}"
+                ] = None
+            elif "question" in fields and len(asked) > 1 and ids[0] == ids[1]:
+                found[
+                    f"{what} and the tokenizer make the same tokens of {shown(asked[0])} and {shown(asked[1])} in the prompt of {role}: the "
+                    f"questions cannot be told apart; {change}"
+                ] = None
+    return list(found)
+
+
 def _budget_problems(
     config: DictConfig, settings: CcpoConfig, tokenizer_of: dict[str, Any], questions: list[str]
 ) -> list[str]:
@@ -242,8 +330,7 @@ def _budget_problems(
     longest = sorted(set(questions), key=len)[-8:]  # by characters; tokens of the longest few are counted exactly
 
     def count(role: str, messages: Messages) -> int:
-        ids = tokenizer_of[role].apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
-        return len(ids["input_ids"] if hasattr(ids, "keys") else ids)
+        return len(_rendered(config, tokenizer_of[role], messages, tokenize=True))
 
     need, who, room = max(
         (count(role, messages) + room, role, room)

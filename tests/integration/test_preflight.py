@@ -22,7 +22,7 @@ from omegaconf import OmegaConf  # noqa: E402
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
 from ccpo.run import checkpoint  # noqa: E402
-from ccpo.run.folder import JOB  # noqa: E402
+from ccpo.run.folder import JOB, METRICS  # noqa: E402
 from ccpo.verl_plugin import preflight  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
@@ -72,6 +72,14 @@ def test_missing_files(config, tmp_path):
     train, val = problems(config)
     assert "data.train_files" in train and "nowhere.parquet does not exist" in train and "data_preprocess" in train
     assert "data.val_files" in val and str(Path("~/no/such.parquet").expanduser()) in val
+
+
+@pytest.mark.parametrize("value", [5, "", [5], [None], {"a": 1}, [["a"]], "a\0b", True])
+def test_what_names_no_files(config, value):
+    OmegaConf.update(config, "data.train_files", value, merge=False)
+    assert any(
+        text.startswith("data.train_files is ") and "set it to a parquet file" in text for text in problems(config)
+    )
 
 
 @pytest.mark.parametrize("nothing", [None, []])
@@ -135,6 +143,69 @@ def test_no_model(config):
     config.actor_rollout_ref.model.path = "/no/such/model"
     found = problem(config)
     assert "actor_rollout_ref.model.path=/no/such/model: its tokenizer cannot be loaded" in found and "MODEL" in found
+
+
+@pytest.mark.parametrize(
+    "name, value, says",
+    [
+        ("path", "/no/such/model", "path=/no/such/model: its tokenizer cannot be loaded (there is no such folder)"),
+        ("path", "a/b/c", "path=a/b/c: its tokenizer cannot be loaded (there is no such folder)"),
+        ("path", str(MODEL / "config.json"), "(that is a file, no model's folder)"),
+        (
+            "tokenizer_path",
+            "/nope",
+            "tokenizer_path=/nope: its tokenizer cannot be loaded (there is no such folder): set it",
+        ),
+        (
+            "hf_config_path",
+            "/nope",
+            "hf_config_path=/nope: its config.json cannot be loaded (there is no such folder): set it",
+        ),
+    ],
+)
+def test_the_setting_that_names_no_model_is_named(config, name, value, says):
+    config.actor_rollout_ref.model[name] = value
+    assert f"actor_rollout_ref.model.{says}" in (found := problem(config)) or says in found
+
+
+QWEN = (MODEL / "chat_template.jinja").read_text()
+
+
+@pytest.mark.parametrize(
+    "template, says",
+    [
+        ("foo", "leaves out the text of system and user in the prompt of"),
+        ("{% bad", "cannot render the prompt of"),
+        ("{{ raise_exception('no system here') }}", "cannot render the prompt of think (no system here)"),
+        (QWEN.replace("message['content']", "message['content'][:9]"), "leaves out the text of"),
+        (
+            QWEN.replace("for message in messages", "for message in messages if message['role'] == 'user'"),
+            "leaves out the text of system",
+        ),
+        (QWEN.replace("for message in messages", "for message in messages[:1]"), "leaves out the text of user"),
+    ],
+)
+def test_a_chat_template_that_does_not_say_what_a_role_is_told(config, template, says):
+    config.actor_rollout_ref.model.custom_chat_template = template
+    config.ccpo.roles = {"think": {"persona": "Think."}, "reason": {"persona": "Reason."}}
+    found = problems(config)
+    assert len(found) <= 3 and all(text.startswith("actor_rollout_ref.model.custom_chat_template") for text in found)
+    assert any(says in text for text in found), found
+
+
+def test_settings_of_a_chat_template_are_those_of_the_rollout(config):
+    OmegaConf.update(config, "data.apply_chat_template_kwargs", {"add_generation_prompt": False}, force_add=True)
+    assert all("cannot render the prompt of" in text for text in problems(config))
+
+
+def test_questions_that_a_tokenizer_cannot_tell_apart(config, monkeypatch):
+    """One of another language, all of whose words are unknown to it."""
+
+    def rendered(config, tokenizer, messages, tokenize):
+        return [1, 2] if tokenize else "".join(message["content"] for message in messages)
+
+    monkeypatch.setattr(preflight, "_rendered", rendered)
+    assert all("make the same tokens of" in text for text in problems(config))
 
 
 def test_a_model_without_chat_template(config, tmp_path):
@@ -285,6 +356,37 @@ def test_an_output_folder_that_cannot_be_written(config, tmp_path, monkeypatch):
     assert preflight.check(config) == [] and not (tmp_path / "new").exists()
     monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)  # root may write anywhere
     assert [f"{tmp_path} cannot be written" in text for text in problems(config)] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["default_local_dir", "validation_data_dir", "rollout_data_dir"])
+@pytest.mark.parametrize(
+    "value, says",
+    [(5, "no text"), ("", "no text"), ("hdfs://a/b", "another machine's storage"), ("~nobody7/x", "no user 'nobody7'")],
+)
+def test_a_setting_that_means_no_folder_is_named(config, name, value, says):
+    OmegaConf.update(config, f"trainer.{name}", value, force_add=True)
+    assert any(text.startswith(f"trainer.{name} is ") and says in text for text in problems(config))
+
+
+def test_a_home_folder_is_meant_as_a_shell_means_it(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").write_text("")
+    config.trainer.default_local_dir = "~/run"
+    assert f"{tmp_path}/run is no folder" in problem(config)
+
+
+def test_a_log_that_is_no_file_is_named(config, tmp_path):
+    config.trainer.default_local_dir = str(tmp_path / "run")
+    (tmp_path / "run" / METRICS).mkdir(parents=True)
+    assert any("metrics.jsonl is no file, and every step is logged there" in text for text in problems(config))
+
+
+@pytest.mark.parametrize("name", preflight.SECTIONS)
+@pytest.mark.parametrize("value", [None, 5, "x", []])
+def test_a_section_that_is_none_is_named(config, name, value):
+    OmegaConf.update(config, name, value, merge=False)
+    with pytest.raises(ConfigError, match="is a section of settings; set|cannot be read"):
+        preflight.readable(config)
 
 
 def test_all_mistakes_come_in_one_message(config):
