@@ -196,11 +196,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
     if options.seed < 0:
         parser.error(f"--seed must not be negative, got {options.seed}")
     for override in options.overrides:
-        name = override.lstrip("+~").split("=")[0]
-        if name in OWN_OPTIONS:
-            parser.error(f"{override}: use {OWN_OPTIONS[name]} instead, this command needs to know it")
-        if "=" not in override:
-            parser.error(f"{override!r} is no override, which reads name=value; options go before --")
+        if why := _refused(override):
+            parser.error(why)
     options.team = _from_root(options.team)
     options.given_rule = options.rule
     options.rule = options.rule or _settings(_config_name(options.team)).credit.rule
@@ -212,7 +209,34 @@ def _options(argv: list[str]) -> argparse.Namespace:
         return options
     run = f"{TASK}{_team_part(options.team)}-{options.rule}-seed{options.seed}"
     options.out = (options.out or ROOT / "outputs" / run).absolute()
+    if os.path.realpath(options.out) == os.path.realpath(
+        (ROOT / DATA).parent
+    ):  # writers lock the folder that they write into, and so do runs
+        parser.error(
+            f"--out {options.out} is where the dataset is made, which a run cannot hold at the same time: choose another"
+        )
     return options
+
+
+def _refused(override: str) -> str | None:
+    """Why an override is none for this command."""
+    name, equals, _ = override.lstrip("+~").partition("=")
+    name = name.partition("@")[0].strip()  # Hydra's package of a group
+    if name in OWN_OPTIONS:
+        return f"{override}: use {OWN_OPTIONS[name]} instead, this command needs to know it"
+    if not equals or not name:
+        return f"{override!r} is no override, which reads name=value; options go before --"
+    if name in ("profile", "task"):
+        return f"{override}: this command trains the embedded task on the CPU; for others see recipe/run_ccpo_dyad.sh"
+    for own, option in OWN_OPTIONS.items():
+        if own.startswith(f"{name}."):
+            return (
+                f"{override}: {name} holds {own}, for which there is {option}, and this command needs to know it; set the others one by one, "
+                f"{name}.KEY=VALUE"
+            )
+        if name.startswith(f"{own}."):
+            return f"{override}: {own} has no parts; use {option}"
+    return None
 
 
 def _from_root(team: str) -> str:

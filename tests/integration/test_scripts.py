@@ -641,3 +641,36 @@ def test_a_recipe_without_data_says_how_to_make_it(script, task, tmp_path):
 def test_every_script_parses(script):
     done = bash(ROOT, "-n", str(script))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("trainer={total_training_steps: 3}", "trainer holds trainer.total_training_steps, for which there is --steps"),
+        ("++trainer={default_local_dir: x}", "trainer holds trainer.total_training_steps"),
+        ("ccpo={team: vote}", "ccpo holds ccpo.team, for which there is --team"),
+        ("ccpo.credit={rule: shared}", "ccpo.credit holds ccpo.credit.rule, for which there is --rule"),
+        ("+seed=3", "use --seed instead"),
+        ("profile=gpu", "trains the embedded task on the CPU"),
+        ("task@x=math", "trains the embedded task on the CPU"),
+        ("=3", "is no override"),
+        ("+=3", "is no override"),
+        ("seed.x=3", "seed has no parts; use --seed"),
+    ],
+)
+def test_an_override_of_what_the_quickstart_must_know_is_refused(monkeypatch, capsys, override, says):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import quickstart
+
+    with pytest.raises(SystemExit) as ended:
+        quickstart._options(["--", override])
+    assert ended.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_a_run_is_not_held_where_its_dataset_is_made(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import quickstart
+
+    with pytest.raises(SystemExit):
+        quickstart._options(["--out", str(ROOT / "data")])
+    assert "is where the dataset is made" in capsys.readouterr().err
