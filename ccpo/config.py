@@ -42,6 +42,19 @@ RENAMED = {
 """Keys of earlier versions, and what became of them."""
 
 
+TIMES = {  # seconds: low, high, why
+    "poll_interval": (0.001, 60, "less keeps a core busy with looking, more lets finished sessions wait"),
+    "session_timeout": (0.01, 30 * 86400, "no session ends sooner, and one that hangs has to be given up some day"),
+    "stall_timeout": (
+        30,
+        30 * 86400,
+        "the start alone takes about that long, and a job that hangs has to be ended some day",
+    ),
+}
+MOST_SESSIONS = 4096
+WIDEST_NETWORK = 8  # bits: 10.0.0.0/8 is the widest that is anybody's own
+
+
 class ConfigError(ValueError):
     """All configuration mistakes of one job, in one message."""
 
@@ -306,6 +319,12 @@ class CcpoConfig:
             "credit/cosine_with_shared in the log",
         }
         found = [notes[self.credit.rule]] if self.credit.rule in notes else []
+        for pattern in (key for key in self.roles if "*" in key):
+            near = difflib.get_close_matches(pattern.replace("*", ""), self.plan.roles, n=1)
+            if near and not any(fnmatchcase(role, pattern) for role in self.plan.roles):
+                found.append(
+                    f"ccpo.roles.{pattern} fits no role of the team ({', '.join(self.plan.roles)}), so nobody gets its settings; {near[0]} is close"
+                )
         rule = RULES[self.credit.rule]
         if rule.ballots and not rule.unbiased and self.plan.heard:
             found.append(
@@ -318,8 +337,14 @@ class CcpoConfig:
 
     def problems(self, n: int) -> list[str]:
         """Every cross-field mistake, given n sessions per prompt."""
-        if not isinstance(n, int) or n < 1:
+        if type(n) is not int:
+            return [f"actor_rollout_ref.rollout.n is {n!r}: set a whole number of sessions per prompt, without quotes"]
+        if n < 1:
             return [f"actor_rollout_ref.rollout.n is {n}: set at least 1 session per prompt"]
+        if n > MOST_SESSIONS:
+            return [
+                f"actor_rollout_ref.rollout.n is {n}: every prompt's sessions are played at once and lie in memory together; set at most {MOST_SESSIONS}"
+            ]
         found, plan = self._team_problems()
         found += refusals(self.credit, self.history, plan, n)
         found += self._value_problems()
@@ -356,9 +381,20 @@ class CcpoConfig:
         if self.network is not None:
             found += _network_problems(self.network)
         for name in ("poll_interval", "session_timeout", "stall_timeout"):
-            value = getattr(self, name)
+            value, (low, high, why) = getattr(self, name), TIMES[name]
             if value <= 0:
                 found.append(f"ccpo.{name} is {value}: set it above 0 seconds")
+            elif not low <= value <= high:
+                found.append(f"ccpo.{name} is {value} seconds: {why}; set it in [{low}, {high}]")
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            found.append(
+                f"ccpo.seed is {self.seed}: like every seed of the job it is in [0, 4294967295]; set one, or null (requests without seeds)"
+            )
+        if self.history.floor > 1:
+            found.append(
+                f"ccpo.history.floor is {self.history.floor}: rewards lie in [0, 1], so no deviation is above 1, and credit would always be divided "
+                "by this instead; set at most 1, for example 0.05"
+            )
         for shorter, longer in (("poll_interval", "session_timeout"), ("session_timeout", "stall_timeout")):
             if 0 < getattr(self, longer) < getattr(self, shorter):
                 found.append(
@@ -371,6 +407,11 @@ class CcpoConfig:
             if setting.temperature is not None and setting.temperature <= 0:
                 found.append(
                     f"ccpo.roles.{role}.temperature is {setting.temperature}: greedy samples cannot be compared; set it above 0"
+                )
+            elif setting.temperature is not None and not 0.01 <= setting.temperature <= 100:
+                found.append(
+                    f"ccpo.roles.{role}.temperature is {setting.temperature}: samples would be copies of the likeliest one, or noise; set it in "
+                    "[0.01, 100]"
                 )
             if setting.max_tokens is not None and setting.max_tokens < 1:
                 found.append(f"ccpo.roles.{role}.max_tokens is {setting.max_tokens}: set at least 1, or null")
@@ -498,10 +539,16 @@ def _type_problem(hint: Any, value: Any) -> str | None:
 
 def _network_problems(network: str) -> list[str]:
     try:
-        if ipaddress.ip_network(network, strict=False).prefixlen > 0:
+        bits = ipaddress.ip_network(network, strict=False).prefixlen
+        if bits >= WIDEST_NETWORK:
             return []
+        wide = (
+            "every address"
+            if bits == 0
+            else f"more than anybody's own network (its first {bits} bits; private ones name 8 and more)"
+        )
         return [
-            f"ccpo.network is {network}, which is every address: whoever reaches a port of the job can run commands; name the machines' own network"
+            f"ccpo.network is {network}, which is {wide}: whoever reaches a port of the job can run commands; name the machines' own network"
         ]
     except ValueError as error:
         return [

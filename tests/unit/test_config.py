@@ -743,11 +743,6 @@ def test_lists_of_a_teams_own_are_its_business(tmp_path):
     assert (config.members.temps, config.members.pair) == ([0.5, 1], [1, 2])
 
 
-@pytest.mark.parametrize("n", [None, "4", [4], 0])
-def test_a_number_of_sessions_that_is_none(n):
-    assert "actor_rollout_ref.rollout.n is" in _problems({}, n)[0]
-
-
 def test_a_null_under_a_roles_name_wins_over_its_pattern_and_patterns_add_up():
     roles = {
         "*": {"max_tokens": 5, "temperature": 2.0},
@@ -787,3 +782,32 @@ def test_a_role_with_a_name_that_verl_uses_has_a_policy_of_another():
     chain = {"team": "examples/chain.py:Chain", "prompts": "toy", "policies": "per_role", "credit": {"rule": "removal"}}
     names = [policy.name for policy in CcpoConfig.from_dict(chain, 4).policy_list()]
     assert names == ["proposer", "critic_policy", "refiner"]
+
+
+@pytest.mark.parametrize(
+    "n, says",
+    [
+        (True, "is True: set a whole number"),
+        ("8", "is '8': set a whole number of sessions per prompt, without quotes"),
+        (8.0, "is 8.0: set a whole number"),
+        (None, "is None: set a whole number"),
+        ([4], "is [4]: set a whole number"),
+        (10**6, "lie in memory together; set at most 4096"),
+    ],
+)
+def test_a_number_of_sessions_that_is_none(n, says):
+    (found,) = _problems({}, n=n)
+    assert found.startswith("actor_rollout_ref.rollout.n ") and says in found
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1e9])
+def test_temperatures_of_copies_and_noise(temperature):
+    (found,) = _problems({"roles": {"think": {"temperature": temperature}}})
+    assert "copies of the likeliest one, or noise; set it in [0.01, 100]" in found
+
+
+@pytest.mark.parametrize("pattern, noted", [("reasn*", True), ("reason*", False), ("voter_*", False), ("*", False)])
+def test_a_pattern_that_just_misses_a_role_is_noted(pattern, noted):
+    """Others are of tasks, which state lengths for several teams."""
+    notes = CcpoConfig.from_dict({"roles": {pattern: {"max_tokens": 4}}}, 4).warnings()
+    assert [f"ccpo.roles.{pattern} fits no role" in note for note in notes] == ([True] if noted else [])
