@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import importlib.util
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ def problems(config: DictConfig) -> list[str]:
         *_optimizer(config.actor_rollout_ref.actor.optim),
         *_dataset_class(config.data),
         *_libraries(config.actor_rollout_ref.model),
+        *_adapter(config.actor_rollout_ref.model),
         *_attention(config.actor_rollout_ref.model),
         *_rollout(config.actor_rollout_ref.rollout),
     ]
@@ -92,6 +94,12 @@ def _libraries(model: DictConfig) -> Iterator[str]:
                 f"{MODEL}.external_lib has {name!r}: there is no such module, and every worker would end with its import; name one that Python "
                 "finds, or set null"
             )
+
+
+def _adapter(model: DictConfig) -> Iterator[str]:
+    path = model.get("lora_adapter_path")
+    if path and not os.path.isdir(os.path.expanduser(str(path))):
+        yield f"{MODEL}.lora_adapter_path is {path!r}: there is no such folder; set one with adapter_config.json, or null"
 
 
 def _names(value: Any) -> list[Any]:

@@ -75,6 +75,11 @@ def _unused(config: DictConfig) -> Iterator[str]:
         yield (
             "algorithm.use_pf_ppo is true: it draws rows anew by their reward, and credit is of the rows that were played; set it to false"
         )
+    if config.actor_rollout_ref.actor.fsdp_config.get("forward_only", False):
+        yield (
+            "actor_rollout_ref.actor.fsdp_config.forward_only is true: the actor would have no optimizer, and nothing would be learned; set it to "
+            "false"
+        )
     if rollout.get("ignore_eos", False):
         yield (
             "actor_rollout_ref.rollout.ignore_eos is true: every turn would run on to data.max_response_length, and no role learn to stop; set it "
