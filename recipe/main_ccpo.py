@@ -97,6 +97,7 @@ def main(config) -> None:
     from ccpo.run.folder import FOLDERS, run_folder
     from ccpo.run.lock import run_lock
     from ccpo.team.load import absolute
+    from ccpo.verl_plugin import fit
     from ccpo.verl_plugin.preflight import check, readable
 
     composed = OmegaConf.to_yaml(config)
@@ -113,8 +114,12 @@ def main(config) -> None:
             if isinstance(value := OmegaConf.select(config, setting), str) and value.startswith("~"):
                 OmegaConf.update(config, setting, str(run_folder(value, setting)))
         with run_lock(run_dir) as hold:
+            plan, misfits = fit.settle(config)
             for note in check(config):
                 print(f"warning: {note}", file=sys.stderr)
+            if misfits:
+                raise ConfigError(misfits)
+            print(*plan, sep="\n")
             record(composed, run_dir)
             start(config, hold)
     except ConfigError as error:

@@ -72,12 +72,10 @@ def runtimes_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: 
                 ccpo.learns(policy.name, s) for s in range(1, total_steps + 1)
             )
             if len(policies) > 1 and config.trainer.device == "cuda":
-                # Every engine is awake while answers are decoded; of the trainers only the one that updates is on the GPU.
+                # Every engine is awake while answers are decoded; the trainers wait in host memory (fit.py).
                 shared.rollout.gpu_memory_utilization = config.actor_rollout_ref.rollout.gpu_memory_utilization / len(
                     policies
                 )
-                shared.actor.fsdp_config.param_offload = True
-                shared.actor.fsdp_config.optimizer_offload = True
         runtimes.append(PolicyRuntime(policy, own, first, shared.actor.ppo_mini_batch_size))
         first += config.trainer.n_gpus_per_node * config.trainer.nnodes // _replica_size(shared.rollout)
     return runtimes

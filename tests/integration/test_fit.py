@@ -1,0 +1,194 @@
+"""Settings computed for a GPU: what they are for known shapes, that a set value stays, and what does not fit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("verl")
+transformers = pytest.importorskip("transformers")
+
+from omegaconf import OmegaConf  # noqa: E402
+
+from ccpo.verl_gpu import memory  # noqa: E402
+from ccpo.verl_plugin import fit  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from shapes import SHAPES, config_of  # noqa: E402
+
+H100 = 79.2 * memory.GIB
+SMOLLM2 = transformers.LlamaConfig(
+    num_hidden_layers=30,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    vocab_size=49_152,
+    tie_word_embeddings=True,
+)
+
+# One H100, torch 2.11, benchmarks/actor.py: (model, tokens of the largest pack, gradient checkpointing, peak of an update in GiB).
+MEASURED = [
+    (SMOLLM2, 15_750, False, 14.40),
+    (SMOLLM2, 31_500, False, 26.04),
+    (SMOLLM2, 15_750, True, 3.34),
+    (SMOLLM2, 31_500, True, 4.23),
+    ("qwen2.5-0.5b", 7_230, False, 19.98),
+    ("qwen2.5-0.5b", 12_660, False, 27.03),
+    ("qwen2.5-0.5b", 12_660, True, 10.27),
+    ("qwen2.5-1.5b", 7_600, False, 47.97),
+    ("qwen2.5-1.5b", 12_670, False, 62.05),
+    ("qwen2.5-1.5b", 12_670, True, 28.83),
+    ("qwen2.5-3b", 12_330, True, 57.55),
+]
+
+
+@pytest.mark.parametrize("model, tokens, checkpointing, peak", MEASURED)
+def test_predicted_peaks_are_within_15_percent_of_the_measured_ones(model, tokens, checkpointing, peak):
+    shape = memory.shape_of(config_of(model) if isinstance(model, str) else model)
+    assert memory.update(shape, 1, tokens, checkpointing) / memory.GIB == pytest.approx(peak, rel=0.15)
+
+
+def test_parameters_are_those_of_the_public_models():
+    billions = {name: memory.shape_of(config_of(name)).parameters / 1e9 for name in SHAPES}
+    assert billions == pytest.approx(
+        {"qwen2.5-0.5b": 0.494, "qwen2.5-1.5b": 1.544, "qwen2.5-3b": 3.086, "qwen2.5-7b": 7.616}, abs=2e-3
+    )
+
+
+@pytest.fixture
+def gpu_job(compose, tmp_path):
+    """gpu_job(model, *overrides, gpu=bytes) -> (configuration, lines, problems)."""
+
+    def settle(model, *overrides, gpu=H100, name="ccpo_dyad"):
+        (config_of(model) if isinstance(model, str) else model).save_pretrained(tmp_path / "model")
+        config = compose("profile=gpu", f"actor_rollout_ref.model.path={tmp_path / 'model'}", *overrides, name=name)
+        return config, *fit.settle(config, gpu)
+
+    return settle
+
+
+def chosen(config):
+    entry = config.actor_rollout_ref
+    return {
+        "pack": entry.actor.ppo_max_token_len_per_gpu,
+        "checkpointing": entry.model.enable_gradient_checkpointing,
+        "share": entry.rollout.gpu_memory_utilization,
+        "requests": entry.rollout.max_num_seqs,
+        "context": entry.rollout.max_model_len,
+        "offload": entry.actor.fsdp_config.param_offload,
+        "attention": entry.model.override_config.attn_implementation,
+    }
+
+
+def test_the_default_recipe_on_one_h100(gpu_job):
+    config, lines, problems = gpu_job("qwen2.5-1.5b")
+    assert not problems
+    found = chosen(config)
+    assert found["attention"] == "torch_varlen" and found["offload"] is False and found["context"] == 6144
+    assert 0.6 < found["share"] < 0.7 and found["requests"] == 512
+    assert found["pack"] >= 2 * 6144 and found["checkpointing"] is False
+    assert config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu == found["pack"]
+    assert "while it learns" in "\n".join(lines) and "gradient checkpointing off" in lines[-1]
+
+
+def test_a_small_model_gets_the_largest_packs(gpu_job):
+    config, _, problems = gpu_job(SMOLLM2, "task=gsm8k")
+    assert not problems
+    found = chosen(config)
+    assert found["pack"] == fit.LARGEST_PACK and found["checkpointing"] is False and found["share"] > 0.8
+
+
+def test_a_larger_model_computes_its_layers_twice(gpu_job):
+    config, _, problems = gpu_job("qwen2.5-3b")
+    assert not problems
+    assert chosen(config)["checkpointing"] is True and chosen(config)["pack"] >= 6144
+
+
+@pytest.mark.parametrize("policies", ["shared", "per_role"])
+def test_seven_billion_with_float32_moments_are_refused_on_one_gpu_and_fit_four(gpu_job, policies):
+    _, _, problems = gpu_job("qwen2.5-7b", f"ccpo.policies={policies}")
+    assert "does not fit" in problems[0] and "7.62 billion" in problems[0] and "N_GPUS" in problems[0]
+    assert not gpu_job("qwen2.5-7b", f"ccpo.policies={policies}", "trainer.n_gpus_per_node=4")[2]
+
+
+def test_several_policies_wait_in_host_memory(gpu_job):
+    config, _, problems = gpu_job("qwen2.5-1.5b", "ccpo.policies=per_role")
+    assert not problems
+    assert chosen(config)["offload"] is True and config.actor_rollout_ref.actor.fsdp_config.optimizer_offload is True
+    assert chosen(config)["share"] > 0.8
+
+
+def test_what_is_set_stays(gpu_job):
+    config, _, problems = gpu_job(
+        "qwen2.5-1.5b",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=7000",
+        "actor_rollout_ref.model.enable_gradient_checkpointing=true",
+        "actor_rollout_ref.rollout.gpu_memory_utilization=0.3",
+        "actor_rollout_ref.rollout.max_num_seqs=7",
+        "actor_rollout_ref.rollout.max_model_len=7000",
+        "actor_rollout_ref.actor.fsdp_config.param_offload=true",
+        "actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+    )
+    assert not problems
+    assert chosen(config) == {
+        "pack": 7000,
+        "checkpointing": True,
+        "share": 0.3,
+        "requests": 7,
+        "context": 7000,
+        "offload": True,
+        "attention": "sdpa",
+    }
+
+
+def test_a_model_that_packed_attention_does_not_know_gets_sdpa_and_a_note(gpu_job):
+    model = transformers.LlamaConfig(
+        hidden_size=80, num_attention_heads=4, num_hidden_layers=2, intermediate_size=64, vocab_size=99
+    )
+    config, lines, problems = gpu_job(model)
+    assert not problems and chosen(config)["attention"] == "sdpa" and chosen(config)["pack"] == fit.LARGEST_SDPA_PACK
+    assert "multiple of 8" in lines[-1]
+    _, _, problems = gpu_job(model, "actor_rollout_ref.model.override_config.attn_implementation=torch_varlen")
+    assert "multiple of 8" in problems[0] and "set sdpa" in problems[0]
+
+
+def test_an_engine_without_room_is_refused(gpu_job):
+    _, _, problems = gpu_job("qwen2.5-1.5b", "actor_rollout_ref.rollout.gpu_memory_utilization=0.05")
+    assert "rollout engines do not fit" in problems[0] and "gpu_memory_utilization=0.05" in problems[0]
+
+
+def test_long_rows_count(gpu_job):
+    _, _, problems = gpu_job("qwen2.5-3b", "data.max_response_length=200000")
+    assert any("shorter rows" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "broken", ["actor_rollout_ref.model.path=/nowhere/at/all", "ccpo.team=no_such_team", "data.train_batch_size=x"]
+)
+def test_a_broken_configuration_is_left_to_the_checks(compose, broken):
+    config = compose("profile=gpu", broken)
+    assert fit.settle(config, H100) == ([], [])
+    assert None not in chosen(config).values() or chosen(config)["context"] is None
+
+
+def test_a_job_without_a_gpu_has_no_plan(compose):
+    config = compose("profile=cpu", "task=last_digit")
+    before = OmegaConf.to_yaml(config)
+    assert fit.settle(config) == ([], []) and OmegaConf.to_yaml(config) == before
+
+
+def test_no_plan_is_a_promise_that_is_broken_by_one_token(gpu_job):
+    """At the pack that was chosen the update fits; so does one row, or the job is refused."""
+    for name in SHAPES:
+        for gpu in (24, 40, 48, 80):
+            config, _, problems = gpu_job(name, gpu=gpu * memory.GIB)
+            if problems:
+                continue
+            found, shape = chosen(config), memory.shape_of(config_of(name))
+            peak = memory.update(shape, 1, found["pack"], found["checkpointing"])
+            assert peak + memory.OUTSIDE <= memory.USABLE * gpu * memory.GIB + 1
+            resting = 0 if found["offload"] else memory.resting(shape, 1)
+            assert found["share"] * gpu * memory.GIB + resting + memory.OUTSIDE <= 0.95 * gpu * memory.GIB
