@@ -26,7 +26,7 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.history import HistoryState
 from ccpo.metrics import session_rates, validation_scores
 from ccpo.run import checkpoint
-from ccpo.run.folder import METRICS
+from ccpo.run.folder import METRICS, Moved
 from ccpo.run.run_log import RunLog
 from ccpo.step import compute_advantages
 from ccpo.types import Sessions
@@ -444,12 +444,16 @@ class CcpoTrainer(PPOTrainerSync):
     def _save_checkpoint(self):
         self.watchdog.beat(f"the save of step {self.global_steps}")
         line = self._log_line()
+        self.run_log.check_place()  # the driver sees only within a second that the folder was moved: another job may have its name by now
         try:
             checkpoint.begin(self.run_dir, self.global_steps)
             with self._folders():
                 super()._save_checkpoint()
+            self.run_log.check_place()
             checkpoint.keep_metrics(self.run_dir, self.global_steps, line)
             checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history)
+        except Moved:  # nothing more is written or removed there
+            raise
         except (OSError, RuntimeError, RayTaskError) as error:  # torch wraps what the disk says in errors of its own
             if is_death(error) or isinstance(error, JobStopped):  # the watchdog's
                 raise

@@ -30,8 +30,10 @@ LOSSES = sorted(path.stem for path in (CONFIG / "loss").glob("*.yaml"))
 NAMES = {"ccpo_dyad": [], "ccpo_vote": [], "ccpo": ["ccpo.team=vote"]}  # and what each needs
 SCRIPTS = sorted([*ROOT.glob("recipe/*.sh"), *ROOT.glob("scripts/*.sh"), *ROOT.glob("scripts/*.py")])
 ODD = "it's [a] {b}, $c=(d) #2024\\"
-OPEN = re.compile(r"ray_kwargs\.ray_init\.|.*\.(override_config|mixed_precision)\.")
-"""Sections that verl hands on as they are: it lists none of their keys."""
+OPEN = re.compile(
+    r"ray_kwargs\.ray_init\.|.*\.(override_config|override_optimizer_config|mixed_precision)\.|.*\.agent_loop_manager_class$"
+)
+"""Sections that verl hands on as they are: it lists none of their keys. And one that verl reads and lists nowhere (main_ppo.py)."""
 
 
 def leaves(node, path: str = "") -> dict[str, object]:

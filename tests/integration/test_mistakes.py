@@ -13,7 +13,7 @@ pytest.importorskip("verl")
 from omegaconf import OmegaConf, open_dict  # noqa: E402
 
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
-from ccpo.verl_plugin import lookups, relations, resources, values  # noqa: E402
+from ccpo.verl_plugin import fit, lookups, relations, resources, values  # noqa: E402
 
 NAN, INF = math.nan, math.inf
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
@@ -335,6 +335,7 @@ def test_no_shipped_configuration_is_a_mistake(compose, profile, task, name):
     config = compose(
         f"profile={profile}", f"task={task}", f"loss={'paper_v1' if team else 'token_mean'}", *team, name=name
     )
+    fit.settle(config)  # values that a GPU profile leaves to the plan
     assert (values.problems(config), relations.problems(config), values.verls_own_problems(config)) == ([], [], [])
     assert lookups.problems(config) == []
 

@@ -62,7 +62,6 @@ def test_policies_that_share_a_gpu_share_its_memory(cpu_config):
     _, found = runtimes(cpu_config)
     for runtime in found:
         assert runtime.config.actor_rollout_ref.rollout.gpu_memory_utilization == 0.25
-        assert runtime.config.actor_rollout_ref.actor.fsdp_config.param_offload
 
 
 def test_who_plays_a_role(cpu_config):
