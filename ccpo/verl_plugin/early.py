@@ -1,7 +1,7 @@
 """Processes that start while others are still busy.
 
 verl starts its processes one after the other, each when it is needed, and most of a start is their imports. Agent loop workers need
-nothing to import, so theirs begin first: an `EarlyWorker` is an empty actor, which verl's manager fills when the rollout servers are up.
+nothing to import, so theirs begin first: an `EarlyAgentLoopWorker` is an empty actor, which verl's manager fills when the rollout servers are up.
 The trainer's own process imports the rollout server's code in a thread, while it waits for the training workers.
 """
 
@@ -20,7 +20,7 @@ from ccpo.verl_gpu import host
 _WAITING: list[Any] = []
 
 
-class EarlyWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
+class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     """verl's agent loop worker, which begins when it is told to."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ def start(config: Any, policies: int) -> None:
     """Start what can be started before anything else of a job: agent loop workers, and rollout servers' processes."""
     rollout = config.actor_rollout_ref.rollout
     host.start(config, policies)
-    _WAITING.extend(ray.remote(EarlyWorker).remote() for _ in range(rollout.agent.num_workers))
+    _WAITING.extend(ray.remote(EarlyAgentLoopWorker).remote() for _ in range(rollout.agent.num_workers))
 
 
 def import_server(config: Any) -> None:
