@@ -26,6 +26,7 @@ from ccpo.types import REMOVE
 from ccpo.verifier import Verdict, label, same_answer, verify
 from ccpo.verl_plugin.policies import PolicyClient
 from ccpo.verl_plugin.trajectory import RoleOutput, outputs_of
+from ccpo.verl_plugin.update import own_ratio
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +118,13 @@ class TeamAgentLoop(AgentLoopBase):
         number = int(row["session_id"])
         prompt_id = (str(row["data_source"]), int(info["index"]))
         truth = row["reward_model"]["ground_truth"]
+        # Log-probabilities cost the server as much as all else of a token. With an own ratio they only show whether its weights are the
+        # actor's, for which one session of a prompt is enough; validation reads none.
+        asked = bool(sampling_params.get("logprobs")) and not validating and (number == 0 or not own_ratio(self.config))
 
         async def decode(role: str, messages: Messages, name: Hashable) -> Decoded:
             params = self._sampling_params(role, sampling_params, validating)
+            params["logprobs"] = asked
             if config.seed is not None:
                 params["seed"] = request_seed(
                     config.seed, prompt_id, number, name, int(row["global_steps"]), info["split"]
@@ -152,7 +157,8 @@ class TeamAgentLoop(AgentLoopBase):
             trained = config.credit.train_replays and replay.shared and replay.intervention.how == REMOVE
             return validating or trained
 
-        return outputs_of(played, prompt_id=prompt_id, truth=truth, with_replays=wanted)
+        has_log_probs = not validating and self.rollout_config.calculate_log_probs
+        return outputs_of(played, prompt_id=prompt_id, truth=truth, with_replays=wanted, has_log_probs=has_log_probs)
 
     def _sampling_params(self, role: str, base: dict[str, Any], validating: bool) -> dict[str, Any]:
         settings = ccpo_config(self.config).role(role)

@@ -4,7 +4,7 @@ verl builds one actor with its servers; every further policy joins the same work
 its own range of server ranks and its own weight sync. Facts of verl 0.9.1 this rests on:
 - `PPOTrainer._setup` assigns `resource_pool_to_cls` and then makes one worker class out of each pool's entries: the only place where
   further actors can join (`CcpoTrainer.resource_pool_to_cls`);
-- a server's Ray name and socket follow from its replica rank, which the worker derives from RANK: `PolicyWorker` shifts it;
+- a server's Ray name and socket follow from its replica rank, which the worker derives from RANK: `worker.PolicyWorker` shifts it;
 - a replica finds its workers by replica rank: `_Shifted` moves the list by the policy's first rank;
 - `_setup` calls `_load_checkpoint` last, when policy 0 is up and asleep: the others are attached there.
 """
@@ -19,32 +19,11 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 from verl.checkpoint_engine import CheckpointEngineManager
-from verl.single_controller.base.decorator import Dispatch, register
 from verl.single_controller.ray import RayClassWithInitArgs
 from verl.utils.config import omega_conf_to_dataclass
-from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from ccpo.config import CcpoConfig, Policy
-
-
-class PolicyWorker(ActorRolloutRefWorker):
-    """One policy inside the shared worker process; its rollout adapter talks to this policy's servers."""
-
-    def __init__(self, *args: Any, first_replica: int = 0, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.first_replica = first_replica
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def init_model(self) -> None:
-        super().init_model()
-        rollout = self.rollout
-        self.rollout = type(rollout)(
-            config=rollout.config,
-            model_config=rollout.model_config,
-            device_mesh=rollout.device_mesh,
-            replica_rank=rollout.replica_rank + self.first_replica,
-        )
 
 
 @dataclass

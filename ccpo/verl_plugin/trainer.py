@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import ray
 import transfer_queue as tq
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from ray.exceptions import RayTaskError
 from transfer_queue import KVBatchMeta, interface
+from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.utils import tensordict_utils as tu
 
@@ -47,7 +48,6 @@ from ccpo.verl_plugin.policies import (
     PolicyClient,
     PolicyRuntime,
     PolicySyncs,
-    PolicyWorker,
     attach,
     by_role,
     fit_mini_batch,
@@ -56,12 +56,14 @@ from ccpo.verl_plugin.policies import (
     worker_class,
 )
 from ccpo.verl_plugin.rows import Row, advantages, read_rows, to_sessions
+from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, own_ratio
+from ccpo.verl_plugin.worker import PolicyWorker
 
 logger = logging.getLogger(__name__)
 
-MAX_ROLLOUT_KL = 2.0
-"""Nats per token between the rollout server and the actor. Rounding gives about .002; random weights give 9."""
 TIMES = ("timing_", "perf/")
+READ = ["input_ids", "position_ids", "loss_mask", "response_mask", "prompts", "responses"]
+"""Columns that every pass of the actor reads."""
 
 
 @register_trainer(TRAINER_MODE)
@@ -77,6 +79,7 @@ class CcpoTrainer(PPOTrainerSync):
         self.ccpo = CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), self.n)
         self.runtimes: list[PolicyRuntime] = []  # filled when the number of steps is known
         self._parts: list[tuple[PolicyRuntime, KVBatchMeta]] = []
+        self.own_ratio = own_ratio(config)
         self.history = HistoryState()
         self.run_dir = Path(config.trainer.default_local_dir).absolute()
         self.run_log = RunLog(self.run_dir / METRICS)
@@ -141,9 +144,8 @@ class CcpoTrainer(PPOTrainerSync):
         super()._init_resource_pool_mgr()
         self.runtimes = runtimes_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
         self.config.actor_rollout_ref = self.runtimes[0].config.actor_rollout_ref  # policy 0 is verl's own actor
-        if len(self.runtimes) > 1:
-            (self._actor_role,) = self.role_worker_mapping
-            self.role_worker_mapping[self._actor_role] = ray.remote(PolicyWorker)
+        (self._actor_role,) = self.role_worker_mapping
+        self.role_worker_mapping[self._actor_role] = ray.remote(PolicyWorker)
 
     @property
     def resource_pool_to_cls(self):
@@ -194,12 +196,18 @@ class CcpoTrainer(PPOTrainerSync):
                 del self.__dict__[name]
             self.__dict__.update(saved)
 
-    def _each(self, method: Callable[[KVBatchMeta, dict], KVBatchMeta], metrics: dict) -> KVBatchMeta:
-        """Run a step of the base class for every policy that learns, on its own rows; metrics are named POLICY/... if several."""
+    def _each(
+        self, method: Callable[[KVBatchMeta, dict], KVBatchMeta], metrics: dict, columns: list[str] | None = None
+    ) -> KVBatchMeta:
+        """Run a step of the base class for every policy that learns, on its own rows; metrics are named POLICY/... if several.
+
+        ``columns``: what the step's worker reads of the rows; None: all.
+        """
         parts = []
         for runtime, part in self._parts:
             self.watchdog.beat(f"{method.__name__.strip('_')} of step {self.global_steps}")
             own: dict = {}
+            part.fields = columns and [*columns, *(["multi_modal_inputs"] if runtime.processor else [])]
             with self._as(runtime):
                 parts.append((runtime, _fresh(method(part, own))))
             prefix = f"{runtime.policy.name}/" if len(self.runtimes) > 1 else ""
@@ -237,15 +245,37 @@ class CcpoTrainer(PPOTrainerSync):
         return self._each(balance_batch, metrics)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        return self._each(super()._compute_old_log_prob, metrics)
+        if self.own_ratio:
+            return _joined([part for _, part in self._parts])
+        return self._each(super()._compute_old_log_prob, metrics, READ)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        return self._each(super()._compute_ref_log_prob, metrics)
+        return self._each(super()._compute_ref_log_prob, metrics, READ)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        batch = self._each(super()._update_actor, metrics)
+        try:
+            batch = self._each(super()._update_actor, metrics, self._learned_columns())
+        except WrongWeights as error:
+            raise self._wrong_weights(error.kl) from error
+        if self.own_ratio:  # under the names that the pass would have used
+            for own, name in (("actor/rollout_kl", "rollout_corr/kl"), ("actor/entropy_loss", "actor/entropy")):
+                for found in [key for key in metrics if key.endswith(own)]:
+                    metrics[found.removesuffix(own) + name] = metrics.pop(found)
         metrics["ccpo/skipped_updates"] = self.update_watch.check(metrics)
         return batch
+
+    def _learned_columns(self) -> list[str] | None:
+        """What the update reads: every other column would be fetched, copied and cut into micro-batches for nothing. None: all."""
+        if is_distillation_enabled(self.config.get("distillation")):
+            return None
+        columns = [*READ, "advantages", "rollout_log_probs" if self.own_ratio else "old_log_probs"]
+        if self.own_ratio and not self.config.actor_rollout_ref.rollout.calculate_log_probs:
+            columns.remove("rollout_log_probs")
+        if self.use_reference_policy:
+            columns.append("ref_log_prob")
+        if not self.own_ratio and (self.config.algorithm.get("rollout_correction") or {}).get("rollout_is"):
+            columns.append("rollout_is_weights")
+        return columns
 
     def on_init_end(self):
         self.watchdog.beat("the first weight update")
@@ -283,22 +313,36 @@ class CcpoTrainer(PPOTrainerSync):
             raise JobStopped(
                 f"the credit of step {self.global_steps} cannot be computed: {error}. {what_is_whole(self.run_dir)}"
             ) from error
-        with step_context(batch.keys, advantages(self._rows, self._sessions, result)):
+        with step_context(batch.keys, advantages(self._rows, self._sessions, result)), self._comparison_later():
             batch = super()._compute_advantage(batch, metrics)
-        self._check_rollout_weights(metrics)
+        kl = metrics.get("rollout_corr/kl", 0.0)
+        if not kl <= MAX_ROLLOUT_KL:  # not a number: neither
+            raise self._wrong_weights(kl)
         self.history = result.state
         metrics.update({f"ccpo/{name}": value for name, value in result.metrics.items()})
         return batch
 
-    def _check_rollout_weights(self, metrics: dict) -> None:
-        kl = metrics.get("rollout_corr/kl", 0.0)
-        if not kl <= MAX_ROLLOUT_KL:  # not a number: neither
-            raise JobStopped(
-                f"the rollout server's distribution is {kl:.1f} nats per token away from the actor's (rollout_corr/kl): it samples from other "
-                "weights, so its rows would teach nonsense. Check the weight update of "
-                f"actor_rollout_ref.rollout.name={self.config.actor_rollout_ref.rollout.name}, and role temperatures far from the rollout's. "
-                f"{what_is_whole(self.run_dir)}"
-            )
+    @contextmanager
+    def _comparison_later(self) -> Iterator[None]:
+        """Inside, verl does not compare the rollout's log-probabilities with those of a pass that was not made: the update does."""
+        algorithm = self.config.algorithm
+        correction = algorithm.get("rollout_correction")
+        try:
+            if self.own_ratio:
+                with open_dict(algorithm):
+                    algorithm.rollout_correction = None
+            yield
+        finally:
+            with open_dict(algorithm):
+                algorithm.rollout_correction = correction
+
+    def _wrong_weights(self, kl: float) -> JobStopped:
+        return JobStopped(
+            f"the rollout server's distribution is {kl:.1f} nats per token away from the actor's (rollout_corr/kl): it samples from other "
+            "weights, so its rows would teach nonsense. Check the weight update of "
+            f"actor_rollout_ref.rollout.name={self.config.actor_rollout_ref.rollout.name}, and role temperatures far from the rollout's. "
+            f"{what_is_whole(self.run_dir)}"
+        )
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)

@@ -19,6 +19,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopO
 from ccpo.team.replay import Played, PlayedReplay
 from ccpo.team.session import Turn
 from ccpo.types import SessionRecord
+from ccpo.verl_plugin.update import NOT_ASKED
 
 COLUMN = "ccpo"
 """TransferQueue column with the row's facts: a dict, see `RoleOutput.build`."""
@@ -38,6 +39,7 @@ class RoleOutput(AgentLoopOutput):
         prompt_id: tuple[str, int],
         replay: int | None = None,
         session: SessionRecord | None = None,
+        has_log_probs: bool = False,
     ) -> RoleOutput:
         """Make the row of one turn.
 
@@ -47,13 +49,14 @@ class RoleOutput(AgentLoopOutput):
             prompt_id: (data source, row index) of the dataset row: identifies the prompt across runs, unlike verl's uid.
             replay: number of the replay that it was decoded for; None: the session's own.
             session: the session's record, on its first row.
+            has_log_probs: the step's rows have a column of the server's log-probabilities, `NOT_ASKED` where they were not asked for.
         """
         prompt_ids, response, seconds = turn.payload
         out = cls(
             prompt_ids=prompt_ids,
             response_ids=response.token_ids,
             response_mask=[1] * len(response.token_ids),
-            response_logprobs=response.log_probs or None,
+            response_logprobs=response.log_probs or ([NOT_ASKED] * len(response.token_ids) if has_log_probs else None),
             reward_score=reward,
             num_turns=2,
             metrics=AgentLoopMetrics(generate_sequences=seconds),
@@ -80,16 +83,23 @@ class RoleOutput(AgentLoopOutput):
 
 
 def outputs_of(
-    played: Played, *, prompt_id: tuple[str, int], truth: str, with_replays: Callable[[PlayedReplay], bool]
+    played: Played,
+    *,
+    prompt_id: tuple[str, int],
+    truth: str,
+    with_replays: Callable[[PlayedReplay], bool],
+    has_log_probs: bool = False,
 ) -> list[RoleOutput]:
     """The rows of a session: its turns, then those decoded for the replays that are wanted (to be trained, or looked at)."""
     record = played.record(prompt_id, 0, truth)  # uid and session number are verl's: they are in the row's key
     rows = [
-        RoleOutput.build(turn, played.value, prompt_id=prompt_id, session=None if i else record)
+        RoleOutput.build(
+            turn, played.value, prompt_id=prompt_id, session=None if i else record, has_log_probs=has_log_probs
+        )
         for i, turn in enumerate(played.turns)
     ]
     rows += [
-        RoleOutput.build(turn, replay.value, prompt_id=prompt_id, replay=number)
+        RoleOutput.build(turn, replay.value, prompt_id=prompt_id, replay=number, has_log_probs=has_log_probs)
         for number, replay in enumerate(played.replays)
         if with_replays(replay)
         for turn in replay.decoded

@@ -1,0 +1,48 @@
+"""Models of random weights in the shapes of public ones, for measuring time and memory where no weights are at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHAPES = {  # layers, hidden, feed-forward, heads, key-value heads, vocabulary, embeddings tied: the models' public configurations
+    "qwen2.5-0.5b": (24, 896, 4864, 14, 2, 151_936, True),
+    "qwen2.5-1.5b": (28, 1536, 8960, 12, 2, 151_936, True),
+    "qwen2.5-3b": (36, 2048, 11008, 16, 2, 151_936, True),
+    "qwen2.5-7b": (28, 3584, 18944, 28, 4, 152_064, False),
+}
+
+
+def config_of(shape: str, layers: int | None = None):
+    """A transformers configuration."""
+    from transformers import Qwen2Config
+
+    depth, hidden, inner, heads, kv_heads, vocabulary, tied = SHAPES[shape]
+    return Qwen2Config(
+        num_hidden_layers=layers or depth,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocabulary,
+        tie_word_embeddings=tied,
+        max_position_embeddings=32_768,
+        rope_theta=1e6,
+        architectures=["Qwen2ForCausalLM"],
+    )
+
+
+def write(shape: str, folder: Path, tokenizer: str) -> Path:
+    """A model folder with random bfloat16 weights and somebody else's tokenizer, whose ids are all below the vocabulary's size."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if (folder / "config.json").exists():
+        return folder
+    config = config_of(shape)
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    config.eos_token_id, config.pad_token_id = words.eos_token_id, words.pad_token_id
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder

@@ -1,0 +1,81 @@
+"""Whether an update needs the old policy's log-probabilities from a pass of their own, and what the pass was good for besides.
+
+With one optimizer step per batch the policy that is updated is the one whose log-probabilities would be the old ones: the ratio is 1 by
+construction. `own_ratio` says whether that holds; then the trainer makes no old_log_prob pass, and verl's own loss, whichever is
+configured, is handed ``old = log_prob.detach()`` (`worker.loss`): the same number, and the same gradient, that the pass would have given it.
+
+The pass also showed whether the rollout server samples from the weights that are trained. Without it the update's own
+log-probabilities are compared with the server's, and `RolloutGap` decides before the optimizer steps. One session of a prompt is asked
+for the server's, the others' tokens are marked `NOT_ASKED`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+MAX_ROLLOUT_KL = 2.0
+"""Nats per token between the rollout server and the actor. Rounding gives about .002; random weights give 9."""
+
+
+NOT_ASKED = 1.0
+"""In place of a log-probability, which is never above 0."""
+
+
+class WrongWeights(RuntimeError):
+    """The rollout server samples from other weights than those that are trained. ``kl``: nats per token."""
+
+    def __init__(self, kl: float) -> None:
+        super().__init__(kl)
+        self.kl = kl
+
+    def __str__(self) -> str:
+        return f"the rollout server's distribution is {self.kl:.1f} nats per token away from the actor's"
+
+
+def own_ratio(config: DictConfig) -> bool:
+    """Whether the ratio to the old policy is 1 by construction, and nothing else reads the old log-probabilities.
+
+    Args:
+        config: the whole configuration, ``ppo_mini_batch_size`` as the user set it, in prompts.
+    """
+    actor, correction = config.actor_rollout_ref.actor, config.algorithm.get("rollout_correction") or {}
+    return (
+        actor.ppo_mini_batch_size >= config.data.train_batch_size
+        and actor.ppo_epochs == 1
+        and not config.algorithm.use_kl_in_reward
+        and not any(correction.get(name) for name in ("bypass_mode", "rollout_is", "rollout_rs"))
+        and actor.policy_loss.loss_mode != "bypass_mode"
+        and not (config.get("distillation") or {}).get("enabled", False)
+    )
+
+
+class RolloutGap:
+    """Mean over a mini-batch's response tokens of log p(rollout server) - log p(actor): an estimate of KL(server, actor)."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.total = self.tokens = 0.0
+        self.mean: float | None = None
+
+    def add(self, rollout: torch.Tensor, own: torch.Tensor, mask: torch.Tensor) -> None:
+        """One micro-batch; each a tensor of all its response tokens."""
+        counts = mask.bool() & (rollout != NOT_ASKED)
+        gap = torch.where(counts, rollout.double() - own.double(), 0.0)
+        self.total, self.tokens = self.total + gap.sum(), self.tokens + counts.sum()
+
+    def decide(self, group: Any = None) -> None:
+        """Sum over the ranks; raise WrongWeights if the distance is too large or not a number."""
+        if isinstance(self.tokens, float):  # nothing to compare with
+            return
+        both = torch.stack([self.total, self.tokens])
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size(group) > 1:
+            torch.distributed.all_reduce(both, group=group)
+        total, tokens = both.tolist()
+        self.mean = total / tokens if tokens else 0.0
+        if not self.mean <= MAX_ROLLOUT_KL:
+            raise WrongWeights(self.mean)
