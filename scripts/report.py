@@ -258,7 +258,9 @@ def _seconds(train: list[dict]) -> dict | None:
         "steps": sum(steps),
         "validation": sum(series(train, "timing_s/testing")[1]),
         "step": _mean(steps),
-        "phases": {name: sum(values) / len(steps) for name, values in phases.items() if sum(values) >= 0.005 * len(steps)},
+        "phases": {
+            name: sum(values) / len(steps) for name, values in phases.items() if sum(values) >= 0.005 * len(steps)
+        },
     }
 
 

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -82,9 +82,14 @@ class RowJudge:
     truth: str
     answer_type: str
     options: tuple[str, ...]
+    waited: list[float] = field(default_factory=list)  # seconds for each verdict
 
     async def verify(self, text: str) -> Verdict:
-        return await self.loop.run_in_executor(None, verify, text, self.truth, self.answer_type, self.options)
+        start = time.perf_counter()
+        try:
+            return await self.loop.run_in_executor(None, verify, text, self.truth, self.answer_type, self.options)
+        finally:
+            self.waited.append(time.perf_counter() - start)
 
     def label(self, answer: str) -> str:
         return label(answer, self.answer_type)
@@ -138,11 +143,12 @@ class TeamAgentLoop(AgentLoopBase):
             player = self._as(role)
             return PromptBudget(player._count, player._cut, self.rollout_config.prompt_length)
 
+        judge = RowJudge(self.loop, truth, info["answer_type"], tuple(info.get("options") or ()))
         scene = Scene(
             question=row["raw_prompt"][-1]["content"],
             decode=decode,
             render=render,
-            judge=RowJudge(self.loop, truth, info["answer_type"], tuple(info.get("options") or ())),
+            judge=judge,
             budget=budget,
             row=row,
             number=number,
@@ -158,7 +164,14 @@ class TeamAgentLoop(AgentLoopBase):
             return validating or trained
 
         has_log_probs = not validating and self.rollout_config.calculate_log_probs
-        return outputs_of(played, prompt_id=prompt_id, truth=truth, with_replays=wanted, has_log_probs=has_log_probs)
+        return outputs_of(
+            played,
+            prompt_id=prompt_id,
+            truth=truth,
+            with_replays=wanted,
+            has_log_probs=has_log_probs,
+            verifying=sum(judge.waited),
+        )
 
     def _sampling_params(self, role: str, base: dict[str, Any], validating: bool) -> dict[str, Any]:
         settings = ccpo_config(self.config).role(role)

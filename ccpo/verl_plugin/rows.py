@@ -7,6 +7,7 @@ batches whatever order the sessions finished in.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,19 @@ def to_sessions(rows: Sequence[Row], roles: Sequence[str], tie: str | None) -> S
     """The sessions of these rows, in their order; a session's first row carries its record."""
     records = [_record(row) for row in rows if row.facts["session"] is not None]
     return Sessions.from_records(records, roles, tie or "expected")
+
+
+def timings(rows: Sequence[Row]) -> dict[str, float]:
+    """What sessions waited for, logged as verl's ``timing_s/...``: ``decode/<role>``, mean seconds of a role's turn; ``decode/replays``
+    and ``verify``, mean seconds of a session (replays of a session may run at once: their seconds are added)."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.facts["replay"] is None:
+            spent[f"decode/{row.role}"].append(row.facts["seconds"])
+        if whole := row.facts["session_seconds"]:
+            spent["verify"].append(whole["verify"])
+            spent["decode/replays"].append(whole["replays"])
+    return {name: sum(values) / len(values) for name, values in spent.items()}
 
 
 def _record(row: Row) -> SessionRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ from ccpo.verl_plugin.policies import (
     use_model,
     worker_class,
 )
-from ccpo.verl_plugin.rows import Row, advantages, read_rows, to_sessions
+from ccpo.verl_plugin.rows import Row, advantages, read_rows, timings, to_sessions
 from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, own_ratio
 from ccpo.verl_plugin.worker import PolicyWorker
 
@@ -225,9 +226,11 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs) -> KVBatchMeta:
         """Read every row once, forget those that are not trained, and go on with the rest in canonical order."""
+        start = time.perf_counter()
         self._rows = read_rows(batch)
         self._sessions = to_sessions(self._rows, self.ccpo.plan.roles, self.ccpo.plan.tie)
         metrics.update(self._session_metrics(self._sessions, self.config.data.train_batch_size * self.n))
+        self.timing_raw |= {**timings(self._rows), "read_rows": time.perf_counter() - start}
         learning = [r for r in self.runtimes if self.ccpo.learns(r.policy.name, self.global_steps)]
         trained = {role for runtime in learning for role in runtime.policy.roles}
         unused = [row.key for row in self._rows if row.role not in trained]
@@ -263,6 +266,10 @@ class CcpoTrainer(PPOTrainerSync):
             for own, name in (("actor/rollout_kl", "rollout_corr/kl"), ("actor/entropy_loss", "actor/entropy")):
                 for found in [key for key in metrics if key.endswith(own)]:
                     metrics[found.removesuffix(own) + name] = metrics.pop(found)
+        for found in [
+            key for key in metrics if key.endswith("actor/train_seconds")
+        ]:  # without the rows' way to the actor
+            self.timing_raw[f"{found.removesuffix('actor/train_seconds')}train"] = metrics.pop(found)
         metrics["ccpo/skipped_updates"] = self.update_watch.check(metrics)
         return batch
 
@@ -310,7 +317,9 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         try:
+            start = time.perf_counter()
             result = compute_advantages(self._sessions, self.ccpo.step_settings, self.history)
+            self.timing_raw["credit"] = time.perf_counter() - start
         except ValueError as error:
             raise JobStopped(
                 f"the credit of step {self.global_steps} cannot be computed: {error}. {what_is_whole(self.run_dir)}"

@@ -69,6 +69,8 @@ class RoleOutput(AgentLoopOutput):
             "prompt": prompt_id,
             "replay": replay,
             "session": asdict(session) if session is not None else None,
+            "seconds": seconds,
+            "session_seconds": None,
         }
         return out
 
@@ -89,8 +91,12 @@ def outputs_of(
     truth: str,
     with_replays: Callable[[PlayedReplay], bool],
     has_log_probs: bool = False,
+    verifying: float = 0.0,
 ) -> list[RoleOutput]:
-    """The rows of a session: its turns, then those decoded for the replays that are wanted (to be trained, or looked at)."""
+    """The rows of a session: its turns, then those decoded for the replays that are wanted (to be trained, or looked at).
+
+    ``verifying``: seconds that the session waited for verdicts.
+    """
     record = played.record(prompt_id, 0, truth)  # uid and session number are verl's: they are in the row's key
     rows = [
         RoleOutput.build(
@@ -104,4 +110,7 @@ def outputs_of(
         if with_replays(replay)
         for turn in replay.decoded
     ]
+    if rows:
+        replaying = sum(turn.payload[2] for replay in played.replays for turn in replay.decoded)
+        rows[0]._facts["session_seconds"] = {"verify": verifying, "replays": replaying}
     return rows

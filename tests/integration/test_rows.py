@@ -153,3 +153,24 @@ def test_turns_of_several_rounds_share_their_roles_advantage(stored):
     sessions = step_rows.to_sessions(found, ("voter_0", "voter_1"), "expected")
     result = StepResult(np.zeros((1, 2)), np.array([[2.0, -1.0]]), np.zeros(0), None)
     assert step_rows.advantages(found, sessions, result) == {"u_0_0": 2.0, "u_0_1": -1.0, "u_0_2": 2.0, "u_0_3": -1.0}
+
+
+def test_what_sessions_waited_for():
+    def row(role, seconds, replay=None, whole=None):
+        return step_rows.Row(
+            "k", "u", 0, 0, {"role": role, "replay": replay, "seconds": seconds, "session_seconds": whole}
+        )
+
+    rows = [
+        row("think", 1.0, whole={"verify": 0.5, "replays": 3.0}),
+        row("reason", 2.0),
+        row("think", 3.0, whole={"verify": 0.1, "replays": 0.0}),
+        row("reason", 9.0, replay=0),  # counted where its session says so
+    ]
+    assert step_rows.timings(rows) == {
+        "decode/think": 2.0,
+        "decode/reason": 2.0,
+        "decode/replays": 1.5,
+        "verify": 0.3,
+    }
+    assert step_rows.timings([]) == {}
