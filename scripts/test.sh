@@ -10,7 +10,7 @@ if [ $# -eq 0 ]; then # with arguments it stays quick
     .venv/bin/lint-imports
 fi
 tiers=()
-for tier in unit golden contract integration e2e; do
+for tier in unit golden verifier contract integration e2e; do
     if [ -d "tests/$tier" ]; then tiers+=("tests/$tier"); fi
 done
 limit=()

@@ -34,6 +34,10 @@ def start(config: Any, policies: int) -> None:
     """Start what can be started before anything else of a job: agent loop workers, and rollout servers' processes."""
     rollout = config.actor_rollout_ref.rollout
     host.start(config, policies)
+    if not str(rollout.agent.get("agent_loop_manager_class")).endswith(
+        EarlyManager.__name__
+    ):  # somebody's own starts its own
+        return
     _WAITING.extend(ray.remote(EarlyAgentLoopWorker).remote() for _ in range(rollout.agent.num_workers))
 
 

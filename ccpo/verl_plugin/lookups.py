@@ -29,6 +29,7 @@ def problems(config: DictConfig) -> list[str]:
         *_adapter(config.actor_rollout_ref.model),
         *_attention(config.actor_rollout_ref.model),
         *_rollout(config.actor_rollout_ref.rollout),
+        *_sampler(config.trainer.v1.sampler.get("custom_sampler") or {}),
     ]
 
 
@@ -149,6 +150,16 @@ def _rollout(rollout: DictConfig) -> Iterator[str]:
     manager = rollout.agent.get("agent_loop_manager_class")
     if manager and (why := _tried(lambda: load_class_from_fqn(manager))):
         yield f"{ROLLOUT}.agent.agent_loop_manager_class is {manager!r}, which cannot be loaded ({why}): set package.module.Class, or null"
+
+
+def _sampler(sampler: Any) -> Iterator[str]:
+    """A module of another name may bring the buffer, too: the tests' do, with more."""
+    path = sampler.get("path")
+    module = path.removeprefix("pkg://") if isinstance(path, str) and path.startswith("pkg://") else None
+    if not (_is_module(module) if module else isinstance(path, str) and os.path.isfile(path)):
+        yield (
+            f"trainer.v1.sampler.custom_sampler.path is {path!r}, which leads to no module: set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
+        )
 
 
 def _router(path: str, load: Callable[[str], type]) -> None:

@@ -48,13 +48,11 @@ def _trainers(config: DictConfig) -> Iterator[str]:
     if config.critic.enable:
         yield "critic.enable is true: credit needs no critic, and none would be asked; set it to null"
     sampler = trainer.v1.sampler.custom_sampler or {}
-    for key, needed in (("path", "pkg://ccpo.verl_plugin.faults"), ("name", "WatchedBuffer")):
-        if sampler.get(key) != needed:
-            yield (
-                f"trainer.v1.sampler.custom_sampler.{key} is {sampler.get(key)!r}: ccpo's trainer needs a buffer whose wait "
-                "for sessions has a limit; set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
-            )
-            break
+    if (name := sampler.get("name")) != "WatchedBuffer":
+        yield (
+            f"trainer.v1.sampler.custom_sampler.name is {name!r}: ccpo's trainer needs a buffer whose wait for sessions has a limit; set "
+            "pkg://ccpo.verl_plugin.faults and WatchedBuffer"
+        )
     if trainer.v1.sampler.get("sync_refill_failed_groups", False):
         yield "trainer.v1.sampler.sync_refill_failed_groups is true: dropped sessions are counted, never replaced; set it to false"
     if rollout.agent.default_agent_loop != AGENT_LOOP:

@@ -168,7 +168,10 @@ def test_long_rows_count(gpu_job):
 @pytest.mark.parametrize(
     "broken", ["actor_rollout_ref.model.path=/nowhere/at/all", "ccpo.team=no_such_team", "data.train_batch_size=x"]
 )
-def test_a_broken_configuration_is_left_to_the_checks(compose, broken):
+def test_a_broken_configuration_is_left_to_the_checks(compose, monkeypatch, broken):
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_OFFLINE", True
+    )  # or it asks for the default model, again and again
     config = compose("profile=gpu", broken)
     assert fit.settle(config, H100) == ([], [])
     assert None not in chosen(config).values() or chosen(config)["context"] is None

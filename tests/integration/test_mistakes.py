@@ -192,7 +192,6 @@ COMBINATIONS: tuple[tuple[str, dict], ...] = (  # what is named; settings that a
     ("rollout.multi_turn.enable", {f"{ROLLOUT}.multi_turn.enable": True}),
     ("reward.custom_reward_function.path", {"reward.custom_reward_function.path": "mine.py"}),
     ("reward.reward_manager.source", {"reward.reward_manager.source": "importlib"}),
-    ("custom_sampler.path", {"trainer.v1.sampler.custom_sampler.path": "mine.py"}),
     ("custom_sampler.name", {"trainer.v1.sampler.custom_sampler.name": "ReplayBuffer"}),
     ("trainer.val_only", {"trainer.val_only": True, "trainer.val_before_train": False}),
 )  # fmt: skip
@@ -375,6 +374,8 @@ LOOKUPS: tuple[tuple[dict, str], ...] = (
     ({f"{MODEL}.lora_adapter_path": "/nope"}, "lora_adapter_path is '/nope': there is no such folder"),
     ({f"{ROLLOUT}.router_config_path": "/nope.yaml"}, "router_config_path=/nope.yaml cannot be used (FileNotFoundError"),
     ({f"{ROLLOUT}.router_config_path": "OWN/router.yaml"}, "Failed to import module 'no.such'"),
+    ({"trainer.v1.sampler.custom_sampler.path": "mine.py"}, "custom_sampler.path is 'mine.py', which leads to no module"),
+    ({"trainer.v1.sampler.custom_sampler.path": "pkg://no.such"}, "which leads to no module"),
     ({f"{ROLLOUT}.agent.agent_loop_manager_class": "foo.Bar"}, "agent.agent_loop_manager_class is 'foo.Bar', which cannot be loaded"),
 )  # fmt: skip
 
