@@ -154,6 +154,8 @@ def _rollout(rollout: DictConfig) -> Iterator[str]:
 
 def _sampler(sampler: Any) -> Iterator[str]:
     """A module of another name may bring the buffer, too: the tests' do, with more."""
+    if not sampler:  # `relations.py` asks for one
+        return
     path = sampler.get("path")
     module = path.removeprefix("pkg://") if isinstance(path, str) and path.startswith("pkg://") else None
     if not (_is_module(module) if module else isinstance(path, str) and os.path.isfile(path)):
