@@ -102,7 +102,7 @@ def test_the_job_stops_when_a_process_hangs_in_the_start(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("process", ["CcpoTaskRunner", "gcs_server"])
+@pytest.mark.parametrize("process", ["TaskRunner", "gcs_server"])
 def test_the_job_stops_when_its_task_runner_or_ray_itself_hangs(start, tmp_path, process):
     out = tmp_path / "job"
     job = start(out, "dyad", *NO_VALIDATION)
