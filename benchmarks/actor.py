@@ -18,11 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-if "--cpu" in sys.argv:
-    os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_cpu.platform"}
-
-from evidence import ROOT, Evidence, table  # noqa: E402
+from evidence import ROOT, Evidence, table
 
 PIECE = 4096  # tokens whose logits the plain loop makes at once
 CPU_MODEL = ROOT / "data_preprocess" / "last_digit_model"
@@ -111,11 +107,11 @@ def configuration(model: str, options: argparse.Namespace):
     """What recipe/main_ccpo.py would compose, sized to the rows."""
     import hydra
 
-    if not options.cpu:
-        os.environ.setdefault("VERL_USE_EXTERNAL_MODULES", "")
+    if options.cpu:  # read when verl is imported, which composing does
+        os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_cpu.platform"}
     with hydra.initialize_config_dir(str(ROOT / "recipe" / "config"), version_base=None):
         profile = ["profile=cpu", "task=last_digit"] if options.cpu else ["profile=gpu", "task=gsm8k"]
-        return hydra.compose(
+        config = hydra.compose(
             "ccpo_dyad",
             [
                 *profile,
@@ -125,6 +121,10 @@ def configuration(model: str, options: argparse.Namespace):
                 *options.overrides,
             ],
         )
+    from ccpo.verl_plugin import fit
+
+    print(*fit.settle(config)[0], sep="\n")
+    return config
 
 
 def build(config):

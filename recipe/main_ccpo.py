@@ -53,6 +53,7 @@ def start(config, hold) -> None:
             check_nodes(config)
             check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
             early.start(config, len(ccpo_config(config).policy_list()))
+            # Imported while those processes start; before tq.init, since importing it registers the trainer.
             from ccpo.verl_plugin.trainer import CcpoTrainer
 
             CcpoTrainer.watchdog = Watchdog(run_dir, limit, pulse.send)

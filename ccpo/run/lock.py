@@ -82,9 +82,8 @@ def run_lock(folder: Path) -> Iterator[Hold]:
         if hold is not None:
             _forked.difference_update(hold.descriptors)
             # First the folder: who finds no file must not find a folder that is still locked.
-            if (
-                ours and hold.folder not in _shared
-            ):  # a child that is being forked has the same open folder for an instant more
+            # A child that is being forked has the same open folder for an instant more.
+            if ours and hold.folder not in _shared:
                 with suppress(OSError):
                     fcntl.flock(hold.folder, fcntl.LOCK_UN)
             _shared.discard(hold.folder)

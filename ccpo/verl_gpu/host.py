@@ -73,6 +73,11 @@ def name_of(replica: int) -> str:
     return f"vllm_server_{replica}_0"
 
 
+def replica_size(rollout: DictConfig) -> int:
+    """GPUs of one server."""
+    return rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
+
+
 def start(config: DictConfig, policies: int) -> None:
     """Start the processes of all servers of a job on one node.
 
@@ -83,9 +88,8 @@ def start(config: DictConfig, policies: int) -> None:
     rollout, trainer, platform = config.actor_rollout_ref.rollout, config.trainer, get_platform()
     if rollout.name != "vllm" or trainer.nnodes > 1 or rollout.disaggregation.enabled:
         return
-    size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     environment = {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **platform.rollout_env_vars()}
-    for replica in range(policies * (trainer.n_gpus_per_node // size)):
+    for replica in range(policies * (trainer.n_gpus_per_node // replica_size(rollout))):
         name = name_of(replica)
         _WAITING[name] = (
             ray.remote(Host)

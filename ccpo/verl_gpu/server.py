@@ -1,7 +1,7 @@
 """verl's vLLM server, without the work per token that nobody reads.
 
 verl asks the engine for every token as it comes: a text, a list of log-probabilities and an answer object per request and decode step, of
-which it keeps the last. For a small model that is most of a decode step, since it is Python (docs/scaling.md). Here a request is
+which it keeps the last. For a small model that is about half of a decode step, since it is Python (docs/scaling.md). Here a request is
 answered once, when it is done, and its text is not made: the agent loop decodes the tokens itself. A request with stop strings
 keeps its text, which vLLM looks for them in.
 """

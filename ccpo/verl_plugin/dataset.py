@@ -17,62 +17,21 @@ from ccpo.verl_plugin.trajectory import COLUMN
 # AgentLoopOutput.as_dict, trainer_base.py).
 RESERVED = {
     "verl obeys it: rows would be played by another agent loop, another number of times or another way than the job says": (
-        *("agent_name", "__rollout_n__", "__do_sample__", "validate"),
+        "agent_name __rollout_n__ __do_sample__ validate".split()
     ),
     "verl passes something else under that name, so that every session would fail, or lose it": (
-        *(
-            "uid",
-            "session_id",
-            "global_steps",
-            "trajectory",
-            "trace",
-            "sampling_params",
-            "self",
-            "output",
-            "_ray_trace_ctx",
-        ),
+        "uid session_id global_steps trajectory trace sampling_params self output _ray_trace_ctx".split()
     ),
     "it would take the place of what the model has said, or of what is computed from it": (
-        *(
-            COLUMN,
-            "prompts",
-            "responses",
-            "response_mask",
-            "loss_mask",
-            "attention_mask",
-            "input_ids",
-            "position_ids",
-            "extra_fields",
-        ),
-        *(
-            "rollout_log_probs",
-            "old_log_probs",
-            "log_probs",
-            "ref_log_prob",
-            "entropy",
-            "values",
-            "advantages",
-            "returns",
-            "metrics",
-        ),
-        *(
-            "rm_scores",
-            "token_level_scores",
-            "token_level_rewards",
-            "rollout_is_weights",
-            "routed_experts",
-            "num_turns",
-        ),
-        *(
-            "multi_modal_data",
-            "multi_modal_inputs",
-            "mm_processor_kwargs",
-            "mm_processor_output",
-            "teacher_ids",
-            "teacher_logprobs",
-        ),
+        (
+            f"{COLUMN} prompts responses response_mask loss_mask attention_mask input_ids position_ids extra_fields "
+            "rollout_log_probs old_log_probs log_probs ref_log_prob entropy values advantages returns metrics "
+            "rm_scores token_level_scores token_level_rewards rollout_is_weights routed_experts num_turns "
+            "multi_modal_data multi_modal_inputs mm_processor_kwargs mm_processor_output teacher_ids teacher_logprobs"
+        ).split()
     ),
 }
+"""Why a column is refused -> names."""
 PICTURES = {
     "image_key": "images",
     "video_key": "videos",

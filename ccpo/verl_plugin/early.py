@@ -38,7 +38,8 @@ def start(config: Any, policies: int) -> None:
         EarlyManager.__name__
     ):  # somebody's own starts its own
         return
-    _WAITING.extend(ray.remote(EarlyAgentLoopWorker).remote() for _ in range(rollout.agent.num_workers))
+    worker = ray.remote(EarlyAgentLoopWorker).options(scheduling_strategy="SPREAD")  # over the nodes, as verl does
+    _WAITING.extend(worker.remote() for _ in range(rollout.agent.num_workers))
 
 
 def import_server(config: Any) -> None:

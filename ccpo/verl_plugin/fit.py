@@ -15,13 +15,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ccpo.config import CcpoConfig
 from ccpo.verl_gpu import attention, memory
+from ccpo.verl_gpu.host import replica_size
 from ccpo.verl_gpu.memory import GIB, Shape
 
-LARGEST_PACK, PACK_STEP = 32_768, 1_024  # beyond, an update was no faster (docs/scaling.md)
+LARGEST_PACK, PACK_STEP = 32_768, 1_024
 LARGEST_SDPA_PACK = 16_384  # whose cost is quadratic in the pack
 MOST_REQUESTS = 1024
 LARGEST_SHARE = 0.9
@@ -93,7 +94,8 @@ class _Plan:
         from transformers import AutoConfig
 
         self.config, self.gpu = config, gpu
-        self.settings = CcpoConfig.from_dict(_plain(config.ccpo), config.actor_rollout_ref.rollout.n)
+        node = OmegaConf.to_container(config.ccpo, resolve=True)
+        self.settings = CcpoConfig.from_dict(node, config.actor_rollout_ref.rollout.n)
         model, trainer = config.actor_rollout_ref.model, config.trainer
         self.gpus = trainer.n_gpus_per_node * trainer.nnodes
         self.row = config.data.max_prompt_length + config.data.max_response_length
@@ -104,11 +106,8 @@ class _Plan:
             )
             for policy in self.policies
         }
-        known = {}
-        for name, found in self.models.items():
-            known.setdefault(str(found), memory.shape_of(found))
-            self.models[name] = found
-        self.shapes: dict[str, Shape] = {name: known[str(found)] for name, found in self.models.items()}
+        self.shapes: dict[str, Shape] = {name: memory.shape_of(found) for name, found in self.models.items()}
+        self.size = replica_size(config.actor_rollout_ref.rollout)
         self.room = memory.USABLE * gpu - memory.OUTSIDE
 
     def decide(self) -> tuple[list[str], list[str]]:
@@ -147,12 +146,9 @@ class _Plan:
         pack = min(LARGEST_PACK if packed else LARGEST_SDPA_PACK, fits // PACK_STEP * PACK_STEP)
         self.pack = int(_fill(self.config, "actor.ppo_max_token_len_per_gpu", max(pack, self.row)))
         needed = memory.update(self.largest, self.gpus, self.row, self.checkpointing)
-        engine = self._least_engine()
-        resting = 0.0 if many else memory.resting(self.largest, self.gpus)
-        self.offload = bool(
-            _fill(self.config, "actor.fsdp_config.param_offload", many or resting + engine > self.room)
-            & _fill(self.config, "actor.fsdp_config.optimizer_offload", many or resting + engine > self.room)
-        )
+        crowded = many or memory.resting(self.largest, self.gpus) + self._least_engine() > self.room
+        waits = [_fill(self.config, f"actor.fsdp_config.{what}_offload", crowded) for what in ("param", "optimizer")]
+        self.offload = all(waits)
         if self.pack < self.row or needed <= self.room:
             return []
         short = "" if self.checkpointing else "; actor_rollout_ref.model.enable_gradient_checkpointing=true needs less"
@@ -163,26 +159,22 @@ class _Plan:
             f"smaller MODEL, or shorter rows (data.max_prompt_length, data.max_response_length){short}"
         ]
 
-    def _size(self) -> int:
-        rollout = self.config.actor_rollout_ref.rollout
-        return rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
-
     def _least_engine(self) -> float:
         """Bytes of a GPU for all engines: weights, and a cache for eight of the longest rows each."""
-        size = self._size()
+        size = self.size
         return sum(
             (2 * shape.parameters + 8 * self.row * shape.kv) / size + memory.WORKSPACE for shape in self.shapes.values()
         )
 
     def _engines(self) -> list[str]:
         rollout, data = self.config.actor_rollout_ref.rollout, self.config.data
-        sessions = -(-data.train_batch_size * rollout.n // max(1, self.gpus // self._size()))
+        sessions = -(-data.train_batch_size * rollout.n // max(1, self.gpus // self.size))
         turns = max(1, len(self.settings.plan.roles) if not self.settings.plan.heard else 1)
         at_once = 1 << max(0, (2 * sessions * turns - 1).bit_length())  # twice: replays run beside
         _fill(self.config, "rollout.max_num_seqs", min(MOST_REQUESTS, max(32, at_once)))
         _fill(self.config, "rollout.max_model_len", self.row)
-        resting = 0.0 if self.offload else sum(memory.resting(shape, self.gpus) for shape in self.shapes.values())
-        left = self.room - resting
+        self.resting = 0.0 if self.offload else sum(memory.resting(s, self.gpus) for s in self.shapes.values())
+        left = self.room - self.resting
         self.share = float(
             _fill(
                 self.config,
@@ -191,13 +183,12 @@ class _Plan:
             )
         )
         least = self._least_engine()
-        self.resting = resting
         if self.share * self.gpu >= least:
             return []
         return [
             f"the rollout engines do not fit: they need {least / GIB:.1f} GiB of each GPU (weights in bfloat16, and a cache for eight rows of {self.row} "
             f"tokens), and get {self.share * self.gpu / GIB:.1f} (actor_rollout_ref.rollout.gpu_memory_utilization={self.share}) beside "
-            f"{resting / GIB:.1f} of the resting actor: take more GPUs, a smaller MODEL, or shorter rows"
+            f"{self.resting / GIB:.1f} of the resting actor: take more GPUs, a smaller MODEL, or shorter rows"
         ]
 
     def _lines(self) -> list[str]:
@@ -209,7 +200,7 @@ class _Plan:
             (f"a pack of {self.pack:,} tokens", self.pack * memory.per_token(shape, self.checkpointing)),
         ]
         learning = sum(value for _, value in rows)
-        weights = sum(2 * s.parameters / self._size() for s in self.shapes.values())
+        weights = sum(2 * s.parameters / self.size for s in self.shapes.values())
         decoding = [
             ("resting actor" + (" (in host memory)" if self.offload else ""), self.resting),
             (f"engine weights x {len(self.shapes)}", weights),
@@ -231,9 +222,3 @@ class _Plan:
             f"{entry.rollout.max_model_len} tokens, attention {entry.model.override_config.attn_implementation}"
         )
         return [*lines, *(f"  {note}" for note in self.note)]
-
-
-def _plain(node: DictConfig) -> dict:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(node, resolve=True)

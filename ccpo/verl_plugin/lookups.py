@@ -16,6 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from ccpo.verl_plugin.faults import cause_of
+
 MODEL = "actor_rollout_ref.model"
 ROLLOUT = "actor_rollout_ref.rollout"
 
@@ -40,8 +42,7 @@ def _tried(look_up: Callable[[], Any]) -> str | None:
             warnings.simplefilter("ignore")
             look_up()
     except Exception as error:  # a user's own module may raise anything
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        return cause_of(error)
     return None
 
 

@@ -24,6 +24,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from ccpo.config import CcpoConfig, Policy
+from ccpo.verl_gpu.host import replica_size
 
 
 @dataclass
@@ -77,7 +78,7 @@ def runtimes_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: 
                     policies
                 )
         runtimes.append(PolicyRuntime(policy, own, first, shared.actor.ppo_mini_batch_size))
-        first += config.trainer.n_gpus_per_node * config.trainer.nnodes // _replica_size(shared.rollout)
+        first += config.trainer.n_gpus_per_node * config.trainer.nnodes // replica_size(shared.rollout)
     return runtimes
 
 
@@ -122,7 +123,7 @@ def attach(runtime: PolicyRuntime, group: Any) -> None:
     runtime.workers.init_model()
     runtime.servers = LLMServerManager.create(
         config=runtime.config,
-        worker_group=_Shifted(runtime.workers, runtime.first_replica * _replica_size(rollout)),
+        worker_group=_Shifted(runtime.workers, runtime.first_replica * replica_size(rollout)),
         start_rank=runtime.first_replica,
     )
     engine = omega_conf_to_dataclass(rollout.checkpoint_engine)
@@ -131,10 +132,6 @@ def attach(runtime: PolicyRuntime, group: Any) -> None:
         config=engine, actor_wg=runtime.workers, replicas=runtime.servers.get_replicas()
     )
     runtime.sync.sleep_replicas()
-
-
-def _replica_size(rollout: DictConfig) -> int:
-    return rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
 
 
 class _Shifted:

@@ -82,17 +82,7 @@ def check(config: DictConfig) -> list[str]:
 
 
 SECTIONS = (
-    *(
-        "ccpo",
-        "data",
-        "actor_rollout_ref",
-        "algorithm",
-        "trainer",
-        "reward",
-        "ray_kwargs",
-        "ray_kwargs.ray_init",
-        "transfer_queue",
-    ),
+    *"ccpo data actor_rollout_ref algorithm trainer reward ray_kwargs ray_kwargs.ray_init transfer_queue".split(),
     *(f"actor_rollout_ref.{name}" for name in ("model", "actor", "ref", "rollout", "rollout.agent")),
 )
 """Those that every check reads from."""

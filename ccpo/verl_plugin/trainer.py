@@ -250,9 +250,7 @@ class CcpoTrainer(PPOTrainerSync):
         return self._each(balance_batch, metrics)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.own_ratio:
-            return _joined([part for _, part in self._parts])
-        return self._each(super()._compute_old_log_prob, metrics, READ)
+        return batch if self.own_ratio else self._each(super()._compute_old_log_prob, metrics, READ)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         return self._each(super()._compute_ref_log_prob, metrics, READ)
@@ -263,13 +261,9 @@ class CcpoTrainer(PPOTrainerSync):
         except WrongWeights as error:
             raise self._wrong_weights(error.kl) from error
         if self.own_ratio:  # under the names that the pass would have used
-            for own, name in (("actor/rollout_kl", "rollout_corr/kl"), ("actor/entropy_loss", "actor/entropy")):
-                for found in [key for key in metrics if key.endswith(own)]:
-                    metrics[found.removesuffix(own) + name] = metrics.pop(found)
-        for found in [
-            key for key in metrics if key.endswith("actor/train_seconds")
-        ]:  # without the rows' way to the actor
-            self.timing_raw[f"{found.removesuffix('actor/train_seconds')}train"] = metrics.pop(found)
+            _move(metrics, "actor/rollout_kl", metrics, "rollout_corr/kl")
+            _move(metrics, "actor/entropy_loss", metrics, "actor/entropy")
+        _move(metrics, "actor/train_seconds", self.timing_raw, "train")  # without the rows' way to the actor
         metrics["ccpo/skipped_updates"] = self.update_watch.check(metrics)
         return batch
 
@@ -277,14 +271,14 @@ class CcpoTrainer(PPOTrainerSync):
         """What the update reads: every other column would be fetched, copied and cut into micro-batches for nothing. None: all."""
         if is_distillation_enabled(self.config.get("distillation")):
             return None
-        columns = [*READ, "advantages", "rollout_log_probs" if self.own_ratio else "old_log_probs"]
-        if self.own_ratio and not self.config.actor_rollout_ref.rollout.calculate_log_probs:
-            columns.remove("rollout_log_probs")
-        if self.use_reference_policy:
-            columns.append("ref_log_prob")
-        if not self.own_ratio and (self.config.algorithm.get("rollout_correction") or {}).get("rollout_is"):
-            columns.append("rollout_is_weights")
-        return columns
+        weighted = (self.config.algorithm.get("rollout_correction") or {}).get("rollout_is")
+        optional = {
+            "old_log_probs": not self.own_ratio,
+            "rollout_log_probs": self.own_ratio and self.config.actor_rollout_ref.rollout.calculate_log_probs,
+            "rollout_is_weights": bool(weighted),
+            "ref_log_prob": self.use_reference_policy,
+        }
+        return [*READ, "advantages", *(name for name, needed in optional.items() if needed)]
 
     def on_init_end(self):
         self.watchdog.beat("the first weight update")
@@ -525,6 +519,12 @@ def _fresh(batch: KVBatchMeta) -> KVBatchMeta:
     return KVBatchMeta(
         keys=list(batch.keys), tags=list(batch.tags), partition_id=batch.partition_id, extra_info=batch.extra_info
     )
+
+
+def _move(metrics: dict, name: str, to: dict, new: str) -> None:
+    """Give every policy's metric ``name`` another name, in ``to``; its prefix (`CcpoTrainer._each`) stays."""
+    for found in [key for key in metrics if key.endswith(name)]:
+        to[found.removesuffix(name) + new] = metrics.pop(found)
 
 
 def _joined(parts: list[KVBatchMeta]) -> KVBatchMeta:

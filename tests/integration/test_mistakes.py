@@ -285,7 +285,7 @@ def test_values_that_are_unusual_and_right(tree):
         "ray_kwargs.ray_init": {
             "address": "auto",
             "runtime_env": {"env_vars": {"A": "1"}},
-            "_temp_dir": "/tmp/x",
+            "_temp_dir": "x",
             "log_to_driver": False,
         },
         f"{ROLLOUT}.top_k": 0,

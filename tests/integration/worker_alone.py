@@ -9,8 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_cpu.platform"}
-sys.argv.append("--cpu")  # benchmarks/actor.py reads it when it is imported
+os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_cpu.platform"}  # before verl is imported
 
 import copy  # noqa: E402
 from argparse import Namespace  # noqa: E402
