@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import hydra
@@ -30,6 +31,7 @@ sys.argv[1:] = [f"++{word}" if word.startswith("ccpo.") else word for word in sy
 
 def start(config, hold) -> None:
     """Run verl's trainer on a checked configuration; blocks until training ends. ``hold``: of the run's folder."""
+    import psutil
     import ray
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
@@ -38,6 +40,7 @@ def start(config, hold) -> None:
     from ccpo.verl_plugin.network import check_nodes, prepare
     from ccpo.verl_plugin.resources import check_cluster
 
+    began, checked = psutil.Process().create_time(), time.time()
     run_dir, limit = Path(config.trainer.default_local_dir), config.ccpo.stall_timeout
 
     class CcpoTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
@@ -49,14 +52,16 @@ def start(config, hold) -> None:
             from ccpo.verl_plugin import early
             from ccpo.verl_plugin.agent_loops import ccpo_config
             from ccpo.verl_plugin.faults import Watchdog
+            from ccpo.verl_plugin.start_times import StartTimes
 
+            times = StartTimes(checks=began, Ray=checked)
             check_nodes(config)
             check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
             early.start(config, len(ccpo_config(config).policy_list()))
             # Imported while those processes start; before tq.init, since importing it registers the trainer.
             from ccpo.verl_plugin.trainer import CcpoTrainer
 
-            CcpoTrainer.watchdog = Watchdog(run_dir, limit, pulse.send)
+            CcpoTrainer.watchdog = Watchdog(run_dir, limit, pulse.send, times)
             with CcpoTrainer.watchdog.watching():
                 return super().run(config)
 

@@ -3,5 +3,6 @@
 workers    what verl's workers and servers import; registers the rest
 attention  packed attention with the FlashAttention that PyTorch ships
 host       the process of that server, which starts early
+forked     the engine's processes, which vLLM would start from nothing; preload is what they are forked with
 server     verl's vLLM server, without the work per token that nobody reads
 """

@@ -29,8 +29,12 @@ class Host:
     """A server to be. Its other methods are those of verl's server."""
 
     def __init__(self) -> None:
+        from ccpo.verl_gpu import forked
+
+        forked.begin()  # beside the imports of this process
         from ccpo.verl_gpu.server import Server
 
+        forked.use()
         self._class, self._server, self._error = Server, None, None
         self._begun = asyncio.Event()
 

@@ -37,6 +37,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from ccpo.config import ConfigError
 from ccpo.run.checkpoint import finished_steps
 from ccpo.run.folder import Moved
+from ccpo.verl_plugin.start_times import StartTimes
 
 logger = logging.getLogger(__name__)
 
@@ -136,11 +137,19 @@ class Watchdog:
     signal's handler raises, so at the next look it ends the actors, which no wait of Ray's survives, and after LOOKS_TO_END the process.
 
     actors: name -> Ray handle of everything whose death would leave somebody waiting; more join as the job starts.
+    start_times: hears what is done until the first step is over; then None.
     """
 
-    def __init__(self, run_dir: Path, stall_limit: float, tell: Callable[[str, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        stall_limit: float,
+        tell: Callable[[str, str], None] | None = None,
+        start_times: StartTimes | None = None,
+    ) -> None:
         """``tell``: called at every look with what is done now and why the job has to stop (empty: it has not)."""
         self._run_dir, self._stall_limit, self._tell = run_dir, stall_limit, tell
+        self.start_times = start_times
         self._reason = ""
         self._odd: set[str] = set()
         self.actors: dict[str, Any] = {}
@@ -149,6 +158,8 @@ class Watchdog:
     def beat(self, doing: str) -> None:
         """The trainer has come further. ``doing``: what it does now, for the message."""
         self._beaten, self._doing = time.monotonic(), doing
+        if self.start_times is not None:
+            self.start_times.mark(doing)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -156,7 +167,7 @@ class Watchdog:
         over = threading.Event()
         before = signal.signal(signal.SIGUSR1, self._interrupt)
         thread = threading.Thread(target=self._watch, args=(threading.get_ident(), over), daemon=True)
-        self.beat(self._doing)
+        self._beaten = time.monotonic()
         thread.start()
         try:
             yield

@@ -31,7 +31,7 @@ from ccpo.run.folder import METRICS, Moved
 from ccpo.run.run_log import RunLog
 from ccpo.step import compute_advantages
 from ccpo.types import Sessions
-from ccpo.verl_plugin import early
+from ccpo.verl_plugin import early, start_times
 from ccpo.verl_plugin.estimator import TRAINER_MODE, step_context
 from ccpo.verl_plugin.faults import (
     BATCH_GRACE,
@@ -292,6 +292,11 @@ class CcpoTrainer(PPOTrainerSync):
     def on_step_end(self):
         self.watchdog.beat(f"the weight update of step {self.global_steps}")
         super().on_step_end()
+        if self.watchdog.start_times is not None:
+            parts = self.watchdog.start_times.parts()
+            self.watchdog.start_times = None
+            print(start_times.line(parts), flush=True)
+            self.timing_raw |= {f"start/{part.replace(' ', '_')}": seconds for part, seconds in parts.items()}
 
     def _session_metrics(self, sessions: Sessions, expected: int) -> dict[str, float]:
         rates = session_rates(sessions, expected)

@@ -12,7 +12,7 @@ import pytest
 
 verl = pytest.importorskip("verl")
 
-from ccpo.verl_gpu import host  # noqa: E402
+from ccpo.verl_gpu import forked, host  # noqa: E402
 
 
 class Server:
@@ -33,6 +33,8 @@ def process(monkeypatch):
     module = ModuleType("ccpo.verl_gpu.server")
     module.Server = Server
     monkeypatch.setitem(sys.modules, "ccpo.verl_gpu.server", module)
+    monkeypatch.setattr(forked, "begin", lambda: None)
+    monkeypatch.setattr(forked, "use", lambda: None)
     return host.Host()
 
 

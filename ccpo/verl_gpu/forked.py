@@ -1,0 +1,76 @@
+"""vLLM's own processes, forked from one that has imported vLLM already.
+
+A server starts an engine process, and that a worker process; inside Ray, vLLM makes each a fresh Python that imports everything again, one
+after the other. Here a fork server (Python's own, `multiprocessing.forkserver`) imports vLLM once, beside what else a job starts. The engine is
+forked from it, and the worker from the engine, which is what vLLM does outside Ray. Where vLLM's code is another one than we know, or
+VLLM_WORKER_MULTIPROC_METHOD is set, nothing changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import multiprocessing
+import os
+import threading
+from multiprocessing import context, forkserver
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+STARTER, ASKED = "vllm.v1.engine.utils", "get_mp_context"
+"""What starts an engine, in the context that this function of it gives."""
+NEEDED = ("vllm.v1.engine.core", "vllm.v1.worker.gpu_worker", "verl.workers.rollout.vllm_rollout.utils")
+"""Modules of an engine and its worker. The last is verl's part of the worker."""
+
+
+class _Process(context.ForkServerProcess):
+    """A process with the environment of the one that starts it, which it does not outlive."""
+
+    def start(self) -> None:
+        self._environment = dict(os.environ)
+        super().start()
+
+    def run(self) -> None:
+        os.environ.clear()  # the fork server's is older: verl and vLLM set variables until the engine starts
+        os.environ.update(self._environment)
+        os.environ.pop(METHOD, None)  # set by vLLM itself, because it is inside Ray; here it is not
+        threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+        super().run()
+
+
+def _end_with(parent: Any) -> None:
+    """A killed server would leave an engine that holds the GPU's memory for ever."""
+    parent.join()
+    os._exit(1)
+
+
+class _Context(context.ForkServerContext):
+    Process = _Process
+
+
+def begin() -> None:
+    """Start the fork server; it imports what is needed while the caller goes on."""
+    multiprocessing.set_forkserver_preload(["ccpo.verl_gpu.preload"])
+    forkserver.ensure_running()
+
+
+def prepare() -> None:
+    """In the fork server: import what its children need. An error is theirs to meet again, and to name."""
+    try:
+        for name in NEEDED:
+            importlib.import_module(name)
+    except Exception as error:
+        logger.warning("vLLM could not be imported ahead: %s", error)
+
+
+def use() -> None:
+    """From now on, vLLM in this process starts engines from the fork server. Imports vLLM."""
+    starter = importlib.import_module(STARTER)
+    if METHOD in os.environ:
+        return
+    if not hasattr(starter, ASKED):
+        logger.warning("this vLLM starts its engine in a way that is not known here: it imports everything anew")
+        return
+    setattr(starter, ASKED, _Context)

@@ -1,0 +1,140 @@
+"""ccpo/verl_gpu/forked.py with a vLLM of a few lines, which starts its processes as the real one does: a server's engine, an engine's worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STARTER = """
+import multiprocessing, os
+def get_mp_context():
+    if os.environ.get("IN_RAY") == str(os.getpid()):
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    return multiprocessing.get_context(os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "fork"))
+"""
+PACKAGE = {
+    "vllm/v1/engine/utils.py": STARTER,
+    "vllm/v1/executor/multiproc_executor.py": STARTER,
+    "vllm/v1/worker/gpu_worker.py": "",
+    "verl/workers/rollout/vllm_rollout/utils.py": "",
+    "vllm/v1/engine/core.py": """
+import os, time
+IMPORTED_BY = os.getpid()
+def about():
+    return {"pid": os.getpid(), "imported_by": IMPORTED_BY, "set_later": os.environ.get("SET_LATER"), "removed": os.environ.get("REMOVED")}
+def engine(answers):
+    from vllm.v1.executor import multiproc_executor
+    context = multiproc_executor.get_mp_context()
+    reader, writer = context.Pipe(duplex=False)
+    death_reader, death_writer = context.Pipe(duplex=False)
+    inherited = [death_writer] if context.get_start_method() == "fork" else []
+    process = context.Process(target=worker, args=(writer, death_reader, inherited), daemon=True)
+    process.start()
+    death_reader.close()
+    answers.send([about(), reader.recv()])
+    time.sleep(600)
+def worker(answers, death, inherited):
+    for pipe in inherited:
+        pipe.close()
+    answers.send(about())
+    death.poll(600)
+""",
+}
+SERVER = """
+import json, os, sys, time
+if __name__ == "__main__":
+    os.environ["IN_RAY"] = str(os.getpid())
+    from ccpo.verl_gpu import forked
+    forked.begin()
+    forked.use()
+    from vllm.v1.engine import core, utils
+    os.environ["SET_LATER"] = "yes"
+    del os.environ["REMOVED"]
+    context = utils.get_mp_context()
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=core.engine, args=(writer,))
+    process.start()
+    print(json.dumps(reader.recv()), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Runs a server; the engine and the worker that it started, and itself."""
+    started = []
+
+    def run(starter: str = "get_mp_context", **changed: str):
+        for name, text in {**PACKAGE, **changed}.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            for parent in path.relative_to(tmp_path).parents[:-1]:
+                (tmp_path / parent / "__init__.py").touch()
+        (tmp_path / "server.py").write_text(SERVER.replace("get_mp_context", starter))
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "REMOVED": "no"}
+        server = subprocess.Popen(
+            [sys.executable, tmp_path / "server.py"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        started.append(server)
+        line = server.stdout.readline()
+        assert line, server.stderr.read()
+        engine, worker = json.loads(line)
+        started.extend(psutil.Process(found["pid"]) for found in (engine, worker))
+        return server, engine, worker
+
+    yield run
+    for process in started:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+
+
+def test_engine_and_worker_import_nothing_and_see_what_was_set_meanwhile(start):
+    server, engine, worker = start()
+    assert engine["imported_by"] == worker["imported_by"]
+    assert len({server.pid, engine["pid"], worker["pid"], engine["imported_by"]}) == 4
+    assert engine["set_later"] == worker["set_later"] == "yes"
+    assert engine["removed"] is None and worker["removed"] is None
+
+
+def test_nothing_outlives_a_killed_server(start):
+    server, engine, worker = start()
+    family = [psutil.Process(found) for found in (engine["pid"], worker["pid"], engine["imported_by"])]
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    until = time.monotonic() + 20
+    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family):
+        assert time.monotonic() < until, family
+        time.sleep(0.1)
+
+
+def test_another_vllm_does_as_it_always_does(start):
+    renamed = {"vllm/v1/engine/utils.py": STARTER.replace("get_mp_context", "context_of_its_own")}
+    _, engine, worker = start("context_of_its_own", **renamed)
+    assert engine["imported_by"] == engine["pid"] and worker["imported_by"] == worker["pid"]
+
+
+def test_a_method_that_somebody_chose_stays(start, monkeypatch):
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    _, engine, worker = start()
+    assert engine["imported_by"] == engine["pid"] and worker["imported_by"] == worker["pid"]
+
+
+def test_what_cannot_be_imported_ahead_is_imported_later(start):
+    _, engine, worker = start(**{"verl/workers/rollout/vllm_rollout/utils.py": "raise RuntimeError('no such thing')"})
+    assert engine["set_later"] == worker["set_later"] == "yes"
