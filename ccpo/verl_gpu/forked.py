@@ -12,6 +12,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 from multiprocessing import context, forkserver
 from typing import Any
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 STARTER, ASKED = "vllm.v1.engine.utils", "get_mp_context"
 """What starts an engine, in the context that this function of it gives."""
-NEEDED = ("vllm.v1.engine.core", "vllm.v1.worker.gpu_worker", "verl.workers.rollout.vllm_rollout.utils")
-"""Modules of an engine and its worker. The last is verl's part of the worker."""
+NEEDED = ("vllm.v1.engine.core", "vllm.v1.worker.gpu_worker")
+"""Modules of an engine and its worker. Not verl's part of the worker: importing verl touches the GPU (`_touched_gpu`)."""
 
 
 class _Process(context.ForkServerProcess):
@@ -35,9 +36,15 @@ class _Process(context.ForkServerProcess):
     def run(self) -> None:
         os.environ.clear()  # the fork server's is older: verl and vLLM set variables until the engine starts
         os.environ.update(self._environment)
-        os.environ.pop(METHOD, None)  # set by vLLM itself, because it is inside Ray; here it is not
+        if not _touched_gpu():  # vLLM has set it, because it is inside Ray; here it is not, and may fork
+            os.environ.pop(METHOD, None)
         threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
         super().run()
+
+
+def _touched_gpu() -> bool:
+    """Whether the process that this one was forked from had to do with the GPU: then this one, and what it forks, cannot use it."""
+    return "torch" in sys.modules and sys.modules["torch"].cuda._is_in_bad_fork()
 
 
 def _end_with(parent: Any) -> None:
@@ -58,6 +65,7 @@ def begin() -> None:
 
 def prepare() -> None:
     """In the fork server: import what its children need. An error is theirs to meet again, and to name."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for a GPU must not touch it (`_touched_gpu`)
     try:
         for name in NEEDED:
             importlib.import_module(name)

@@ -99,7 +99,11 @@ class RowJudge:
 
 
 class TeamAgentLoop(AgentLoopBase):
-    """``ccpo_team``: one session of the team that the configuration names, and its replays."""
+    """``ccpo_team``: sessions of the team that the configuration names, and their replays. Keeps nothing of a session."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._players: dict[str, TeamAgentLoop] = {}  # by policy
 
     async def run(self, sampling_params: dict[str, Any], **row) -> list[RoleOutput]:
         """One session.
@@ -189,6 +193,11 @@ class TeamAgentLoop(AgentLoopBase):
         if not isinstance(self.server_manager, PolicyClient):
             return self
         name = self.server_manager.policy_of[role]
+        if name not in self._players:
+            self._players[name] = self._player(name)
+        return self._players[name]
+
+    def _player(self, name: str) -> TeamAgentLoop:
         client = self.server_manager.clients[name]
         model = _model(name, client.config)
         view = copy.copy(self)

@@ -1,8 +1,9 @@
-"""Processes that start while others are still busy.
+"""Processes that start while others are still busy, and agent loop workers that do not begin anew for every session.
 
 verl starts its processes one after the other, each when it is needed, and most of a start is their imports. Agent loop workers need
 nothing to import, so theirs begin first: an `EarlyAgentLoopWorker` is an empty actor, which verl's manager fills when the rollout servers are up.
-The trainer's own process imports the rollout server's code in a thread, while it waits for the training workers.
+The router is the last process to start, and the first request waits for it: Ray gives it an idle process, so some are made that have its
+imports. The trainer's own process imports the rollout server's code in a thread, while it waits for the training workers.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ import threading
 from typing import Any
 
 import ray
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_registry
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils.rollout_trace import rollout_trace_attr
 from verl.workers.rollout.replica import get_rollout_replica_class
 
 from ccpo.verl_gpu import host
+from ccpo.verl_plugin.agent_loops import TeamAgentLoop
+
+OURS = f"{TeamAgentLoop.__module__}.{TeamAgentLoop.__qualname__}"
 
 _WAITING: list[Any] = []
 
@@ -28,18 +34,56 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
 
     def begin(self, *args: Any) -> None:
         super().__init__(*args)
+        self._loops: dict[str, Any] = {}
+
+    async def _run_agent_loop(
+        self,
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        *,
+        agent_name: str,
+        trace: bool = True,
+        **row: Any,
+    ) -> Any:
+        """As verl's, which makes a loop for every session and copies the whole configuration for it, 10 to 20 ms each; ours serves all."""
+        if _agent_loop_registry.get(agent_name, {}).get("_target_") != OURS:
+            return await super()._run_agent_loop(sampling_params, trajectory, agent_name=agent_name, trace=trace, **row)
+        if agent_name not in self._loops:
+            self._loops[agent_name] = TeamAgentLoop(
+                trainer_config=DictConfigWrap(self.config),
+                server_manager=self.llm_client,
+                tokenizer=self.tokenizer,
+                processor=self.processor,
+                hf_model_type=self.hf_model_type,
+                dataset_cls=self.dataset_cls,
+                data_config=DictConfigWrap(self.config.data),
+            )
+        about = {name: trajectory[name] for name in ("step", "sample_index", "rollout_n", "validate")}
+        with rollout_trace_attr(**about, name="agent_loop", trace=trace):
+            output = await self._loops[agent_name].run(sampling_params, **row)
+            return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
 
 def start(config: Any, policies: int) -> None:
     """Start what can be started before anything else of a job: agent loop workers, and rollout servers' processes."""
     rollout = config.actor_rollout_ref.rollout
     host.start(config, policies)
+    for _ in range(policies + config.reward.num_workers):
+        _import_router.remote()
     if not str(rollout.agent.get("agent_loop_manager_class")).endswith(
         EarlyManager.__name__
     ):  # somebody's own starts its own
         return
     worker = ray.remote(EarlyAgentLoopWorker).options(scheduling_strategy="SPREAD")  # over the nodes, as verl does
     _WAITING.extend(worker.remote() for _ in range(rollout.agent.num_workers))
+
+
+@ray.remote(num_cpus=0)
+def _import_router() -> None:
+    """Leaves an idle process that has imported what the router and the reward workers are made of."""
+    import verl.experimental.reward_loop  # noqa: F401
+
+    import ccpo.verl_plugin.router  # noqa: F401
 
 
 def import_server(config: Any) -> None:

@@ -25,7 +25,8 @@ from ccpo.verl_gpu.memory import GIB, Shape
 LARGEST_PACK, PACK_STEP = 32_768, 1_024
 LARGEST_SDPA_PACK = 16_384  # whose cost is quadratic in the pack
 MOST_REQUESTS = 1024
-LARGEST_SHARE = 0.9
+SMALLEST_SHARE, LARGEST_SHARE = 0.1, 0.9
+SPARE = 1.5  # of what the engines use at most: what they keep of earlier prompts
 CAUTIOUS = {  # where nothing is known about the GPU or the model; what is wrong with them is named elsewhere
     "actor.ppo_max_token_len_per_gpu": 16_384,
     "model.enable_gradient_checkpointing": True,
@@ -160,10 +161,14 @@ class _Plan:
         ]
 
     def _least_engine(self) -> float:
-        """Bytes of a GPU for all engines: weights, and a cache for eight of the longest rows each."""
+        return self._engine(8)
+
+    def _engine(self, rows: int) -> float:
+        """Bytes of a GPU for all engines: weights, and a cache for some of the longest rows each."""
         size = self.size
         return sum(
-            (2 * shape.parameters + 8 * self.row * shape.kv) / size + memory.WORKSPACE for shape in self.shapes.values()
+            (2 * shape.parameters + rows * self.row * shape.kv) / size + memory.WORKSPACE
+            for shape in self.shapes.values()
         )
 
     def _engines(self) -> list[str]:
@@ -171,17 +176,14 @@ class _Plan:
         sessions = -(-data.train_batch_size * rollout.n // max(1, self.gpus // self.size))
         turns = max(1, len(self.settings.plan.roles) if not self.settings.plan.heard else 1)
         at_once = 1 << max(0, (2 * sessions * turns - 1).bit_length())  # twice: replays run beside
-        _fill(self.config, "rollout.max_num_seqs", min(MOST_REQUESTS, max(32, at_once)))
+        requests = _fill(self.config, "rollout.max_num_seqs", min(MOST_REQUESTS, max(32, at_once)))
         _fill(self.config, "rollout.max_model_len", self.row)
         self.resting = 0.0 if self.offload else sum(memory.resting(s, self.gpus) for s in self.shapes.values())
-        left = self.room - self.resting
-        self.share = float(
-            _fill(
-                self.config,
-                "rollout.gpu_memory_utilization",
-                round(min(LARGEST_SHARE, max(0.05, left / self.gpu)), 3),
-            )
-        )
+        # No more than can be used: every step wakes the whole cache, some .25 s for 100 GiB.
+        useful = SPARE * self._engine(requests)
+        left = min(self.room - self.resting, useful) / self.gpu
+        share = round(min(LARGEST_SHARE, max(SMALLEST_SHARE, left)), 3)
+        self.share = float(_fill(self.config, "rollout.gpu_memory_utilization", share))
         least = self._least_engine()
         if self.share * self.gpu >= least:
             return []

@@ -25,7 +25,6 @@ PACKAGE = {
     "vllm/v1/engine/utils.py": STARTER,
     "vllm/v1/executor/multiproc_executor.py": STARTER,
     "vllm/v1/worker/gpu_worker.py": "",
-    "verl/workers/rollout/vllm_rollout/utils.py": "",
     "vllm/v1/engine/core.py": """
 import os, time
 IMPORTED_BY = os.getpid()
@@ -136,5 +135,5 @@ def test_a_method_that_somebody_chose_stays(start, monkeypatch):
 
 
 def test_what_cannot_be_imported_ahead_is_imported_later(start):
-    _, engine, worker = start(**{"verl/workers/rollout/vllm_rollout/utils.py": "raise RuntimeError('no such thing')"})
+    _, engine, worker = start(**{"vllm/v1/worker/gpu_worker.py": "raise RuntimeError('no such thing')"})
     assert engine["set_later"] == worker["set_later"] == "yes"
