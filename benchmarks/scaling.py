@@ -99,9 +99,9 @@ def tables(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     seen: set[str] = set()
     for gpu in model.GPUS.values():
         for title, per_gpu in ((f"{options.prompts} prompts a step", 0), (f"{PER_GPU} prompts a GPU", PER_GPU)):
+            asked = [(gpus, work(options, per_gpu * gpus or options.prompts)) for gpus in TABLE_GPUS]
             rows = []
             for shape in TABLE_SHAPES:
-                asked = [(gpus, work(options, per_gpu * gpus or options.prompts)) for gpus in TABLE_GPUS]
                 cells = [_whole(shape, gpu, gpus, wanted) for gpus, wanted in asked]
                 seen |= {cause for _, cause in cells}
                 rows.append([shape, *(cause if step is None else f"{step:.0f} s, {cause}" for step, cause in cells)])
@@ -191,15 +191,14 @@ def detail(options: argparse.Namespace) -> Iterable[str]:
     for cause, value in model.causes(parts).items():
         if value >= whole / 200:
             yield f"  {model.CAUSES[cause][0]:<36}{value:>7.1f}{value / whole:>6.0%}"
-    sizes_tried = {size: model.fit(shape, gpu, gpus, wanted, size) for size in model.engine_sizes(gpus)}
-    times = [
-        f"{size}: {sum(model.seconds(shape, gpu, gpus, wanted, size).values()):.0f} s"
-        for size, tried in sizes_tried.items()
-        if not tried.missing
+    others = [
+        f"{size}: {sum(model.seconds(shape, gpu, gpus, wanted, size).values()):.0f}"
+        for size in model.engine_sizes(gpus)
+        if not model.fit(shape, gpu, gpus, wanted, size).missing
     ]
-    yield "engines of other sizes, GPUs: step    " + ", ".join(times)
+    yield f"\nGPUs of an engine: seconds of a step    {', '.join(others)}"
     first = next(iter(model.causes(parts)))
-    yield f"\nmost of it: {model.CAUSES[first][0]}\nwhat helps: {model.CAUSES[first][1]}"
+    yield f"most of it: {model.CAUSES[first][0]}\nwhat helps: {model.CAUSES[first][1]}"
 
 
 # --- a run as a measurement -----------------------------------------------------------------------------------------
@@ -215,9 +214,11 @@ def measured_row(options: argparse.Namespace) -> dict:
     config = CcpoConfig.from_dict(node, sessions)
     train = [entry for entry in read_run_log(options.row / METRICS) if entry["kind"] == "train"]
     parts = {name: part.mean for name, part in step_times(train, 0).items() if part.mean is not None}
-    known = {part: parts[part] for part in PARTS if part in parts and part != "step"}
-    known["other"] += sum(parts.get(name, 0.0) for name in ("read_rows", "old_log_prob", "ref"))
     later = [entry["metrics"] for entry in train[1:]]
+    if not later:
+        raise SystemExit(f"{options.row / METRICS} has no step after the first, which takes longer than others")
+    known = {part: parts.get(part, 0.0) for part in PARTS if part != "step"}
+    known["other"] += sum(parts.get(name, 0.0) for name in ("read_rows", "old_log_prob", "ref"))
 
     def mean(name: str) -> float:
         return sum(metrics[name] for metrics in later) / len(later)
