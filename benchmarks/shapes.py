@@ -1,15 +1,33 @@
-"""Models of random weights in the shapes of public ones, for measuring time and memory where no weights are at hand."""
+"""Shapes of public models: for models of random weights where no weights are at hand, and for arithmetic without any model."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
+
+from ccpo.verl_gpu.memory import Shape
+
 SHAPES = {  # layers, hidden, feed-forward, heads, key-value heads, vocabulary, embeddings tied: the models' public configurations
+    "smollm2-135m": (30, 576, 1536, 9, 3, 49_152, True),  # a Llama: as a Qwen2 it has biases, .02 % more parameters
     "qwen2.5-0.5b": (24, 896, 4864, 14, 2, 151_936, True),
     "qwen2.5-1.5b": (28, 1536, 8960, 12, 2, 151_936, True),
     "qwen2.5-3b": (36, 2048, 11008, 16, 2, 151_936, True),
     "qwen2.5-7b": (28, 3584, 18944, 28, 4, 152_064, False),
+    "qwen2.5-14b": (48, 5120, 13824, 40, 8, 152_064, False),
+    "qwen2.5-32b": (64, 5120, 27648, 40, 8, 152_064, False),
 }
+
+
+def sizes(shape: str) -> Shape:
+    """What `memory.shape_of` finds, without transformers."""
+    layers, hidden, inner, heads, kv_heads, vocabulary, tied = SHAPES[shape]
+    key = hidden // heads * kv_heads
+    attention = 2 * hidden * hidden + 2 * hidden * key + hidden + 2 * key  # weights, and biases of query, key and value
+    layer = attention + 3 * hidden * inner + 2 * hidden
+    parameters = layers * layer + hidden + vocabulary * hidden * (1 if tied else 2)
+    return Shape(parameters, layers, hidden, inner, hidden, key, vocabulary)
 
 
 def config_of(shape: str, layers: int | None = None):

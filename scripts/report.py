@@ -17,13 +17,14 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 
 from ccpo.run.folder import CURVES, METRICS
 from ccpo.run.run_log import read_run_log
+from ccpo.run.step_times import STEP, step_times
 from ccpo.team.replay import Intervention
 from ccpo.types import REMOVE, REPLACE
 
@@ -53,7 +54,6 @@ TRAINING = {
     "ccpo/credit/cosine_with_shared/all": "cosine of advantages with shared credit",
 }
 """Of the training batches, noisy."""
-PHASES = ("gen", "old_log_prob", "update_actor", "update_weights")
 MANY_SESSIONS = 10**9
 RATE_STEPS = 5  # train batches at each end over which noisy numbers are averaged
 MANY_ROLES = 6  # more roles are told together
@@ -179,8 +179,8 @@ def summarize(entries: list[dict]) -> dict:
     Returns:
         ``steps``: last trained step. ``sources``: per data source ``before`` and ``after``, see `scores`. ``training``: ``team`` and others
         by their metric's name without ``ccpo/``, and ``roles``: role -> number; each ``before`` and ``after``, means over the first and
-        last `RATE_STEPS` steps that have it. ``seconds``: wall time of steps and validations, mean step, and its phases; None without a
-        step. What was not measured is absent.
+        last `RATE_STEPS` steps that have it. ``seconds``: wall time of steps and validations, and the parts of a step
+        (`ccpo.run.step_times`); None without a step. What was not measured is absent.
     """
     train = [entry for entry in entries if entry["kind"] == "train"]
     sources = {}
@@ -250,17 +250,13 @@ def _ends(train: list[dict], metric: str) -> dict | None:
 
 
 def _seconds(train: list[dict]) -> dict | None:
-    steps = series(train, "timing_s/step")[1]
-    if not steps:
+    parts = step_times(train, MANY_ROLES)
+    if not parts:
         return None
-    phases = {name: series(train, f"timing_s/{name}")[1] for name in PHASES}
     return {
-        "steps": sum(steps),
+        "steps": sum(series(train, "timing_s/step")[1]),
         "validation": sum(series(train, "timing_s/testing")[1]),
-        "step": _mean(steps),
-        "phases": {
-            name: sum(values) / len(steps) for name, values in phases.items() if sum(values) >= 0.005 * len(steps)
-        },
+        "parts": {name: asdict(part) for name, part in parts.items()},
     }
 
 
@@ -316,8 +312,7 @@ def table(entries: list[dict]) -> str:
             f"time: {_duration(seconds['steps'])} in steps, {_duration(seconds['validation'])} in validation, "
             "without start-up"
         )
-        named = ", ".join(f"{name} {value:.2f} s" for name, value in seconds["phases"].items())
-        lines.append(f"time of a step: {seconds['step']:.2f} s ({named})")
+        lines += ["", *_time_rows(seconds["parts"])]
     return "\n".join(lines)
 
 
@@ -389,6 +384,33 @@ def last_scores(entries: list[dict], source: str) -> list[tuple[str, str]]:
     needed = indispensable(scores(entry, source, known) for entry in seen)
     rows = _role_rows(last["roles"], last["roles"], needed)
     return [*found, *((label, score_text(after, what)) for what, label, _, after in rows)]
+
+
+def _time_rows(parts: Mapping[str, Mapping]) -> list[str]:
+    """The parts of a step, the first one apart: what starts only once would hide what the others take."""
+    later = parts[STEP]["steps"] if STEP in parts else 0
+    head = [f"{later} later step{'s' * (later > 1)}", "share of them"] if later else ["", ""]
+    lines = [_time_row("seconds", "first step", *head), "-" * 96]
+    for part in parts.values():
+        if part["mean"] is None:
+            cells = ["", ""]
+        else:
+            spread = f" +- {_seconds_text(part['std'], part['mean'])}" if part["std"] is not None else ""
+            some = f" ({part['steps']} steps)" if part["steps"] < later else ""
+            share = f"{part['share']:.0%}" if part["share"] is not None else ""
+            cells = [_seconds_text(part["mean"]) + spread + some, share]
+        first = "" if part["first"] is None else _seconds_text(part["first"])
+        lines.append(_time_row("  " * part["depth"] + part["label"], first, *cells))
+    return [*lines, "sessions run beside each other: means of turns, replays and verdicts do not add up to gen"]
+
+
+def _time_row(label: str, *cells: str) -> str:
+    return f"{label:<44}{cells[0]:<13}{cells[1]:<26}{cells[2]}".rstrip()
+
+
+def _seconds_text(seconds: float, like: float | None = None) -> str:
+    """With as many digits as ``like`` has, itself if None."""
+    return f"{seconds:.3f}" if (seconds if like is None else like) < 10 else f"{seconds:.1f}"
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,8 @@ from ccpo.verl_gpu import memory  # noqa: E402
 from ccpo.verl_plugin import fit  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from shapes import SHAPES, config_of  # noqa: E402
+import step_model  # noqa: E402
+from shapes import SHAPES, config_of, sizes  # noqa: E402
 
 H100 = 79.2 * memory.GIB
 SMOLLM2 = transformers.LlamaConfig(
@@ -52,10 +53,18 @@ def test_predicted_peaks_are_within_15_percent_of_the_measured_ones(model, token
 
 
 def test_parameters_are_those_of_the_public_models():
-    billions = {name: memory.shape_of(config_of(name)).parameters / 1e9 for name in SHAPES}
-    assert billions == pytest.approx(
-        {"qwen2.5-0.5b": 0.494, "qwen2.5-1.5b": 1.544, "qwen2.5-3b": 3.086, "qwen2.5-7b": 7.616}, abs=2e-3
-    )
+    shapes = {name: memory.shape_of(config_of(name)) for name in SHAPES}
+    assert {name: sizes(name) for name in SHAPES} == shapes, "the same without transformers"
+    billions = {
+        "smollm2-135m": 0.135,
+        "qwen2.5-0.5b": 0.494,
+        "qwen2.5-1.5b": 1.544,
+        "qwen2.5-3b": 3.086,
+        "qwen2.5-7b": 7.616,
+        "qwen2.5-14b": 14.77,
+        "qwen2.5-32b": 32.76,
+    }
+    assert {name: shape.parameters / 1e9 for name, shape in shapes.items()} == pytest.approx(billions, abs=5e-3)
 
 
 @pytest.fixture
@@ -92,6 +101,20 @@ def test_the_default_recipe_on_one_h100(gpu_job):
     assert found["pack"] >= 2 * 6144 and found["checkpointing"] is False
     assert config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu == found["pack"]
     assert "while it learns" in "\n".join(lines) and "gradient checkpointing off" in lines[-1]
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+@pytest.mark.parametrize("model", [name for name in SHAPES if name.startswith("qwen")])
+def test_the_model_of_a_step_has_the_settings_of_the_plan(gpu_job, model, gpus):
+    config, _, problems = gpu_job(model, f"trainer.n_gpus_per_node={gpus}")
+    work = step_model.Work(512, 512, 450, 500, 4096, 384, 6144, 2748)
+    gpu = step_model.GPUS["h100"]
+    assert gpu.bytes == H100
+    found = step_model.fit(sizes(model), gpu, gpus, work)
+    assert bool(found.missing) == bool(problems)
+    if not problems:
+        own = {"pack": found.pack, "checkpointing": found.checkpointing, "offload": found.offload}
+        assert own.items() <= chosen(config).items()
 
 
 def test_a_small_model_gets_the_largest_packs(gpu_job):

@@ -116,7 +116,9 @@ def test_summary_has_before_after_intervals_and_training():
     training = summary["training"]
     assert training["sessions/team_accuracy"] == {"before": pytest.approx(0.7), "after": pytest.approx(0.7)}
     assert training["roles"]["think"]["contribution"] == {"before": pytest.approx(0.3), "after": pytest.approx(0.6)}
-    assert summary["seconds"] == {"steps": 16.0, "validation": 0, "step": 2.0, "phases": {"gen": 0.5}}
+    seconds = summary["seconds"]
+    assert (seconds["steps"], seconds["validation"]) == (16.0, 0)
+    assert {name: part["mean"] for name, part in seconds["parts"].items()} == {"step": 2.0, "gen": 0.5, "other": 1.5}
 
 
 def test_summary_of_votes_counts_a_session_once():
@@ -282,9 +284,79 @@ def test_times_stand_on_their_own_lines():
     slower = [
         dict(entry, metrics={k: v * 3 if "timing" in k else v for k, v in entry["metrics"].items()}) for entry in DYAD
     ]
-    texts = [report.table(entries).splitlines() for entries in (DYAD, slower)]
-    differing = [a for a, b in zip(*texts, strict=True) if a != b]
-    assert differing and all(line.startswith("time") for line in differing)
+    texts = [report.table(entries).partition("time:") for entries in (DYAD, slower)]
+    assert texts[0][0] == texts[1][0] and texts[0][2] != texts[1][2]
+
+
+def timed(number: int, /, **seconds: float) -> dict:
+    return train(number, **{f"timing_s__{name}": value for name, value in seconds.items()})
+
+
+TIMED = [
+    timed(1, step=9.0, gen=4.0, update_actor=3.0, train=1.0),
+    *(
+        timed(
+            step,
+            step=4.0 + step / 10,
+            gen=2.0,
+            decode__think=0.7,
+            decode__reason=1.1,
+            decode__replays=0.4,
+            verify=0.02,
+            old_log_prob=0.00001,
+            adv=0.1,
+            credit=0.01,
+            update_actor=1.5,
+            train=1.2,
+            update_weights=0.2,
+        )
+        for step in (2, 3, 4)
+    ),
+]
+TIMED[-1]["metrics"] |= {"timing_s/save_checkpoint": 0.1, "timing_s/testing": 5.0}
+
+
+def test_every_part_of_a_step_has_its_time():
+    text = report.table(TIMED).partition("time:")[2]
+    assert max(map(len, text.splitlines())) <= 100
+    assert cells(text, "seconds") == ["first", "step", "3", "later", "steps", "share", "of", "them"]
+    assert cells(text, "step") == ["9.000", "4.300", "+-", "0.100"]
+    assert cells(text, "  decoding and verdicts (gen)") == ["4.000", "2.000", "+-", "0.000", "47%"]
+    assert cells(text, "    think: mean of a turn") == ["0.700", "+-", "0.000"]
+    assert cells(text, "    replays: mean of a session") == ["0.400", "+-", "0.000"]
+    assert cells(text, "    verdicts: mean of a session") == ["0.020", "+-", "0.000"]
+    assert cells(text, "    credit") == ["0.010", "+-", "0.000", "0%"]
+    assert cells(text, "    arithmetic (train)") == ["1.000", "1.200", "+-", "0.000", "28%"]
+    assert cells(text, "    the rows' way to it") == ["2.000", "0.300", "+-", "0.000", "7%"]
+    assert cells(text, "  checkpoint (save_checkpoint)") == ["0.100", "(1", "steps)", "1%"]
+    assert cells(text, "  waiting and other") == ["2.000", "0.467", "+-", "0.058", "11%"]
+    assert cells(text, "validation, after its step (testing)") == ["5.000", "(1", "steps)"]
+    assert "old_log_prob" not in text, "it took no time"
+
+
+def test_what_a_step_is_the_sum_of_is_all_of_it():
+    parts = report.summarize(TIMED)["seconds"]["parts"]
+    summed = [part for part in parts.values() if part["depth"] == 1]
+    assert sum(part["first"] or 0 for part in summed) == pytest.approx(9.0)
+    assert sum(part["share"] for part in summed) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_policies_that_learn_one_after_the_other_are_added():
+    run = [timed(step, step=4.0, update_actor=3.0, think__train=1.0, reason__train=1.5) for step in (1, 2)]
+    text = report.table(run)
+    assert cells(text, "    arithmetic (train)") == ["2.500", "2.500", "62%"]
+    assert cells(text, "    the rows' way to it") == ["0.500", "0.500", "12%"]
+
+
+def test_turns_of_many_roles_are_told_together():
+    run = [timed(step, **{f"decode__voter_{i}": float(i) for i in range(20)}) for step in (1, 2)]
+    text = report.table(run)
+    assert cells(text, "    20 roles: mean of a turn") == ["9.500", "9.500"] and "voter_" not in text
+
+
+def test_a_run_of_one_step_has_the_first_ones_times():
+    text = report.table(TIMED[:1]).partition("time:")[2]
+    assert cells(text, "seconds") == ["first", "step"] and cells(text, "step") == ["9.000"]
 
 
 def test_a_run_that_only_trained_so_far_is_reported(tmp_path):
