@@ -89,18 +89,17 @@ def main() -> int:
     waiting: queue.Queue[str] = queue.Queue()
     for arm in options.arms:
         waiting.put(arm)
+    done: queue.Queue[tuple[str, dict]] = queue.Queue()
+    for i, gpu in enumerate(options.gpus):
+        threading.Thread(target=run_arms, args=(waiting, done, i, gpu, options), daemon=True).start()
     found: dict[str, dict] = {}
-    threads = [
-        threading.Thread(target=run_arms, args=(waiting, found, i, gpu, options)) for i, gpu in enumerate(options.gpus)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    figures = {arm: found[arm] for arm in options.arms}
-    evidence.write(options.result, {"gpu": gpu_name(), "arms": figures})
-    print(table(rows_of(figures)))
-    return 0 if all("seconds" in figure for figure in figures.values()) else 1
+    for _ in options.arms:  # written after each: the slowest may take longer than somebody waits
+        arm, figure = done.get()
+        found[arm] = figure
+        figures = {arm: found[arm] for arm in options.arms if arm in found}
+        evidence.write(options.result, {"gpu": gpu_name(), "arms": figures})
+        print(table(rows_of(figures)), flush=True)
+    return 0 if all("seconds" in figure for figure in found.values()) else 1
 
 
 def gpu_name() -> str:
@@ -171,7 +170,7 @@ def name_of(arm: str) -> str:
     return arm.replace(",", "").replace(" ", "_")
 
 
-def run_arms(waiting: queue.Queue, found: dict, lane: int, gpu: str, options: argparse.Namespace) -> None:
+def run_arms(waiting: queue.Queue, done: queue.Queue, lane: int, gpu: str, options: argparse.Namespace) -> None:
     """Run arms that wait on one GPU, with a part of the processors, until none waits."""
     cores = sorted(os.sched_getaffinity(0))
     part = len(cores) // len(options.gpus)
@@ -192,8 +191,7 @@ def run_arms(waiting: queue.Queue, found: dict, lane: int, gpu: str, options: ar
         words = ["taskset", "-c", own, "timeout", "--kill-after=30", str(options.timeout), *command(arm, options)]
         with log.with_suffix(".txt").open("w") as text:
             code = subprocess.run(words, stdout=text, stderr=subprocess.STDOUT, env=environment, cwd=ROOT).returncode
-        found[arm] = figures_of(log) if code == 0 else {"exit_status": code, "log": str(log.with_suffix(".txt"))}
-        print(arm, found[arm], flush=True)
+        done.put((arm, figures_of(log) if code == 0 else {"exit_status": code, "log": str(log.with_suffix(".txt"))}))
 
 
 def figures_of(log: Path) -> dict:
