@@ -47,6 +47,10 @@ def start(config, hold) -> None:
         """verl's task runner, in whose process the trainer and the estimator must be registered first, and which is watched."""
 
         def run(self, config):
+            from concurrent.futures import ThreadPoolExecutor
+
+            import transfer_queue as tq
+            from omegaconf import OmegaConf
             from verl.plugin.platform import get_platform
 
             from ccpo.verl_plugin import early
@@ -58,11 +62,14 @@ def start(config, hold) -> None:
             check_nodes(config)
             check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
             early.start(config, len(ccpo_config(config).policy_list()))
-            # Imported while those processes start; before tq.init, since importing it registers the trainer.
+            # The queue's processes start while this one imports the trainer, which registers it.
+            settings = OmegaConf.create(OmegaConf.to_container(config.transfer_queue, resolve=True))
+            queue = ThreadPoolExecutor(1).submit(tq.init, settings)
             from ccpo.verl_plugin.trainer import CcpoTrainer
 
             CcpoTrainer.watchdog = Watchdog(run_dir, limit, pulse.send, times)
             with CcpoTrainer.watchdog.watching():
+                queue.result()  # verl's own tq.init finds it
                 return super().run(config)
 
     prepare(config)

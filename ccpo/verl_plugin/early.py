@@ -2,8 +2,8 @@
 
 verl starts its processes one after the other, each when it is needed, and most of a start is their imports. Agent loop workers need
 nothing to import, so theirs begin first: an `EarlyAgentLoopWorker` is an empty actor, which verl's manager fills when the rollout servers are up.
-The router is the last process to start, and the first request waits for it: Ray gives it an idle process, so some are made that have its
-imports. The trainer's own process imports the rollout server's code in a thread, while it waits for the training workers.
+So is the router, for which the first request of all would wait: it is the last to start. The trainer's own process imports the rollout
+server's code in a thread, while it waits for the training workers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from verl.workers.rollout.replica import get_rollout_replica_class
 
 from ccpo.verl_gpu import host
 from ccpo.verl_plugin.agent_loops import TeamAgentLoop
+from ccpo.verl_plugin.router import Router
 
 OURS = f"{TeamAgentLoop.__module__}.{TeamAgentLoop.__qualname__}"
 
 _WAITING: list[Any] = []
+_ROUTERS: list[Any] = []
 
 
 class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
@@ -65,11 +67,10 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
 
 
 def start(config: Any, policies: int) -> None:
-    """Start what can be started before anything else of a job: agent loop workers, and rollout servers' processes."""
+    """Start what can be started before anything else of a job: processes of rollout servers, of routers, and of agent loop workers."""
     rollout = config.actor_rollout_ref.rollout
     host.start(config, policies)
-    for _ in range(policies + config.reward.num_workers):
-        _import_router.remote()
+    _ROUTERS.extend(ray.remote(EarlyRouter).remote() for _ in range(policies))
     if not str(rollout.agent.get("agent_loop_manager_class")).endswith(
         EarlyManager.__name__
     ):  # somebody's own starts its own
@@ -78,12 +79,29 @@ def start(config: Any, policies: int) -> None:
     _WAITING.extend(worker.remote() for _ in range(rollout.agent.num_workers))
 
 
-@ray.remote(num_cpus=0)
-def _import_router() -> None:
-    """Leaves an idle process that has imported what the router and the reward workers are made of."""
-    import verl.experimental.reward_loop  # noqa: F401
+class EarlyRouter(Router):
+    """Our router, which begins when it is told to."""
 
-    import ccpo.verl_plugin.router  # noqa: F401
+    def __init__(self) -> None:
+        """Nothing, as above."""
+
+    def begin(self, *args: Any) -> None:
+        super().__init__(*args)
+
+
+class _WaitingRouter(ray.actor.ActorClass):
+    """Stands in for the Ray class that verl makes a router from (recipe/config/router.yaml): takes a process that is there."""
+
+    def __init__(self) -> None:
+        """ActorClass wants a class here; there is none to be made from."""
+
+    def remote(self, *args: Any) -> Any:
+        made = _ROUTERS.pop() if _ROUTERS else ray.remote(EarlyRouter).remote()
+        ray.get(made.begin.remote(*args))  # before anybody else can ask it
+        return made
+
+
+router = _WaitingRouter()
 
 
 def import_server(config: Any) -> None:

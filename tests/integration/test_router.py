@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("verl")
 
-from ccpo.verl_plugin import router  # noqa: E402
+from verl.workers.rollout.router import get_router_handle  # noqa: E402
+
+from ccpo.verl_plugin import early, router  # noqa: E402
 
 
 class Handle:
@@ -46,3 +49,25 @@ def test_a_server_that_came_back_under_its_name_is_the_new_one():
     balancer.remove_servers(["a"])
     balancer.add_servers({"a": Handle("new")})
     assert balancer.acquire_server("2")[1].generate == "generate of new"
+
+
+class Actor:
+    """A router's process: what it was told, in order."""
+
+    def __init__(self) -> None:
+        self.told = []
+        self.begin = self.acquire_server = self
+
+    def remote(self, *given):
+        self.told.append(given)
+        return len(self.told)
+
+
+def test_verl_gets_the_router_that_is_there_and_only_when_it_has_begun(monkeypatch):
+    waited, there = [], Actor()
+    monkeypatch.setattr(early, "_ROUTERS", [there])
+    monkeypatch.setattr(early.ray, "get", waited.append)
+    path = Path(__file__).parents[2] / "recipe" / "config" / "router.yaml"
+    assert get_router_handle({"a": "server"}, router_config_path=str(path)) is there
+    assert there.told[0][0] == {"a": "server"} and waited == [1]
+    assert not early._ROUTERS
