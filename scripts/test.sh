@@ -1,20 +1,26 @@
 #!/usr/bin/env bash
-# The form of the code and who imports whom, then all tests, the quick ones first.
+# The form of the code and who imports whom, then all tests, a few at a time.
 # Arguments go to pytest and leave the former out: bash scripts/test.sh -k credit
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh cpu
+longest=3h # what -m slow may take on a busy machine
 if [ $# -eq 0 ]; then # with arguments it stays quick
+    longest=25m
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/lint-imports
 fi
+# Jobs first: they take longest, one at a time (tests/e2e/conftest.py), and leave room for the other tests beside them.
 tiers=()
-for tier in unit golden verifier contract integration e2e; do
+for tier in e2e integration contract verifier golden unit; do
     if [ -d "tests/$tier" ]; then tiers+=("tests/$tier"); fi
 done
+# --no-loadscope-reorder keeps this order. Every worker imports torch and verl, so more than a few cost more than they save.
+beside=(-n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder)
+export OMP_NUM_THREADS=1 # of torch: workers and jobs share the cores
 limit=()
 if command -v timeout >/dev/null; then
-    limit=(timeout --kill-after=30 25m) # a hung test must not hang the job
+    limit=(timeout --kill-after=30 "$longest") # a hung test must not hang the job
 fi
-exec ${limit[@]+"${limit[@]}"} .venv/bin/python -m pytest --durations=10 "${tiers[@]}" "$@"
+exec ${limit[@]+"${limit[@]}"} .venv/bin/python -m pytest --durations=10 "${beside[@]}" "${tiers[@]}" "$@"

@@ -1,11 +1,10 @@
-"""The LogiQA command, run as users run it, on small text files made here and on the real ones."""
+"""The LogiQA command, on small text files made here and on the real ones."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -37,11 +36,9 @@ def source(tmp_path):
     return folder
 
 
-def run(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "data_preprocess.logiqa", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert "Traceback" not in done.stderr
-    return done
+@pytest.fixture
+def run(run_module):
+    return partial(run_module, "data_preprocess.logiqa")
 
 
 def rows(path: Path) -> list[dict]:
@@ -56,7 +53,7 @@ def records(tmp_path, *blocks: list[str]) -> list:
     return [record for _, record in logiqa._read_text(tmp_path / "x.txt")]
 
 
-def test_the_eval_file_stands_in_for_a_missing_train_file(source, tmp_path):
+def test_the_eval_file_stands_in_for_a_missing_train_file(run, source, tmp_path):
     out = tmp_path / "out"
     done = run("--out", out, "--source", source)
     assert done.returncode == 0, done.stderr
@@ -87,7 +84,7 @@ def test_the_eval_file_stands_in_for_a_missing_train_file(source, tmp_path):
     assert manifest["sources"][1]["sha256"] == hashlib.sha256(content).hexdigest()
 
 
-def test_a_train_file_is_the_training_split(source, tmp_path):
+def test_a_train_file_is_the_training_split(run, source, tmp_path):
     (source / "Train.txt").write_bytes(b"\xef\xbb\xbf" + text(GOOD[1:]).replace("\n", "\r\n").encode())
     done = run("--out", tmp_path / "out", "--source", source, "--limit", 1)
     assert done.returncode == 0, done.stderr
@@ -97,7 +94,7 @@ def test_a_train_file_is_the_training_split(source, tmp_path):
     assert "training split" not in done.stdout
 
 
-def test_without_any_training_file_the_command_stops(source, tmp_path):
+def test_without_any_training_file_the_command_stops(run, source, tmp_path):
     (source / "logiqa_eval.txt").unlink()
     done = run("--out", tmp_path / "out", "--source", source)
     assert done.returncode == 1 and "none of the files logiqa_train.txt, Train.txt" in done.stderr
@@ -122,7 +119,7 @@ def test_without_any_training_file_the_command_stops(source, tmp_path):
         (lambda block: block.__setitem__(2, "not \udcff UTF-8"), 11, "not valid UTF-8"),
     ],
 )
-def test_a_malformed_question_is_named_and_stops_unless_skipped(source, tmp_path, change, line, reason):
+def test_a_malformed_question_is_named_and_stops_unless_skipped(run, source, tmp_path, change, line, reason):
     bad = list(GOOD[1])
     change(bad)
     file, out = source / "logiqa_eval.txt", tmp_path / "out"
@@ -201,7 +198,7 @@ def test_the_hub_is_asked_for_a_pinned_revision(monkeypatch, tmp_path):
         return datasets.Dataset.from_list([record])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(sys, "argv", ["logiqa", "--out", str(tmp_path / "out")])
+    monkeypatch.setattr("sys.argv", ["logiqa", "--out", str(tmp_path / "out")])
     logiqa.main()
     revision = logiqa.TRAIN.revision
     assert len(revision) == 40
@@ -210,7 +207,7 @@ def test_the_hub_is_asked_for_a_pinned_revision(monkeypatch, tmp_path):
     assert str(logiqa.TRAIN) in sources.parser("", (logiqa.TRAIN,)).format_help().replace("\n", "").replace(" ", "")
 
 
-def test_real_data(tmp_path):
+def test_real_data(run, tmp_path):
     data = ROOT.parent / "shared" / "data"
     if not (data / "logiqa_test.txt").is_file():
         pytest.skip("the real data is not here")

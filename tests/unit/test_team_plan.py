@@ -136,7 +136,9 @@ def test_the_chain():
 
 
 @pytest.mark.parametrize(
-    "team", [Dyad(), Vote(), Vote(n_voters=5, rounds=3), example("Panel"), example("Chain")], ids=repr
+    "team",
+    [Dyad(), Vote(), Vote(n_voters=5, rounds=3), example("Panel"), example("Chain")],
+    ids=["dyad", "vote", "five voters", "panel", "chain"],
 )
 def test_a_plan_needs_no_time_and_is_the_same_every_time(team):
     started = time.process_time()

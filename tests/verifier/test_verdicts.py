@@ -193,12 +193,12 @@ def test_options_that_do_not_fit_raise(truth, options, message):
 
 def test_long_texts_are_compared_quickly():
     long = "word " * 10_000
-    start = time.monotonic()
+    start = time.process_time()
     assert verify(f"The answer is {long}", "D", "option", ["x", "y", "z", long]) == Verdict("D", 1.0, True)
     blanks = " " * 90_000
     for text in ("answer is " * 10_000, "I choose " * 10_000, f"answer:{blanks}x", "\\" * 90_000, f"I{blanks}choose"):
         assert verify(text, "A", "option", ["x", "y", "z", "w"]).answer in (None, "A")
-    assert time.monotonic() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize(
