@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from jobs import PER_ROLE, ROOT, STEPS, TEAM, finish, kill_session, last_step, numbers, shards, wait_until
+from reference import KEEP, agrees
 
 from ccpo.run.folder import MARKER, METRICS
 
@@ -120,11 +121,12 @@ def another_family(model: Path, out: Path) -> Path:
     return out
 
 
-def test_voters_learn(start, tmp_path, doors):
-    job = start(tmp_path / "vote", "vote", steps=4)
+def test_voters_learn_from_the_references_credit(start, tmp_path, doors):
+    job = start(tmp_path / "vote", "vote", KEEP, steps=4)
     wait_until(job, tmp_path / "vote", lambda: last_step(tmp_path / "vote") >= 1)
     doors.try_all(job.pid)  # for the test below
     finish(job, tmp_path / "vote")
+    agrees(tmp_path / "vote", "leave_one_out", 4)
     logged = numbers(tmp_path / "vote")
     assert logged[4, "val"][TEAM] >= logged[0, "val"][TEAM] + 0.10
     assert (
@@ -141,7 +143,7 @@ def test_voters_learn(start, tmp_path, doors):
 def test_no_port_of_a_job_is_open_to_another_machine(doors):
     """Of the voters' job, while it was at work: neither ours, nor TransferQueue's, torch's or Ray's."""
     if not doors.ports:
-        pytest.skip("looks at the job of test_voters_learn, which has not run")
+        pytest.skip("looks at the voters' job, which has not run")
     for process in ("TransferQueueController", "SimpleStorageUnit", "HfCpuServer", "WorkerDict", "TaskRunner"):
         assert any(name.startswith(f"ray::{process}") for _, _, name in doors.ports), process
     assert [port for port in doors.ports if port[0].removeprefix("::ffff:") != "127.0.0.1"] == []

@@ -17,12 +17,21 @@ from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, own_ratio  # noqa: E402
 ALONE = Path(__file__).with_name("worker_alone.py")
 
 
-@pytest.fixture(scope="module", params=["token_mean", "paper_v1"])
-def found(request):
-    done = subprocess.run([sys.executable, str(ALONE), request.param], capture_output=True, text=True, timeout=300)
+LOSSES = ("token_mean", "paper_v1")
+pytestmark = pytest.mark.xdist_group("updates")  # one process makes them all
+
+
+@pytest.fixture(scope="module")
+def updates():
+    done = subprocess.run([sys.executable, str(ALONE), *LOSSES], capture_output=True, text=True, timeout=300)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+@pytest.fixture(params=LOSSES)
+def found(request, updates):
+    return updates[request.param]
 
 
 def test_the_update_is_the_one_with_the_pass(found):

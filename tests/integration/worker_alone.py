@@ -1,4 +1,7 @@
-"""Updates of our worker, alone in a process on the CPU: prints what test_update.py looks at, as JSON. Not a test itself."""
+"""Updates of our worker with one loss after the other, alone in a process on the CPU: prints what test_update.py looks at, as JSON.
+
+Not a test itself.
+"""
 
 from __future__ import annotations
 
@@ -82,8 +85,7 @@ def most(a, b) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
-def main() -> dict:
-    loss = sys.argv[1]
+def updates(loss: str) -> dict:
     alone = Alone(f"loss={loss}")
     before, own = alone.weights(), alone.log_probs()
     told, with_pass = alone.update(old_log_probs=own)
@@ -109,4 +111,4 @@ def main() -> dict:
 
 
 if __name__ == "__main__":
-    print("RESULT " + json.dumps(main()))
+    print("RESULT " + json.dumps({loss: updates(loss) for loss in sys.argv[1:]}))
