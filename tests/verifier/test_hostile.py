@@ -106,8 +106,8 @@ def _texts():
 
 
 def _timed(*arguments):
-    start = time.monotonic()
-    return verifier.verify(*arguments), time.monotonic() - start
+    start = time.thread_time()  # of a processor, however busy the machine is
+    return verifier.verify(*arguments), time.thread_time() - start
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -119,8 +119,6 @@ def test_hostile_texts_are_bounded_and_never_rewarded():
         for text, truth, answer_type in _texts():
             try:
                 verdict, seconds = _timed(text, truth, answer_type)
-                if seconds >= VERDICT_SECONDS:  # the machine was busy, or the text is slow: then it is slow again
-                    verdict, seconds = _timed(text, truth, answer_type)
             except Exception as error:
                 errors.append((text[:80], answer_type, repr(error)))
                 continue
