@@ -11,13 +11,13 @@ if [ $# -eq 0 ]; then # with arguments it stays quick
     .venv/bin/ruff format --check .
     .venv/bin/lint-imports
 fi
-# Jobs first: they take longest, one at a time (tests/e2e/conftest.py), and leave room for the other tests beside them.
+# Jobs first: they take longest, one at a time (tests/conftest.py), and leave room for the other tests beside them.
 tiers=()
 for tier in e2e integration contract verifier golden unit; do
     if [ -d "tests/$tier" ]; then tiers+=("tests/$tier"); fi
 done
 # --no-loadscope-reorder keeps this order. Every worker imports torch and verl, so more than a few cost more than they save.
-beside=(-n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder)
+beside=(-n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 export OMP_NUM_THREADS=1 # of torch: workers and jobs share the cores
 limit=()
 if command -v timeout >/dev/null; then

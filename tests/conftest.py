@@ -20,6 +20,18 @@ def pytest_configure(config):
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests run in one process, which makes their fixtures once, and all jobs in one: each has more processes than most machines cores."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneJobAtATime(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "jobs" if nodeid.startswith("tests/e2e/") else super()._split_scope(nodeid)
+
+    return OneJobAtATime(config, log)
+
+
 @pytest.fixture(scope="session")
 def compose():
     """compose(*overrides, name="ccpo_dyad") -> the configuration that recipe/main_ccpo.py would get."""

@@ -10,16 +10,6 @@ import pytest
 from jobs import ROOT, STEPS, kill_session, start_job
 from neighbour import Doors
 
-HERE = Path(__file__).parent
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """One job at a time, where tests run side by side: a job has more processes than most machines have cores."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group("jobs"))
-
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:

@@ -36,7 +36,6 @@ from data_preprocess.toy_model import VOTE_TOKENS, accuracy, one_seeded_thread  
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "data_preprocess" / "last_digit_model"
 sys.path.insert(0, str(ROOT / "scripts"))
-pytestmark = pytest.mark.xdist_group("export")  # of shards that are made once
 
 import export_model  # noqa: E402
 from export_model import ExportError, export  # noqa: E402

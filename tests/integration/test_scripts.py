@@ -576,7 +576,6 @@ def test_setup_installs_once_then_does_nothing(clone):
     assert setup(clone).stdout.startswith("installing")
 
 
-@pytest.mark.xdist_group("setup")
 def test_setup_repairs_an_interrupted_install_and_shows_what_failed(clone, copying):
     (clone / "requirements-cpu.txt").write_text("./no-such-package\n")
     failed = setup(clone, **copying)
@@ -596,7 +595,6 @@ def test_setup_leaves_a_foreign_venv_alone(clone):
     assert (clone / ".venv" / "mine").exists()
 
 
-@pytest.mark.xdist_group("setup")
 def test_setup_keeps_a_gpu_environment_when_asked_for_the_cpu_one(clone, copying):
     (clone / "requirements.txt").write_text("# nothing\n")
     assert setup(clone, "gpu", **copying).returncode == 0

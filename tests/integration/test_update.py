@@ -18,7 +18,6 @@ ALONE = Path(__file__).with_name("worker_alone.py")
 
 
 LOSSES = ("token_mean", "paper_v1")
-pytestmark = pytest.mark.xdist_group("updates")  # one process makes them all
 
 
 @pytest.fixture(scope="module")
