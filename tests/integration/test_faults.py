@@ -203,7 +203,7 @@ def test_a_driver_that_cannot_be_told_does_not_matter(cluster, tmp_path):
         raise OSError("gone")
 
     with pytest.raises(JobStopped, match="since the start began"):
-        with watchdog(tmp_path, 0.2, {}, tell).watching():
+        with watchdog(tmp_path, 2.0, {}, tell).watching():  # time for the first look on a busy machine
             forever()
     assert told[0] == ("the start", "") and "nothing has moved" in told[-1][1]
 
@@ -213,9 +213,11 @@ def test_the_watch_ends_with_the_job(cluster, tmp_path):
     with watchdog(tmp_path, 1000, cluster.actors("a")).watching():
         pass
     cluster.dead["a"] = RayActorError()
-    time.sleep(0.2)
     assert signal.getsignal(signal.SIGUSR1) is before
-    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(_watch)")]
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_watch)"):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_a_step_without_any_session_says_so(waiting, monkeypatch):
