@@ -20,6 +20,16 @@ def pytest_configure(config):
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What tests have measured (`record_property`), for whoever looks for a regression: no test depends on a time."""
+    passed = terminalreporter.stats.get("passed", [])
+    found = [(name, value) for report in passed for name, value in report.user_properties]
+    if found:
+        terminalreporter.section("measured")
+        for name, value in found:
+            terminalreporter.write_line(f"{name:<60} {value}")
+
+
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_make_scheduler(config, log):
     """A file's tests run in one process, which makes their fixtures once, and all jobs in one: each has more processes than most machines cores."""

@@ -35,6 +35,19 @@ def _end_with_the_starter() -> None:
         LIBC.prctl(END_WITH_PARENT, signal.SIGKILL)
 
 
+def times(out: Path) -> dict[str, str]:
+    """What a job's log says of its start and of its later steps, in seconds."""
+    steps = [line["metrics"] for line in read_run_log(out / METRICS) if line["kind"] == "train"]
+    parts = {k.removeprefix("timing_s/start/"): v for k, v in steps[0].items() if k.startswith("timing_s/start/")}
+    later = sorted(step["timing_s/step"] for step in steps[1:])
+    longest = sorted(parts, key=parts.get, reverse=True)[:4]
+    listed = ", ".join(f"{part} {parts[part]:.0f}" for part in longest)
+    return {
+        f"{out.name} job: from the command to its first step, s": f"{sum(parts.values()):.0f} ({listed})",
+        f"{out.name} job: a later step (median), s": f"{later[len(later) // 2]:.2f}",
+    }
+
+
 def start_job(
     out: Path, team: str, data: Path, *overrides: str, steps: int, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen:

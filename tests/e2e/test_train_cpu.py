@@ -6,14 +6,27 @@ import json
 from pathlib import Path
 
 import pytest
-from jobs import PER_ROLE, ROOT, STEPS, TEAM, finish, kill_session, last_step, log_of, numbers, shards, wait_until
+from jobs import (
+    PER_ROLE,
+    ROOT,
+    STEPS,
+    TEAM,
+    finish,
+    kill_session,
+    last_step,
+    log_of,
+    numbers,
+    shards,
+    times,
+    wait_until,
+)
 from reference import KEEP, agrees
 
 from ccpo.run.checkpoint import finished_steps
 from ccpo.run.folder import MARKER, METRICS, step_folder
 
 
-def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_path):
+def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_path, record_property):
     """It is killed two steps after its checkpoint: what it trains again must equal what it had logged."""
     out, often = tmp_path / "killed", ("trainer.save_freq=3", "trainer.test_freq=3")
     job = start(out, "dyad", *often)
@@ -30,6 +43,8 @@ def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_pa
         assert after[key] == metrics, key
     assert f"Resuming from {out}/global_step_3" in log_of(out)
     assert after[STEPS, "val"][TEAM] >= after[0, "val"][TEAM] + 0.10  # 6 of the 20 steps of a quickstart
+    for name, seconds in times(out).items():
+        record_property(name, seconds)
 
 
 @pytest.mark.slow
@@ -140,7 +155,7 @@ def another_family(model: Path, out: Path) -> Path:
     return out
 
 
-def test_voters_learn_from_the_references_credit(start, tmp_path, doors):
+def test_voters_learn_from_the_references_credit(start, tmp_path, doors, record_property):
     job = start(tmp_path / "vote", "vote", KEEP, steps=4)
     wait_until(job, tmp_path / "vote", lambda: last_step(tmp_path / "vote") >= 1)
     doors.try_all(job.pid)  # for the test below
@@ -157,6 +172,8 @@ def test_voters_learn_from_the_references_credit(start, tmp_path, doors):
         assert metrics["ccpo/plurality/credit_right"] > 0 > metrics["ccpo/plurality/credit_wrong"]
         assert metrics["ccpo/plurality/oracle_accuracy"] >= metrics["ccpo/sessions/team_accuracy"]
         assert metrics["ccpo/replays/decodes_per_session"] == 0, "a vote is taken again without decoding"
+    for name, seconds in times(tmp_path / "vote").items():
+        record_property(name, seconds)
 
 
 def test_no_port_of_a_job_is_open_to_another_machine(doors):

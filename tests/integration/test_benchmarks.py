@@ -1,0 +1,51 @@
+"""Benchmarks that need no GPU run and say what they should; the numbers of this machine are shown at the end of the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    def run(name: str, *words: str, result: str) -> dict:
+        command = [sys.executable, f"benchmarks/{name}.py", *words, result, str(tmp_path / "result.json")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+        assert (tmp_path / "result.json").exists(), done.stdout + done.stderr
+        return json.loads((tmp_path / "result.json").read_text())
+
+    return run
+
+
+def test_credit(benchmark, record_property):
+    sizes = ("--rows", "20000", "--vote-rows", "6000", "--voters", "3", "--repeat", "1")
+    found = benchmark("credit", *sizes, result="--out")
+    assert {case["team"] for case in found["credit"]} == {"dyad", "3 voters"}
+    assert all(case["process_seconds"] > 0 for case in found["credit"])
+    slowest = min(found["credit"], key=lambda case: case["rows_per_second"])
+    name = f"credit, slowest rule ({slowest['team']}, {slowest['rule']}), rows/s"
+    record_property(name, f"{slowest['rows_per_second']:,}")
+
+
+def test_the_actor_beside_a_plain_loop(benchmark, record_property):
+    pytest.importorskip("verl")
+    found = benchmark("actor", "--cpu", "--rows", "16", "--repeat", "1", "--plain", result="--result")
+    ours, plain = found["cases"]
+    assert ours["what"] == "update_actor" and plain["what"] == "plain loop"
+    assert 0 < ours["seconds"] and 0 < plain["seconds"]
+    record_property("actor's update over a plain loop's, CPU, 16 rows", f"{ours['seconds'] / plain['seconds']:.2f}")
+
+
+def test_all_are_listed_with_a_command_that_is_theirs():
+    listed = subprocess.run([sys.executable, "-m", "benchmarks"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        if 'if __name__ == "__main__"' in path.read_text():
+            assert f"{path.stem}: " in listed.stdout and f"benchmarks/{path.name}" in listed.stdout, path
