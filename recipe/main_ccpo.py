@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 
@@ -29,15 +30,17 @@ os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
 sys.argv[1:] = [f"++{word}" if word.startswith("ccpo.") else word for word in sys.argv[1:]]
 
 
-def start(config, hold) -> None:
-    """Run verl's trainer on a checked configuration; blocks until training ends. ``hold``: of the run's folder."""
+def start(config, hold, composed: str) -> None:
+    """Run verl's trainer on a checked configuration; blocks until training ends. ``hold``: of the run's folder. ``composed``: see `record`."""
     import psutil
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from verl.plugin.platform import get_platform
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
-    from ccpo.verl_plugin import pulse
+    from ccpo.verl_plugin import nodes, pulse
     from ccpo.verl_plugin.faults import explained
-    from ccpo.verl_plugin.network import check_nodes, prepare
+    from ccpo.verl_plugin.network import check_nodes, not_joined, own_ray, prepare
     from ccpo.verl_plugin.resources import check_cluster
 
     began, checked = psutil.Process().create_time(), time.time()
@@ -51,7 +54,6 @@ def start(config, hold) -> None:
 
             import transfer_queue as tq
             from omegaconf import OmegaConf
-            from verl.plugin.platform import get_platform
 
             from ccpo.verl_plugin import early
             from ccpo.verl_plugin.agent_loops import ccpo_config
@@ -59,8 +61,6 @@ def start(config, hold) -> None:
             from ccpo.verl_plugin.start_times import StartTimes
 
             times = StartTimes(checks=began, Ray=checked)
-            check_nodes(config)
-            check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
             early.start(config, len(ccpo_config(config).policy_list()))
             # The queue's processes start while this one imports the trainer, which registers it.
             settings = OmegaConf.create(OmegaConf.to_container(config.transfer_queue, resolve=True))
@@ -72,13 +72,23 @@ def start(config, hold) -> None:
                 queue.result()  # verl's own tq.init finds it
                 return super().run(config)
 
+    def begin() -> dict[str, Any]:
+        """Ray is there: look whether it can do the job. Returns where the task runner runs: beside this process, which holds the folder."""
+        check_nodes(config)
+        here = ray.get_runtime_context().get_node_id()
+        check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
+        if not own_ray(config):
+            nodes.check(config, hold.path)
+        record(composed, run_dir)
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
     prepare(config)
     for attempt in range(1, RAY_STARTS + 1):
         try:
-            runner = pulse.WatchedRunner(ray.remote(CcpoTaskRunner), run_dir, limit, hold.check)
+            runner = pulse.WatchedRunner(ray.remote(CcpoTaskRunner), run_dir, limit, hold.check, begin)
             return run_ppo(config, task_runner_class=runner)
         except Exception as error:
-            if text := explained(error, run_dir):
+            if text := explained(error, run_dir) or not_joined(error):
                 sys.exit(f"error: {text}")
             if "node timed out during startup" not in str(error) or attempt == RAY_STARTS:
                 raise
@@ -133,8 +143,7 @@ def main(config) -> None:
             if misfits:
                 raise ConfigError(misfits)
             print(*plan, sep="\n")
-            record(composed, run_dir)
-            start(config, hold)
+            start(config, hold, composed)
     except ConfigError as error:
         sys.exit(f"error: {error}")
 

@@ -13,8 +13,9 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass
 from functools import partial
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2  # 1: before teams were programs
 MODES = ("auto", "disable", "resume_path")  # verl's
+PART = re.compile(r"(.*_world_size_(\d+)_rank_)(\d+)\.pt")  # of a policy's model, optimizer or random state
 REWOUND = ".rewound"  # ends the name of a marker behind which a job went back
 WASTE = ".waste"  # ends the name of a checkpoint that is being removed
 
@@ -105,9 +107,13 @@ def kept_metrics(folder: Path) -> dict[str, float]:
 
 
 def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState) -> None:
-    """Mark the checkpoint complete."""
+    """Mark the checkpoint complete. Raises OSError where a training worker's part of it is not there."""
     folder = step_folder(root, step)
     names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    if missing := missing_parts(names):
+        raise OSError(
+            f"{', '.join(missing)} cannot be seen from here: the node that wrote it writes on another disk, or its network file system is late"
+        )
     with ThreadPoolExecutor() as pool:  # hashing lets go of Python's lock, and the disk writes meanwhile
         sums = pool.map(partial(_sha256, folder), names)
         sizes = _flushed(folder)
@@ -121,6 +127,19 @@ def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistorySt
     }
     _flush(Path(root))  # the folder's own entry
     write_atomic(folder / MARKER, json.dumps(state, indent=1))
+
+
+def workers_of(folder: Path) -> set[int]:
+    """How many training workers saved a checkpoint, as the names of their parts say."""
+    names = (path.name for path in Path(folder).rglob("*.pt"))
+    return {int(match[2]) for name in names if (match := PART.fullmatch(name))}
+
+
+def missing_parts(names: Iterable[str]) -> list[str]:
+    """Files that training workers on other nodes must have written beside these: verl's names say how many there are of each."""
+    found = [match.groups() for name in names if (match := PART.fullmatch(name))]
+    whole = {f"{head}{rank}.pt" for head, size, _ in found for rank in range(int(size))}
+    return sorted(whole - {f"{head}{rank}.pt" for head, _, rank in found})
 
 
 def prune(root: Path, step: int, keep: int | None) -> None:

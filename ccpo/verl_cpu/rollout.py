@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from transformers import AutoConfig
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import HFModelConfig
@@ -182,9 +183,15 @@ class HfCpuReplica(RolloutReplica):
     """The trainer's handle of one server."""
 
     async def launch_servers(self) -> None:
+        node = await self.workers[0].__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
         server = (
             ray.remote(HfCpuServer)
-            .options(name=_actor_name(self.replica_rank), num_cpus=0, max_concurrency=self.max_concurrency)
+            .options(
+                name=_actor_name(self.replica_rank),
+                num_cpus=0,
+                max_concurrency=self.max_concurrency,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),  # beside who sends it weights
+            )
             .remote(self.config, self.model_config, self.replica_rank)
         )
         self._server_address = f"{await server.address.remote()}:{NAME}-{self.replica_rank}"

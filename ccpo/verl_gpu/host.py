@@ -90,7 +90,8 @@ def start(config: DictConfig, policies: int) -> None:
         policies: each has servers of its own.
     """
     rollout, trainer, platform = config.actor_rollout_ref.rollout, config.trainer, get_platform()
-    if rollout.name != "vllm" or trainer.nnodes > 1 or rollout.disaggregation.enabled:
+    # Of several nodes only verl knows, later, which one has the GPUs that a server shares with its training workers.
+    if rollout.name != "vllm" or len(ray.nodes()) > 1 or rollout.disaggregation.enabled:
         return
     environment = {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **platform.rollout_env_vars()}
     for replica in range(policies * (trainer.n_gpus_per_node // replica_size(rollout))):

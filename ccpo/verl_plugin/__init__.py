@@ -2,6 +2,7 @@
 
 process.py       what every process of a job does first
 network.py       on which addresses a job can be reached
+nodes.py         whether other machines can do their part of it; look.py: what a process on each of them sees
 loading.py       torch files as plain data
 lean.py          what such a process need not import
 early.py         processes that start while others are still busy

@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_registry
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.rollout_trace import rollout_trace_attr
@@ -75,8 +76,11 @@ def start(config: Any, policies: int) -> None:
         EarlyManager.__name__
     ):  # somebody's own starts its own
         return
-    worker = ray.remote(EarlyAgentLoopWorker).options(scheduling_strategy="SPREAD")  # over the nodes, as verl does
-    _WAITING.extend(worker.remote() for _ in range(rollout.agent.num_workers))
+    worker = ray.remote(EarlyAgentLoopWorker)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    for number in range(rollout.agent.num_workers):  # round the nodes, as verl does; SPREAD may put all on one
+        there = NodeAffinitySchedulingStrategy(nodes[number % len(nodes)], soft=True)
+        _WAITING.append(worker.options(scheduling_strategy=there).remote())
 
 
 class EarlyRouter(Router):

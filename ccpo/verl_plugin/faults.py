@@ -2,7 +2,7 @@
 
     a session raises, or takes too long       dropped and counted; more than ccpo.max_dropped_rate of a step: the job stops
     Ray has too little to place the job       named before anything waits (resources.py)
-    a process of the job dies                 found within seconds, whatever waits for it: the job stops
+    a process of the job, or a node, dies     found within seconds, whatever waits for it: the job stops
     sessions that never end                   limit ccpo.session_timeout each, a little more for their batch: the job stops
     anything else that never ends             limit ccpo.stall_timeout, from the start of the task runner on: the job stops
     the task runner hangs, or Ray itself      the driver misses its pulse for SILENCE seconds (pulse.py): the job stops
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import state
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 LOOKS_TO_END = 6  # after which a process that was told to stop, and has not, is ended
+LOST_SECONDS = 90.0  # in which Ray gives up a node: five times 3 s, and 10 s more each where nothing answers
 BATCH_GRACE = 60.0  # seconds beyond a session's limit that a batch may take to report
 BAD_UPDATES = 3
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError)  # the second: a process that Ray's memory monitor ended
@@ -95,6 +97,16 @@ def died(what: str, run_dir: Path) -> str:
         f"a process of the job has died ({what}). {what_is_whole(run_dir)}. If it happens again, look for a lack of memory (the kernel's log "
         "names processes it ended) and into the log above"
     )
+
+
+def place_of(actor: Any) -> str:
+    """On which node an actor is or was, in words; nothing where there is one node."""
+    try:
+        if len(ray.nodes()) < 2:
+            return ""
+        return f" on the node {state.actors(actor._actor_id.hex())['Address']['IPAddress']}"
+    except Exception:  # it is for a message alone
+        return ""
 
 
 def all_dropped(step: int, run_dir: Path) -> str:
@@ -180,6 +192,30 @@ class Watchdog:
             thread.join()
             signal.signal(signal.SIGUSR1, before)
 
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Inside, an error waits until every process has shown that it lives. Whoever talked to one that died tells of a broken connection
+        alone, before Ray tells of the death; and what the job ends itself after an error is not to blame."""
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(innermost(error), (JobStopped, ConfigError, Moved)) and (reason := self._who_died()):
+                raise JobStopped(reason) from error
+            raise
+
+    def _who_died(self) -> str:
+        pings: dict[str, Any] = {}
+        unknown, deadline = dict(self.actors), time.monotonic() + LOST_SECONDS
+        while unknown and time.monotonic() < deadline:
+            for name, actor in list(unknown.items()):
+                lives = self._lives(name, actor, pings)
+                if lives is False:
+                    return died(f"{name}{place_of(actor)}", self._run_dir)
+                if lives:
+                    del unknown[name]
+            time.sleep(LOOK_SECONDS / 10)
+        return ""
+
     def _interrupt(self, *_: Any) -> None:
         raise JobStopped(self._reason)
 
@@ -217,8 +253,8 @@ class Watchdog:
     def _trouble(self, pings: dict[str, Any]) -> str:
         """Why the job has to stop; empty if it has not."""
         for name, actor in dict(self.actors).items():
-            if self._dead(name, actor, pings):
-                return died(name, self._run_dir)
+            if self._lives(name, actor, pings) is False:
+                return died(f"{name}{place_of(actor)}", self._run_dir)
         if time.monotonic() - self._beaten > self._stall_limit:
             return (
                 f"nothing has moved for {self._stall_limit:.0f} s (ccpo.stall_timeout), since {self._doing} began: a process hangs. "
@@ -226,8 +262,9 @@ class Watchdog:
             )
         return ""
 
-    def _dead(self, name: str, actor: Any, pings: dict[str, Any]) -> bool:
-        """Whether an actor is dead. ``pings``: the unanswered ones; a busy actor answers later, and is not asked again before."""
+    def _lives(self, name: str, actor: Any, pings: dict[str, Any]) -> bool | None:
+        """Whether an actor lives; None: it has not answered yet. ``pings``: the unanswered ones; a busy actor answers later, and is not asked
+        again before."""
         with self._surviving(f"ask {name}"):
             try:
                 ping = pings.setdefault(name, None) or actor.__ray_ready__.remote()
@@ -235,14 +272,15 @@ class Watchdog:
                 if ray.wait([ping], timeout=0)[0]:
                     pings[name] = None
                     ray.get(ping)
+                    return True
             except ActorUnavailableError:  # a RayActorError of one that may come back: asked again
                 pings[name] = None
             except DEATHS:
-                return True
+                return False
             except Exception:
                 pings[name] = None
                 raise
-        return False
+        return None
 
 
 class UpdateWatch:

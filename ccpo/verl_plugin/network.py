@@ -26,7 +26,15 @@ from torch.distributed import TCPStore
 from ccpo.config import LOOPBACK, CcpoConfig, ConfigError
 
 NETWORK = "CCPO_NETWORK"  # in the environment of every process of a job
+FOLDER = "CCPO_FOLDER"  # the same: where it works
 MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl's: what every process of a job imports first
+PLATFORM = "VERL_PLATFORM"  # verl's
+CONNECT_SECONDS = 10.0
+STARTING = (
+    "num_cpus",
+    "num_gpus",
+    "object_store_memory",
+)  # of a Ray that starts; ray.init refuses them where it joins one
 
 
 def network_of(config: DictConfig) -> str:
@@ -70,6 +78,7 @@ def problems(config: DictConfig, settings: CcpoConfig | None) -> list[str]:
             address_in(network_of(config))
         except ConfigError as error:
             found += error.problems
+    found += _join_problems(config)
     host = config.ray_kwargs.ray_init.get("dashboard_host")
     if host is not None and not _inside(host, network_of(config)):
         found.append(
@@ -77,6 +86,45 @@ def problems(config: DictConfig, settings: CcpoConfig | None) -> list[str]:
             "reaches it; leave it out"
         )
     return found
+
+
+def _join_problems(config: DictConfig) -> list[str]:
+    """Why the Ray that the job would join cannot be the one. Ray itself asks an address where nothing is for minutes."""
+    from ray._private import services
+
+    if own_ray(config):
+        return []
+    told = config.ray_kwargs.ray_init.get("address") or os.environ.get("RAY_ADDRESS") or "auto"
+    start = (
+        "start Ray on every node first (ray start, docs/nodes.md), and set RAY_ADDRESS to the first one's ADDRESS:6379"
+    )
+    if told == "local":
+        return [f"trainer.nnodes is {config.trainer.nnodes}, and a Ray of one machine is asked for: {start}"]
+    try:
+        host, _, port = services.canonicalize_bootstrap_address(told).rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # no address; nothing found (Ray's ConnectionError is an OSError) or nothing there
+        return [f"the job is to join the Ray at {told}, and there is none ({error}): {start}"]
+    return []
+
+
+def not_joined(error: Exception) -> str | None:
+    """What the user is told of a Ray that is there and lets the job not in; None: it is another error."""
+    why = (str(error.__cause__ or error).strip().splitlines() or [""])[-1]
+    if isinstance(error, ConnectionError) and "Ray cluster" in str(error):
+        return (
+            f"the job cannot join this Ray ({why[:300]}): where `ray start` asks for a token (it does with RAY_AUTH_MODE=token, and on a machine that "
+            "has one), the job needs it, too; set RAY_AUTH_MODE=token and the same token on every node and for the job (docs/nodes.md)"
+        )
+    if "Version mismatch" in str(error):
+        return (
+            f"the job cannot join this Ray: {' '.join(str(error).split())}. What one pickles the other cannot always read: start Ray on every node, "
+            "and the job, with the same environment (bash scripts/setup.sh, then .venv/bin/ray start)"
+        )
+    return None
 
 
 def prepare(config: DictConfig) -> None:
@@ -89,10 +137,27 @@ def prepare(config: DictConfig) -> None:
             ray_init._node_ip_address = address
             if _inside(address, LOOPBACK):
                 _start_on_loopback()
-        elif "address" not in ray_init and config.trainer.nnodes > 1:
-            ray_init.address = "auto"  # that or none: a local one would wait for the other machines without end
-        told = {NETWORK: network, MODULES: os.environ[MODULES]}
-        ray_init.runtime_env = OmegaConf.merge(ray_init.get("runtime_env") or {}, {"env_vars": told})
+        else:
+            for name in STARTING:
+                ray_init.pop(name, None)
+            if "address" not in ray_init and config.trainer.nnodes > 1:
+                ray_init.address = "auto"  # that or none: a local one would wait for the other machines without end
+        ray_init.runtime_env = OmegaConf.merge(
+            {"env_vars": _found_by()}, ray_init.get("runtime_env") or {}, {"env_vars": _told(network)}
+        )
+
+
+def _found_by() -> dict[str, str]:
+    """Where this process looks for modules: those of a Ray that runs have the environment of its `ray start`, not this one."""
+    folders = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.pathsep.join(os.path.abspath(folder) for folder in folders)
+    return {"PYTHONPATH": path} if path else {}
+
+
+def _told(network: str) -> dict[str, str]:
+    """What every process of the job has in its environment, wherever it runs."""
+    verls = {name: os.environ[name] for name in (MODULES, PLATFORM) if name in os.environ}
+    return {NETWORK: network, FOLDER: os.getcwd(), **verls}
 
 
 def _start_on_loopback() -> None:

@@ -173,6 +173,13 @@ def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> lis
             folder = checkpoint.to_resume(trainer)
             if folder is not None:
                 checkpoint.restore(folder, settings, config.actor_rollout_ref.rollout.n)
+                workers, saved = trainer.nnodes * trainer.n_gpus_per_node, checkpoint.workers_of(folder)
+                if saved - {workers}:
+                    found.append(
+                        f"{folder} was saved by {max(saved)} training workers, and this job has {workers} (trainer.nnodes x "
+                        "trainer.n_gpus_per_node): each reads the part that it saved; set them as they were, or start in another folder from the "
+                        "model that scripts/export_model.py makes of it"
+                    )
         except ConfigError as error:
             found += error.problems
     return found

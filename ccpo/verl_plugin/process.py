@@ -11,3 +11,7 @@ loading.plain_data_only()
 network.bind_stores()
 if network.NETWORK in os.environ:
     network.enter(os.environ[network.NETWORK])
+if (
+    network.FOLDER in os.environ
+):  # a relative path means the same file in every process; those of a Ray that runs begin where that was started
+    os.chdir(os.environ[network.FOLDER])

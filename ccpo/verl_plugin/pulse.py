@@ -114,14 +114,23 @@ def _last_reason(listener: _Listener) -> str:
 class WatchedRunner:
     """A task runner's class for verl's `run_ppo`, whose `ray.get` then finds a run that has ended."""
 
-    def __init__(self, cls: Any, run_dir: Path, start_limit: float, check: Callable[[], None]) -> None:
-        self._cls, self._wait = cls, (run_dir, start_limit, check)
+    def __init__(
+        self,
+        cls: Any,
+        run_dir: Path,
+        start_limit: float,
+        check: Callable[[], None],
+        begin: Callable[[], dict[str, Any]],
+        **options: Any,
+    ) -> None:
+        """``begin``: called when Ray is there; returns the task runner's options, besides ``options``."""
+        self._cls, self._wait, self._begin, self._options = cls, (run_dir, start_limit, check), begin, options
 
     def options(self, **options: Any) -> WatchedRunner:
-        return WatchedRunner(self._cls.options(**options), *self._wait)
+        return WatchedRunner(self._cls, *self._wait, self._begin, **self._options, **options)
 
     def remote(self) -> Any:
-        runner = self._cls.remote()
+        runner = self._cls.options(**self._begin(), **self._options).remote()
 
         def run(config: Any) -> Any:
             return wait_for(runner.run.remote(config), *self._wait)

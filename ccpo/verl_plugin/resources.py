@@ -125,12 +125,13 @@ def cpus_needed(config: DictConfig) -> int:
 
 
 def check_cluster(config: DictConfig, nodes: list[dict[str, Any]], gpu: str) -> None:
-    """Raises ConfigError when the running Ray can never place the job. ``nodes``: of ray.nodes(). ``gpu``: what Ray calls the device."""
+    """Raises ConfigError when the running Ray may never place the job. ``nodes``: of ray.nodes(). ``gpu``: what Ray calls the device."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     gpus, wanted = config.trainer.n_gpus_per_node, config.trainer.nnodes
     fit = [node for node in alive if node.get("CPU", 0) >= COLOCATED * gpus and node.get(gpu, 0) >= gpus]
     cpus, need = sum(node.get("CPU", 0) for node in alive), cpus_needed(config)
     listed = "; ".join(f"{node.get('CPU', 0):.0f} CPUs, {node.get(gpu, 0):.0f} GPUs" for node in alive)
+    others = need - COLOCATED * gpus * wanted
     if len(fit) < wanted:
         raise ConfigError(
             [
@@ -146,3 +147,20 @@ def check_cluster(config: DictConfig, nodes: list[dict[str, Any]], gpu: str) -> 
                 "(--num-cpus counts slots, not cores)"
             ]
         )
+    if len(fit) - _taken([node["CPU"] - COLOCATED * gpus for node in fit], others) < wanted:
+        raise ConfigError(
+            [
+                f"{others} of the job's processes come to any node before its training workers, which need {COLOCATED * gpus} CPUs on each of {wanted} "
+                f"node(s), and Ray's nodes have {listed}: it could wait for ever; start Ray with {COLOCATED * gpus + others} on each (--num-cpus "
+                "counts slots, not cores)"
+            ]
+        )
+
+
+def _taken(spare: list[float], others: int) -> int:
+    """On how many nodes others may leave too little room. ``spare``: CPUs that a node has besides its training workers'."""
+    nodes = 0
+    for cpus in sorted(spare):
+        others -= int(cpus) + 1
+        nodes += others >= 0
+    return nodes

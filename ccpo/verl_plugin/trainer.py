@@ -109,7 +109,8 @@ class CcpoTrainer(PPOTrainerSync):
             f"agent loop worker {i}": w for i, w in enumerate(agent_loop_manager.agent_loop_workers)
         }
         self.watchdog.beat("the first step")
-        super().fit(agent_loop_manager)
+        with self.watchdog.explaining():
+            super().fit(agent_loop_manager)
 
     def _only_finish(self) -> None:
         """A job that was ended between its last save and its last log line has nothing to train: it validates, if it had not yet, and ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import socket
 import subprocess
@@ -60,7 +61,8 @@ def said(config, settings=True) -> list[str]:
     return network.problems(config, settings)
 
 
-def test_one_machine_needs_no_network_and_several_do(cpu_config):
+def test_one_machine_needs_no_network_and_several_do(cpu_config, monkeypatch):
+    monkeypatch.setattr(network, "_join_problems", lambda _: [])
     assert said(cpu_config) == []
     cpu_config.trainer.nnodes = 2
     (problem,) = said(cpu_config)
@@ -84,7 +86,8 @@ def test_rays_dashboard_is_kept_inside(cpu_config, host, fine):
 def clusters(monkeypatch):
     """Ray as it comes, and nothing of the environment."""
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in ("RAY_ADDRESS", "PYTHONPATH", network.PLATFORM):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(network.MODULES, "ccpo.verl_plugin.process")
 
 
@@ -95,8 +98,10 @@ def test_a_ray_of_our_own_starts_on_the_loopback_address(cpu_config, clusters):
     assert services.resolve_ip_for_localhost(ray_init._node_ip_address) == "127.0.0.1"
     assert ray_init.runtime_env.env_vars == {
         "CCPO_NETWORK": LOOPBACK,
+        "CCPO_FOLDER": os.getcwd(),
         "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_plugin.process",
     }
+    assert ray_init.num_cpus == 8
     network.prepare(cpu_config)  # nothing that a second start would stumble over
 
 
@@ -104,7 +109,20 @@ def test_what_the_user_tells_rays_processes_stays(cpu_config, clusters):
     with network.open_dict(cpu_config):
         cpu_config.ray_kwargs.ray_init.runtime_env = {"env_vars": {"MINE": "1"}}
     network.prepare(cpu_config)
-    assert cpu_config.ray_kwargs.ray_init.runtime_env.env_vars.keys() == {"MINE", "CCPO_NETWORK", network.MODULES}
+    told = cpu_config.ray_kwargs.ray_init.runtime_env.env_vars
+    assert told.keys() == {"MINE", "CCPO_NETWORK", "CCPO_FOLDER", network.MODULES}
+
+
+def test_processes_elsewhere_find_the_modules_that_this_one_finds(cpu_config, clusters, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"code::{tmp_path}")
+    monkeypatch.setenv(network.PLATFORM, "cpu")
+    network.prepare(cpu_config)
+    told = cpu_config.ray_kwargs.ray_init.runtime_env.env_vars
+    assert told.PYTHONPATH == f"{tmp_path / 'code'}:{tmp_path}" and told[network.PLATFORM] == "cpu"
+    told.PYTHONPATH = "theirs"
+    network.prepare(cpu_config)
+    assert cpu_config.ray_kwargs.ray_init.runtime_env.env_vars.PYTHONPATH == "theirs"
 
 
 def test_a_ray_that_runs_is_joined_as_it_is(cpu_config, clusters, monkeypatch):
@@ -112,6 +130,7 @@ def test_a_ray_that_runs_is_joined_as_it_is(cpu_config, clusters, monkeypatch):
     network.prepare(cpu_config)
     ray_init = cpu_config.ray_kwargs.ray_init
     assert "address" not in ray_init and "_node_ip_address" not in ray_init
+    assert not {"num_cpus", "num_gpus", "object_store_memory"} & ray_init.keys(), "ray.init refuses them"
     assert ray_init.runtime_env.env_vars.CCPO_NETWORK == LOOPBACK
     assert ray_constants.ENABLE_RAY_CLUSTER
 
@@ -120,6 +139,39 @@ def test_several_machines_never_get_a_ray_of_one(cpu_config, clusters):
     cpu_config.trainer.nnodes, cpu_config.ccpo.network = 2, LOOPBACK
     network.prepare(cpu_config)
     assert cpu_config.ray_kwargs.ray_init.address == "auto"
+
+
+def test_a_ray_that_is_not_there_is_named_before_ray_looks_for_it(cpu_config, clusters, monkeypatch):
+    assert said(cpu_config) == []
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        address = f"127.0.0.2:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert said(cpu_config) == []
+    (problem,) = said(cpu_config)
+    assert f"to join the Ray at {address}, and there is none" in problem and "docs/nodes.md" in problem
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.2:10001")
+    assert "to join the Ray at ray://127.0.0.2:10001, and there is none" in said(cpu_config)[0]
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(services, "find_gcs_addresses", set)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda _: None)
+    cpu_config.trainer.nnodes, cpu_config.ccpo.network = 2, LOOPBACK
+    (problem,) = said(cpu_config)
+    assert "to join the Ray at auto, and there is none (Could not find any running Ray instance" in problem
+    with network.open_dict(cpu_config):
+        cpu_config.ray_kwargs.ray_init.address = "local"
+    assert "a Ray of one machine is asked for" in said(cpu_config)[0]
+
+
+def test_a_ray_that_lets_nobody_in_is_explained():
+    try:
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from RuntimeError(
+            "a\nInvalidAuthToken"
+        )
+    except ConnectionError as error:
+        assert "cannot join this Ray (InvalidAuthToken)" in network.not_joined(error)
+    mismatch = RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.12.1")
+    assert "with: Ray: 2.60.0 Python: 3.12.1. What one pickles" in network.not_joined(mismatch)
+    assert network.not_joined(ValueError("x")) is network.not_joined(ConnectionError("reset")) is None
 
 
 @pytest.mark.parametrize(

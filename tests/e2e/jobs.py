@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -49,11 +49,21 @@ def times(out: Path) -> dict[str, str]:
 
 
 def start_job(
-    out: Path, team: str, data: Path, *overrides: str, steps: int, environment: Mapping[str, str] | None = None
+    out: Path,
+    team: str,
+    data: Path,
+    *overrides: str,
+    steps: int,
+    environment: Mapping[str, str] | None = None,
+    inside: Sequence[str] = (),
 ) -> subprocess.Popen:
-    """Start training in a session of its own. Its log is beside ``out``; whoever calls ends it with `kill_session`."""
+    """Start training in a session of its own. Its log is beside ``out``; whoever calls ends it with `kill_session`.
+
+    ``inside``: a command that runs the one that follows it.
+    """
     named = [f"ccpo_{team}"] if team in ("dyad", "vote") else ["ccpo", f"ccpo.team={team}"]
     command = [
+        *inside,
         *(sys.executable, "recipe/main_ccpo.py", "--config-name", *named, "profile=cpu"),
         *("task=last_digit", f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
         *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}", *overrides),
@@ -157,6 +167,6 @@ def shards(out: Path, step: int, policy: str) -> dict[str, str]:
 
     for kind in ("model", "optim"):
         for path in sorted((step_folder(out, step) / policy).glob(f"{kind}*.pt")):
-            walk(kind, torch.load(path, weights_only=False))
+            walk(path.stem, torch.load(path, weights_only=False))
     assert any(name.startswith("model") for name in sums)  # an optimizer that never stepped has no tensors
     return sums

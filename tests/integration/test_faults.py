@@ -130,6 +130,25 @@ def test_a_death_ends_any_wait_while_other_actors_are_busy(cluster, tmp_path, de
     assert cluster.pinged.count("training worker 0") == 1, "a busy actor is not asked again before it answers"
 
 
+def test_a_broken_connection_is_explained_by_the_death_that_ray_tells_of_later(cluster, tmp_path, monkeypatch):
+    actors = cluster.actors("training worker 1")
+    actors["training worker 1"]._actor_id = b"a"
+    monkeypatch.setattr(cluster, "nodes", lambda: [{}, {}], raising=False)
+    monkeypatch.setattr(faults.state, "actors", lambda actor: {"Address": {"IPAddress": f"10.0.0.{len(actor)}"}})
+    with pytest.raises(JobStopped, match=r"has died \(training worker 1 on the node 10\.0\.0\.2\)"):
+        watched = watchdog(tmp_path, 1000, actors)
+        with watched.watching(), watched.explaining():
+            cluster.dead["training worker 1"] = ActorUnavailableError("for now", None)
+            threading.Timer(0.5, cluster.dead.__setitem__, ("training worker 1", RayActorError())).start()
+            raise RuntimeError("Connection reset by peer")
+
+
+def test_any_other_error_stays_what_it_is(cluster, tmp_path):
+    watched = watchdog(tmp_path, 1000, cluster.actors("a"))
+    with pytest.raises(KeyError), watched.watching(), watched.explaining():
+        raise KeyError("x")
+
+
 def test_what_does_not_move_is_stopped_and_what_moves_is_not(cluster, tmp_path):
     watched = watchdog(tmp_path, 0.3, cluster.actors("a"))
     with pytest.raises(JobStopped, match="nothing has moved for 0 s.*since the save of step 3 began.*starts anew"):

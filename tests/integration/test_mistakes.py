@@ -452,7 +452,10 @@ def test_a_ray_that_is_too_small_is_named_before_anything_waits(cpu_config):
     with pytest.raises(ConfigError, match="placed on 6 CPUs"):
         resources.check_cluster(cpu_config, [node(5, 1)], "GPU")
     cpu_config.trainer.nnodes, cpu_config.trainer.n_gpus_per_node = 2, 2
-    resources.check_cluster(cpu_config, [node(6, 2), node(9, 2), node(1, 0)], "GPU")
+    resources.check_cluster(cpu_config, [node(9, 2), node(9, 2), node(1, 0)], "GPU")
+    resources.check_cluster(cpu_config, [node(6, 2), node(9, 2), node(9, 2)], "GPU")
+    with pytest.raises(ConfigError, match="3 of the job's processes come to any node .* start Ray with 9 on each"):
+        resources.check_cluster(cpu_config, [node(6, 2), node(9, 2), node(1, 0)], "GPU")
     for nodes in (
         [node(20, 4)],
         [node(20, 2), node(5, 2)],

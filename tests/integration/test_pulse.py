@@ -135,8 +135,8 @@ def test_the_end_and_errors_come_through_and_options_stay(ray, tmp_path):
             return SimpleNamespace(run=SimpleNamespace(remote=lambda config: ("ran", config)))
 
     ray.ended.set()
-    runner = pulse.WatchedRunner(Runner, tmp_path, 1.0, in_place)
-    assert runner.options(a=1).remote().run.remote("config") == ("ran", "config") and made == [{"a": 1}]
+    runner = pulse.WatchedRunner(Runner, tmp_path, 1.0, in_place, lambda: {"here": True})
+    assert runner.options(a=1).remote().run.remote("config") == ("ran", "config") and made == [{"a": 1, "here": True}]
     ray.error = ValueError("x")
     with pytest.raises(ValueError):
         runner.remote().run.remote("config")

@@ -514,3 +514,17 @@ def test_what_is_missing_since_the_sizes_were_looked_at_is_damage(tmp_path):
     trainer = {"resume_mode": "auto", "resume_from_path": None, "default_local_dir": str(tmp_path)}
     with pytest.raises(ConfigError, match="gone.pt cannot be read"):
         checkpoint.to_resume(trainer, contents=True)
+
+
+def test_a_checkpoint_without_another_nodes_part_is_not_marked(tmp_path):
+    folder = save(tmp_path, 5) / "actor"
+    folder.mkdir()
+    for name in ("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt", "optim_world_size_2_rank_1.pt"):
+        (folder / name).touch()
+    (folder.parent / checkpoint.MARKER).unlink()
+    with pytest.raises(OSError, match="^actor/optim_world_size_2_rank_0.pt cannot be seen from here"):
+        checkpoint.commit(tmp_path, 5, CONFIG, 4, HISTORY)
+    assert checkpoint.finished_steps(tmp_path) == []
+    (folder / "optim_world_size_2_rank_0.pt").touch()
+    checkpoint.commit(tmp_path, 5, CONFIG, 4, HISTORY)
+    assert checkpoint.finished_steps(tmp_path) == [5]
