@@ -576,11 +576,16 @@ def test_a_checkpoint_that_does_not_fit_is_found_before_anything_starts(config, 
     folder.mkdir(parents=True)
     checkpoint.commit(tmp_path / "run", 3, settings, config.actor_rollout_ref.rollout.n, HistoryState())
     preflight.check(config)
+    (folder / checkpoint.MARKER).unlink()
     for rank in (0, 1):
         (folder / f"model_world_size_2_rank_{rank}.pt").touch()
     checkpoint.commit(tmp_path / "run", 3, settings, config.actor_rollout_ref.rollout.n, HistoryState())
     with pytest.raises(ConfigError, match="was saved by 2 training workers, and this job has 1"):
         preflight.check(config)
+    for part in folder.glob("*.pt"):
+        part.unlink()
+    (folder / checkpoint.MARKER).unlink()
+    checkpoint.commit(tmp_path / "run", 3, settings, config.actor_rollout_ref.rollout.n, HistoryState())
     config.ccpo.credit.rule = "shared"
     with pytest.raises(ConfigError, match="was trained with ccpo.credit.rule='counterfactual', this job has 'shared'"):
         preflight.check(config)
