@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import defaultdict
 from typing import Any
 
 import ray
+import torch
+import transfer_queue as tq
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_registry
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigWrap, _agent_loop_registry
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.rollout_trace import rollout_trace_attr
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.replica import get_rollout_replica_class
 
 from ccpo.verl_gpu import host
@@ -38,6 +42,8 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     def begin(self, *args: Any) -> None:
         super().__init__(*args)
         self._loops: dict[str, Any] = {}
+        self._under_way: dict[str, int] = defaultdict(int)  # prompt -> its sessions that have begun and not ended
+        self._finished: dict[str, list[tuple[dict, list]]] = defaultdict(list)
 
     async def _run_agent_loop(
         self,
@@ -48,7 +54,8 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         trace: bool = True,
         **row: Any,
     ) -> Any:
-        """As verl's, which makes a loop for every session and copies the whole configuration for it, 10 to 20 ms each; ours serves all."""
+        """As verl's, which makes a loop for every session and copies the whole configuration for it, 10 to 20 ms each; ours serves all.
+        Rows go into the queue once for a prompt, not once for each session."""
         if _agent_loop_registry.get(agent_name, {}).get("_target_") != OURS:
             return await super()._run_agent_loop(sampling_params, trajectory, agent_name=agent_name, trace=trace, **row)
         if agent_name not in self._loops:
@@ -62,9 +69,55 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
                 data_config=DictConfigWrap(self.config.data),
             )
         about = {name: trajectory[name] for name in ("step", "sample_index", "rollout_n", "validate")}
-        with rollout_trace_attr(**about, name="agent_loop", trace=trace):
-            output = await self._loops[agent_name].run(sampling_params, **row)
-            return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
+        uid, validate = row["uid"], trajectory["validate"]
+        self._under_way[uid] += 1
+        try:
+            with rollout_trace_attr(**about, name="agent_loop", trace=trace):
+                rows = await self._loops[agent_name].run(sampling_params, **row)
+            if self.distillation_enabled:  # verl asks the teacher about each session
+                await self._agent_loop_postprocess(rows, validate, **row)
+            else:
+                self._finished[uid].append((row, rows))
+        finally:
+            self._under_way[uid] -= 1
+            if not self._under_way[uid]:  # verl marks the prompt as finished after this
+                del self._under_way[uid]
+                await self._put(self._finished.pop(uid, []), validate)
+
+    async def _put(self, sessions: list[tuple[dict[str, Any], list[AgentLoopOutput]]], validate: bool) -> None:
+        """Rows of a prompt's sessions into the queue, as verl's `_agent_loop_postprocess` writes those of one: what a call costs beside its
+        rows is most of it.
+
+        Args:
+            sessions: the dataset row's columns with verl's ``uid`` and ``session_id``, and the session's rows; none: it was dropped.
+        """
+        keys, fields, tags = [], [], []
+        for row, outputs in sessions:
+            for i, output in enumerate(outputs):
+                ids = torch.tensor([*output.prompt_ids, *output.response_ids], dtype=torch.int64)
+                extra = self._compute_multi_modal_inputs(output, ids)
+                positions = self._compute_position_ids(ids[None], torch.ones_like(ids)[None], extra).squeeze(0)
+                field = {
+                    **output.as_dict(),
+                    **row,
+                    "input_ids": ids,
+                    "position_ids": positions,
+                    "multi_modal_inputs": extra,
+                }
+                field.pop("multi_modal_data", None)
+                field["loss_mask"] = field["response_mask"]
+                length = {
+                    "prompt_len": len(output.prompt_ids),
+                    "response_len": len(output.response_ids),
+                    "seq_len": len(ids),
+                }
+                weights = {name: field["extra_fields"].get(name) for name in ("min_global_steps", "max_global_steps")}
+                keys.append(f"{row['uid']}_{row['session_id']}_{i}")
+                fields.append(field)
+                tags.append({"status": "success", **length, "global_steps": row["global_steps"], **weights})
+        if keys:
+            columns = list_of_dict_to_tensordict(fields)
+            await tq.async_kv_batch_put(keys, "val" if validate else "train", columns, tags)
 
 
 def start(config: Any, policies: int) -> None:
