@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/actor.py --model MODEL                   on a GPU; --shape qwen2.5-1.5b: random weights
     .venv/bin/python benchmarks/actor.py --cpu                           the embedded model, to see that it runs
     ... --packs 16384 32768 --checkpointing off on --passes              memory and time of each; what the plan of settings is checked with
+    ... --shape qwen2.5-3b --cap 70                                      as on a GPU of 70 GiB: is the plan right that it fits, or does not?
 
 No Ray, no queue, no rollout: one process, one GPU. The plain loop has the same packs, attention, precision, optimizer and clipping, and
 computes the loss of the same response tokens from whole logits, in pieces.
@@ -19,6 +20,8 @@ import time
 from pathlib import Path
 
 from evidence import ROOT, Evidence, table
+
+from ccpo.verl_gpu.memory import GIB, OUTSIDE
 
 PIECE = 4096  # tokens whose logits the plain loop makes at once
 CPU_MODEL = ROOT / "data_preprocess" / "last_digit_model"
@@ -43,6 +46,7 @@ def main() -> int:
     )
     parser.add_argument("--passes", action="store_true", help="time the log-probability pass, too")
     parser.add_argument("--plain", action="store_true", help="time the plain loop, too")
+    parser.add_argument("--cap", type=float, help="GiB: plan for a GPU of this size, and allocate no more")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("outputs/bench/models"), help="folder for random weights")
     parser.add_argument("--result", type=Path, default=ROOT / "outputs" / "bench" / "actor.json")
@@ -60,7 +64,10 @@ def main() -> int:
         model = write(options.shape, options.work.resolve() / options.shape, options.model)
     else:
         model = options.model
-    config = configuration(str(model), options)
+    if options.cap:
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (options.cap * GIB - OUTSIDE) / whole))
+    config, refused = configuration(str(model), options)
     worker = build(config)
     rows = made_up_rows(config, options)
     tokens = int(rows["input_ids"].values().numel())
@@ -95,6 +102,7 @@ def main() -> int:
             "shape": options.shape,
             "rows": options.rows,
             "tokens": tokens,
+            "refused": refused,
             "cases": found,
         },
     )
@@ -104,7 +112,7 @@ def main() -> int:
 
 
 def configuration(model: str, options: argparse.Namespace):
-    """What recipe/main_ccpo.py would compose, sized to the rows."""
+    """What recipe/main_ccpo.py would compose, sized to the rows; and why it would refuse it."""
     import hydra
 
     if options.cpu:  # read when verl is imported, which composing does
@@ -123,8 +131,9 @@ def configuration(model: str, options: argparse.Namespace):
         )
     from ccpo.verl_plugin import fit
 
-    print(*fit.settle(config)[0], sep="\n")
-    return config
+    lines, problems = fit.settle(config, options.cap and options.cap * GIB)
+    print(*lines, *problems, sep="\n")
+    return config, problems
 
 
 def build(config):
@@ -219,8 +228,8 @@ def measure(worker, rows, name: str, pack: int, config, repeat: int) -> dict:
         worker.actor.engine.optimizer.zero_grad()
         free()
         return {"seconds": None, "out_of_memory": True}
-    peak = torch.cuda.max_memory_allocated() / 2**30 if gpu else None
-    reserved = torch.cuda.max_memory_reserved() / 2**30 if gpu else None
+    peak = torch.cuda.max_memory_allocated() / GIB if gpu else None
+    reserved = torch.cuda.max_memory_reserved() / GIB if gpu else None
     free()
     return {
         "seconds": round(statistics.median(seconds[1:]), 4),
@@ -289,7 +298,7 @@ def plain(model: str, rows, pack: int, config, repeat: int) -> dict:
         if gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if gpu else None
+    peak = torch.cuda.max_memory_allocated() / GIB if gpu else None
     return {
         "seconds": round(statistics.median(seconds[1:]), 4),
         "first_s": round(seconds[0], 3),

@@ -40,6 +40,11 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="folder or hub id; its weights are made up")
     parser.add_argument("--dump", type=Path, required=True, help="a file of trainer.validation_data_dir")
     parser.add_argument("--job", type=float, nargs="+", default=[], help="seconds of such validations in the job")
+    parser.add_argument(
+        "--replayed",
+        type=int,
+        help="only these sessions of a prompt are replayed (default: all; rules that share replays: 2)",
+    )
     parser.add_argument("--repeat", type=int, default=4, help="the first is not counted (default %(default)s)")
     parser.add_argument("--result", type=Path, default=ROOT / "outputs" / "bench" / "sessions.json")
     options = parser.parse_args()
@@ -47,7 +52,9 @@ def main() -> int:
         parser.error("--repeat must be at least 2: the first is not counted")
     evidence = Evidence(vars(options))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    sessions = read(options.dump, options.model)
+    sessions = read(options.dump, options.model, options.replayed)
+    if options.job and options.replayed is not None:
+        parser.error("--job is the time of all replays: leave --replayed out")
     requests = [request for session in sessions for request in session["turns"] + session["replays"]]
     longest = max(len(prompt) + tokens for prompt, tokens in requests) + 8
     seconds = {"plain": plain(sessions, longest, options)}
@@ -80,8 +87,12 @@ def main() -> int:
     return 0
 
 
-def read(dump: Path, model: str) -> list[dict]:
-    """The sessions of a dump: turns in their order, and replays, each as (prompt's token ids, tokens to decode)."""
+def read(dump: Path, model: str, replayed: int | None = None) -> list[dict]:
+    """The sessions of a dump: turns in their order, and replays, each as (prompt's token ids, tokens to decode).
+
+    Args:
+        replayed: of how many sessions of a prompt the replays are kept; None: all.
+    """
     from transformers import AutoTokenizer
 
     words = AutoTokenizer.from_pretrained(model)
@@ -89,7 +100,11 @@ def read(dump: Path, model: str) -> list[dict]:
     for line in dump.read_text().splitlines():
         row = json.loads(line)
         request = (words.encode(row["input"]), len(words.encode(row["output"])) + 1)
-        found[row["uid"].rsplit("_", 1)[0]]["turns" if row["replay"] is None else "replays"].append(request)
+        session = row["uid"].rsplit("_", 1)[0]
+        if row["replay"] is None:
+            found[session]["turns"].append(request)
+        elif replayed is None or int(session.rsplit("_", 1)[1]) < replayed:
+            found[session]["replays"].append(request)
     return list(found.values())
 
 
