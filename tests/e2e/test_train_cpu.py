@@ -96,7 +96,7 @@ def test_two_resident_policies_with_their_own_tokenizers_take_turns(start, tmp_p
     for step, learns, rests in ((1, "think", "reason"), (2, "reason", "think"), (3, "think", "reason")):
         metrics = logged[step, "train"]
         assert f"{learns}/actor/grad_norm" in metrics and f"{rests}/actor/grad_norm" not in metrics
-        assert abs(metrics["rollout_corr/kl"]) < 1e-3, "each policy's rows were sampled from its own weights"
+        assert abs(metrics[f"{learns}/rollout_corr/kl"]) < 1e-3, "each policy's rows were sampled from its own weights"
         if step > 1:
             assert shards(out, step, rests) == shards(out, step - 1, rests)
             assert shards(out, step, learns) != shards(out, step - 1, learns)
