@@ -67,7 +67,11 @@ def main() -> int:
     if options.cap:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, (options.cap * GIB - OUTSIDE) / whole))
-    config, refused = configuration(str(model), options)
+    config = configuration(str(model), options)  # before fit, which imports verl
+    from ccpo.verl_plugin import fit
+
+    lines, refused = fit.settle(config, options.cap and options.cap * GIB)
+    print(*lines, *refused, sep="\n")
     worker = build(config)
     rows = made_up_rows(config, options)
     tokens = int(rows["input_ids"].values().numel())
@@ -112,7 +116,7 @@ def main() -> int:
 
 
 def configuration(model: str, options: argparse.Namespace):
-    """What recipe/main_ccpo.py would compose, sized to the rows; and why it would refuse it."""
+    """What recipe/main_ccpo.py would compose, sized to the rows."""
     import hydra
 
     if options.cpu:  # read when verl is imported, which composing does
@@ -129,11 +133,7 @@ def configuration(model: str, options: argparse.Namespace):
                 *options.overrides,
             ],
         )
-    from ccpo.verl_plugin import fit
-
-    lines, problems = fit.settle(config, options.cap and options.cap * GIB)
-    print(*lines, *problems, sep="\n")
-    return config, problems
+    return config
 
 
 def build(config):
