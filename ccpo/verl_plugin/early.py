@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -41,9 +42,20 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
 
     def begin(self, *args: Any) -> None:
         super().__init__(*args)
-        self._loops: dict[str, Any] = {}
         self._under_way: dict[str, int] = defaultdict(int)  # prompt -> its sessions that have begun and not ended
         self._finished: dict[str, list[tuple[dict, list]]] = defaultdict(list)
+
+    @cached_property
+    def _loop(self) -> TeamAgentLoop:
+        return TeamAgentLoop(
+            trainer_config=DictConfigWrap(self.config),
+            server_manager=self.llm_client,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            hf_model_type=self.hf_model_type,
+            dataset_cls=self.dataset_cls,
+            data_config=DictConfigWrap(self.config.data),
+        )
 
     async def _run_agent_loop(
         self,
@@ -54,26 +66,16 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         trace: bool = True,
         **row: Any,
     ) -> Any:
-        """As verl's, which makes a loop for every session and copies the whole configuration for it, 10 to 20 ms each; ours serves all.
+        """As verl's, which makes a loop for every session and copies the whole configuration for it; ours serves all.
         Rows go into the queue once for a prompt, not once for each session."""
         if _agent_loop_registry.get(agent_name, {}).get("_target_") != OURS:
             return await super()._run_agent_loop(sampling_params, trajectory, agent_name=agent_name, trace=trace, **row)
-        if agent_name not in self._loops:
-            self._loops[agent_name] = TeamAgentLoop(
-                trainer_config=DictConfigWrap(self.config),
-                server_manager=self.llm_client,
-                tokenizer=self.tokenizer,
-                processor=self.processor,
-                hf_model_type=self.hf_model_type,
-                dataset_cls=self.dataset_cls,
-                data_config=DictConfigWrap(self.config.data),
-            )
         about = {name: trajectory[name] for name in ("step", "sample_index", "rollout_n", "validate")}
         uid, validate = row["uid"], trajectory["validate"]
         self._under_way[uid] += 1
         try:
             with rollout_trace_attr(**about, name="agent_loop", trace=trace):
-                rows = await self._loops[agent_name].run(sampling_params, **row)
+                rows = await self._loop.run(sampling_params, **row)
             if self.distillation_enabled:  # verl asks the teacher about each session
                 await self._agent_loop_postprocess(rows, validate, **row)
             else:
