@@ -73,6 +73,8 @@ def _options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.row and not options.model_shape:
         parser.error("--row needs --model-shape and --gpu: what the run trained, and on what")
+    if options.row and not (options.row / METRICS).is_file():
+        parser.error(f"--row {options.row}: a run's folder has a {METRICS}, and this one has none")
     if options.gpus < 1 or (options.gpus > model.NODE and options.gpus % model.NODE):
         parser.error(f"--gpus {options.gpus}: up to {model.NODE}, or whole nodes of {model.NODE}")
     return options

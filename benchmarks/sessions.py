@@ -50,11 +50,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.repeat < 2:
         parser.error("--repeat must be at least 2: the first is not counted")
+    if options.job and options.replayed is not None:
+        parser.error("--job is the time of all replays: leave --replayed out")
+    if not options.dump.is_file():
+        parser.error(f"--dump {options.dump} is no file: a job writes STEP.jsonl into its trainer.validation_data_dir")
     evidence = Evidence(vars(options))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     sessions = read(options.dump, options.model, options.replayed)
-    if options.job and options.replayed is not None:
-        parser.error("--job is the time of all replays: leave --replayed out")
     requests = [request for session in sessions for request in session["turns"] + session["replays"]]
     longest = max(len(prompt) + tokens for prompt, tokens in requests) + 8
     seconds = {"plain": plain(sessions, longest, options)}

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from evidence import ROOT, Evidence, table
+from evidence import ROOT, Evidence, job_environment, table
 
 PREFIX = "timing_s/start/"
 
@@ -86,10 +85,7 @@ def run(name: str, steps: int, options: argparse.Namespace) -> dict:
             stdout=text,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            },
+            env=job_environment(),
         )
     if done.returncode:
         sys.exit(f"the job {name} ended with status {done.returncode}: {log}")

@@ -40,7 +40,6 @@ from ccpo.verl_gpu.memory import GIB, Shape
 
 NODE = 8
 ENGINE_SIZES = (1, 2, 4, 8)
-LARGEST_PACK, PACK_STEP, LEAST_PACK, MOST_REQUESTS = 32_768, 1_024, 8_192, 1_024  # verl_plugin/fit.py
 
 
 class Constant(float):
@@ -175,14 +174,13 @@ def engine_sizes(gpus: int) -> list[int]:
 
 def fit(shape: Shape, gpu: Gpu, gpus: int, work: Work, size: int | None = None) -> Memory:
     """The settings that verl_plugin/fit.py would choose. ``size``: GPUs of an engine; None: the fewest that it fits."""
-    room = memory.USABLE * gpu.bytes - memory.OUTSIDE
-    packs = {on: memory.largest_pack(shape, gpus, room, on) for on in (False, True)}
-    checkpointing = packs[False] < min(LARGEST_PACK, max(2 * work.allowed, LEAST_PACK))
-    pack = max(min(LARGEST_PACK, packs[checkpointing] // PACK_STEP * PACK_STEP), work.allowed)
+    room = memory.room(gpu.bytes)
+    checkpointing = memory.needs_checkpointing(shape, gpus, room, work.allowed)
+    pack = memory.chosen_pack(shape, gpus, room, checkpointing, work.allowed)
     learns = memory.update(shape, gpus, work.allowed, True)
 
     def engine(size: int) -> float:
-        return (2 * shape.parameters + 8 * work.allowed * shape.kv) / size + memory.WORKSPACE
+        return memory.engine(shape, size, memory.FEW_ROWS * work.allowed)
 
     resting = memory.resting(shape, gpus)
     sizes = [size] if size else engine_sizes(gpus)
@@ -229,7 +227,7 @@ def seconds(shape: Shape, gpu: Gpu, gpus: int, work: Work, size: int | None = No
 def decoding(shape: Shape, gpu: Gpu, gpus: int, work: Work, found: Memory) -> dict[str, float]:
     engines = gpus // found.size
     tokens = work.turns * work.response
-    most = max(1.0, min(MOST_REQUESTS, found.cache / (work.prompt + work.response)))
+    most = max(1.0, min(memory.MOST_REQUESTS, found.cache / (work.prompt + work.response)))
     steps = work.decode_steps * max(1.0, work.at_once / engines / most)
     requests = tokens / (steps * engines)
     reading = 2 * shape.parameters / (found.size * gpu.stream * STREAM)

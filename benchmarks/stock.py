@@ -27,7 +27,7 @@ import sys
 import threading
 from pathlib import Path
 
-from evidence import ROOT, Evidence, table
+from evidence import ROOT, Evidence, job_environment, table
 from solo import SYSTEM
 
 PARTS = ("step", "gen", "old_log_prob", "adv", "update_actor", "update_weights")
@@ -81,6 +81,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.steps < 4:
         parser.error("--steps must be at least 4: the first two are not counted")
+    if not (options.data / "train.parquet").is_file():
+        parser.error(
+            f"{options.data} has no train.parquet: make it with python -m data_preprocess.gsm8k --out {options.data}"
+        )
     evidence = Evidence(vars(options))
     options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -182,12 +186,7 @@ def run_arms(waiting: queue.Queue, done: queue.Queue, lane: int, gpu: str, optio
             return
         log = options.work / f"{name_of(arm)}.jsonl"
         log.unlink(missing_ok=True)
-        environment = {
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": gpu,
-            "VERL_FILE_LOGGER_PATH": str(log),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        }
+        environment = job_environment(CUDA_VISIBLE_DEVICES=gpu, VERL_FILE_LOGGER_PATH=str(log))
         words = ["taskset", "-c", own, "timeout", "--kill-after=30", str(options.timeout), *command(arm, options)]
         with log.with_suffix(".txt").open("w") as text:
             code = subprocess.run(words, stdout=text, stderr=subprocess.STDOUT, env=environment, cwd=ROOT).returncode

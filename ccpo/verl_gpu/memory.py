@@ -25,6 +25,10 @@ LOGIT_BYTES = 512 * 4 * 3
 WORKSPACE = 1.5 * GIB  # of an engine: activations of a prefill, logits, graphs
 OUTSIDE = 2.5 * GIB  # of a GPU: contexts of the trainer and the engine, what an engine keeps when asleep
 USABLE = 0.9  # of a GPU: the allocator's pieces do not fill it
+LARGEST_PACK, PACK_STEP = 32_768, 1_024  # few large packs are faster: small kernels wait to be launched
+LEAST_PACK = 8_192  # what is worth computing every layer twice for
+MOST_REQUESTS = 1_024  # that an engine is asked at once
+FEW_ROWS = 8  # that an engine has a cache for, at least
 
 
 @dataclass(frozen=True)
@@ -96,3 +100,23 @@ def update(shape: Shape, gpus: int, tokens: int, checkpointing: bool) -> float:
 def largest_pack(shape: Shape, gpus: int, room: float, checkpointing: bool) -> int:
     """Tokens of the largest pack whose update fits into ``room`` bytes; 0 if none does."""
     return max(0, int((room - fixed(shape, gpus)) / per_token(shape, checkpointing)))
+
+
+def room(gpu: float) -> float:
+    """Bytes of a GPU that an actor and engines can have. ``gpu``: all bytes of it."""
+    return USABLE * gpu - OUTSIDE
+
+
+def needs_checkpointing(shape: Shape, gpus: int, room: float, row: int) -> bool:
+    """Whether packs would be too small without it. ``row``: tokens of the longest row."""
+    return largest_pack(shape, gpus, room, False) < min(LARGEST_PACK, max(2 * row, LEAST_PACK))
+
+
+def chosen_pack(shape: Shape, gpus: int, room: float, checkpointing: bool, row: int, most: int = LARGEST_PACK) -> int:
+    """Tokens of a pack: as many as fit, ``most`` at most, and one longest row at least."""
+    return max(min(most, largest_pack(shape, gpus, room, checkpointing) // PACK_STEP * PACK_STEP), row)
+
+
+def engine(shape: Shape, size: int, tokens: int) -> float:
+    """Of each of an engine's ``size`` GPUs, with a cache for ``tokens``."""
+    return (2 * shape.parameters + tokens * shape.kv) / size + WORKSPACE

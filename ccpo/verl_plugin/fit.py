@@ -22,9 +22,7 @@ from ccpo.verl_gpu import attention, memory
 from ccpo.verl_gpu.host import replica_size
 from ccpo.verl_gpu.memory import GIB, Shape
 
-LARGEST_PACK, PACK_STEP = 32_768, 1_024
 LARGEST_SDPA_PACK = 16_384  # whose cost is quadratic in the pack
-MOST_REQUESTS = 1024
 SMALLEST_SHARE, LARGEST_SHARE = 0.1, 0.9
 SPARE = 1.5  # of what the engines use at most: what they keep of earlier prompts
 CAUTIOUS = {  # where nothing is known about the GPU or the model; what is wrong with them is named elsewhere
@@ -109,7 +107,7 @@ class _Plan:
         }
         self.shapes: dict[str, Shape] = {name: memory.shape_of(found) for name, found in self.models.items()}
         self.size = replica_size(config.actor_rollout_ref.rollout)
-        self.room = memory.USABLE * gpu - memory.OUTSIDE
+        self.room = memory.room(gpu)
 
     def decide(self) -> tuple[list[str], list[str]]:
         problems = self._attention()
@@ -139,13 +137,13 @@ class _Plan:
         """Packs and checkpointing: one setting for all policies, so the largest model decides."""
         many = len(self.policies) > 1
         self.largest = max(self.shapes.values(), key=lambda shape: memory.fixed(shape, self.gpus))
-        packs = {on: memory.largest_pack(self.largest, self.gpus, self.room, on) for on in (False, True)}
-        enough = min(LARGEST_PACK, max(2 * self.row, 8_192))
-        self.checkpointing = bool(_fill(self.config, "model.enable_gradient_checkpointing", packs[False] < enough))
-        fits = packs[self.checkpointing]
+        fits = (self.largest, self.gpus, self.room)
+        twice = memory.needs_checkpointing(*fits, self.row)
+        self.checkpointing = bool(_fill(self.config, "model.enable_gradient_checkpointing", twice))
         packed = self.config.actor_rollout_ref.model.override_config.attn_implementation != "sdpa"
-        pack = min(LARGEST_PACK if packed else LARGEST_SDPA_PACK, fits // PACK_STEP * PACK_STEP)
-        self.pack = int(_fill(self.config, "actor.ppo_max_token_len_per_gpu", max(pack, self.row)))
+        most = memory.LARGEST_PACK if packed else LARGEST_SDPA_PACK
+        pack = memory.chosen_pack(*fits, self.checkpointing, self.row, most)
+        self.pack = int(_fill(self.config, "actor.ppo_max_token_len_per_gpu", pack))
         needed = memory.update(self.largest, self.gpus, self.row, self.checkpointing)
         crowded = many or memory.resting(self.largest, self.gpus) + self._least_engine() > self.room
         waits = [_fill(self.config, f"actor.fsdp_config.{what}_offload", crowded) for what in ("param", "optimizer")]
@@ -161,25 +159,21 @@ class _Plan:
         ]
 
     def _least_engine(self) -> float:
-        return self._engine(8)
+        return self._engine(memory.FEW_ROWS)
 
     def _engine(self, rows: int) -> float:
         """Bytes of a GPU for all engines: weights, and a cache for some of the longest rows each."""
-        size = self.size
-        return sum(
-            (2 * shape.parameters + rows * self.row * shape.kv) / size + memory.WORKSPACE
-            for shape in self.shapes.values()
-        )
+        return sum(memory.engine(shape, self.size, rows * self.row) for shape in self.shapes.values())
 
     def _engines(self) -> list[str]:
         rollout, data = self.config.actor_rollout_ref.rollout, self.config.data
         sessions = -(-data.train_batch_size * rollout.n // max(1, self.gpus // self.size))
         turns = max(1, len(self.settings.plan.roles) if not self.settings.plan.heard else 1)
         at_once = 1 << max(0, (2 * sessions * turns - 1).bit_length())  # twice: replays run beside
-        requests = _fill(self.config, "rollout.max_num_seqs", min(MOST_REQUESTS, max(32, at_once)))
+        requests = _fill(self.config, "rollout.max_num_seqs", min(memory.MOST_REQUESTS, max(32, at_once)))
         _fill(self.config, "rollout.max_model_len", self.row)
         self.resting = 0.0 if self.offload else sum(memory.resting(s, self.gpus) for s in self.shapes.values())
-        # No more than can be used: every step wakes the whole cache, some .25 s for 100 GiB.
+        # No more than can be used: every step wakes the whole cache.
         useful = SPARE * self._engine(requests)
         left = min(self.room - self.resting, useful) / self.gpu
         share = round(min(LARGEST_SHARE, max(SMALLEST_SHARE, left)), 3)

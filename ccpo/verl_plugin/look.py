@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-WHOLE = (
-    1 << 18
-)  # bytes of a file up to which its content counts, and not only its size: all of the code, but no weights
+# Bytes of a file up to which its content counts, and not only its size: all of the code, but no weights.
+WHOLE = 1 << 18
 DOOR_SECONDS = 10.0
 LATE_SECONDS = 40.0  # in which a network file system shows what another node has written
 

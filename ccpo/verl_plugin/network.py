@@ -30,11 +30,8 @@ FOLDER = "CCPO_FOLDER"  # the same: where it works
 MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl's: what every process of a job imports first
 PLATFORM = "VERL_PLATFORM"  # verl's
 CONNECT_SECONDS = 10.0
-STARTING = (
-    "num_cpus",
-    "num_gpus",
-    "object_store_memory",
-)  # of a Ray that starts; ray.init refuses them where it joins one
+STARTING = ("num_cpus", "num_gpus", "object_store_memory")
+"""Of a Ray that starts; ray.init refuses them where it joins one."""
 
 
 def network_of(config: DictConfig) -> str:
@@ -103,10 +100,8 @@ def _join_problems(config: DictConfig) -> list[str]:
     try:
         host, _, port = services.canonicalize_bootstrap_address(told).rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # no address; nothing found (Ray's ConnectionError is an OSError) or nothing there
+    # No address; nothing found (Ray's ConnectionError is an OSError), or nothing there.
+    except (ValueError, OSError) as error:
         return [f"the job is to join the Ray at {told}, and there is none ({error}): {start}"]
     return []
 

@@ -11,7 +11,6 @@ loading.plain_data_only()
 network.bind_stores()
 if network.NETWORK in os.environ:
     network.enter(os.environ[network.NETWORK])
-if (
-    network.FOLDER in os.environ
-):  # a relative path means the same file in every process; those of a Ray that runs begin where that was started
+# A relative path means the same file in every process. Those of a Ray that runs begin where that was started.
+if network.FOLDER in os.environ:
     os.chdir(os.environ[network.FOLDER])

@@ -54,7 +54,7 @@ def worker(monkeypatch):
 def bare_worker():
     """One that has begun, without what verl makes of a whole configuration."""
     worker = early.EarlyAgentLoopWorker()
-    worker._loops, worker._under_way, worker._finished = {}, defaultdict(int), defaultdict(list)
+    worker._under_way, worker._finished = defaultdict(int), defaultdict(list)
     worker.config, worker.processor, worker.distillation_enabled = SimpleNamespace(data={}), None, False
     worker.reward_loop_worker_handles = None
     return worker

@@ -121,7 +121,7 @@ def test_a_small_model_gets_the_largest_packs(gpu_job):
     config, _, problems = gpu_job(SMOLLM2, "task=gsm8k")
     assert not problems
     found = chosen(config)
-    assert found["pack"] == fit.LARGEST_PACK and found["checkpointing"] is False
+    assert found["pack"] == memory.LARGEST_PACK and found["checkpointing"] is False
 
 
 def test_engines_get_what_their_requests_can_fill_and_no_more(gpu_job):
