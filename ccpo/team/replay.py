@@ -100,18 +100,21 @@ class PlayedReplay:
 @dataclass(frozen=True)
 class Played:
     """A session that took place. ``turns``: in the order of their number, then of the team's roles. ``ballots``: one of every role
-    that casts one, None where there is no plurality or a role casts several. ``parsed``, ``leaked``: see `TurnRecord`."""
+    that casts one, None where there is no plurality or a role casts several. ``verdicts``: of every turn that its run asked for an answer,
+    else None; ``leaked``: see `TurnRecord`."""
 
     value: float
     turns: tuple[Turn, ...]
     outcome: Outcome
     replays: tuple[PlayedReplay, ...]
     ballots: dict[str, str | None] | None
-    parsed: dict[Turn, bool | None]
+    verdicts: dict[Turn, Any | None]
     leaked: dict[Turn, bool]
 
     def turn_record(self, turn: Turn) -> TurnRecord:
-        return TurnRecord(turn.role, turn.truncated, self.parsed[turn], self.leaked[turn], turn.cut)
+        verdict = self.verdicts[turn]
+        parsed = bool(verdict.parsed) if verdict is not None else None
+        return TurnRecord(turn.role, turn.truncated, parsed, self.leaked[turn], turn.cut)
 
     def record(self, prompt: Hashable, session: int, truth: Hashable | None = None) -> SessionRecord:
         """What credit needs of it."""
@@ -178,7 +181,7 @@ async def play(team: Team, scene: Scene, plan: Plan, interventions: Sequence[Int
             for replay, worth in zip(replays, values, strict=True)
         ),
         ballots,
-        {turn: bool((await answers.verdict(turn)).parsed) if turn in asked else None for turn in spoken},
+        {turn: await answers.verdict(turn) if turn in asked else None for turn in spoken},
         {turn: turn not in asked and looks_like_answer(turn.text) for turn in spoken},
     )
 

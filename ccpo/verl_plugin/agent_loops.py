@@ -8,7 +8,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -19,11 +18,11 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from ccpo.config import CcpoConfig
 from ccpo.credit.rules import RULES
+from ccpo.judge import RowJudge
 from ccpo.prompts import Messages, with_persona
 from ccpo.team.replay import PlayedReplay, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
 from ccpo.types import REMOVE
-from ccpo.verifier import Verdict, label, same_answer, verify
 from ccpo.verl_plugin.policies import PolicyClient
 from ccpo.verl_plugin.trajectory import RoleOutput, outputs_of
 from ccpo.verl_plugin.update import own_ratio
@@ -72,30 +71,6 @@ def request_seed(seed: int, *parts: Any) -> int:
     """A 31-bit seed for one request from the job's seed and (prompt, session, label, step): the same in every process and run."""
     digest = hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-@dataclass(frozen=True)
-class RowJudge:
-    """The verifier for one dataset row; its work is done in threads, since it may take a while."""
-
-    loop: asyncio.AbstractEventLoop
-    truth: str
-    answer_type: str
-    options: tuple[str, ...]
-    waited: list[float] = field(default_factory=list)  # seconds for each verdict
-
-    async def verify(self, text: str) -> Verdict:
-        start = time.perf_counter()
-        try:
-            return await self.loop.run_in_executor(None, verify, text, self.truth, self.answer_type, self.options)
-        finally:
-            self.waited.append(time.perf_counter() - start)
-
-    def label(self, answer: str) -> str:
-        return label(answer, self.answer_type)
-
-    async def same(self, a: str, b: str) -> bool:
-        return await self.loop.run_in_executor(None, same_answer, a, b, self.answer_type)
 
 
 class TeamAgentLoop(AgentLoopBase):
@@ -147,7 +122,7 @@ class TeamAgentLoop(AgentLoopBase):
             player = self._as(role)
             return PromptBudget(player._count, player._cut, self.rollout_config.prompt_length)
 
-        judge = RowJudge(self.loop, truth, info["answer_type"], tuple(info.get("options") or ()))
+        judge = RowJudge.of(row)
         scene = Scene(
             question=row["raw_prompt"][-1]["content"],
             decode=decode,

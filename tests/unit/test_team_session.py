@@ -316,7 +316,7 @@ def test_a_leak_is_stripped_only_when_asked(strip):
     assert "Add them." in stage.heard["reason"]
     think, reason = played.turns
     assert think.text == leaking and played.leaked[think] and not played.leaked[reason]
-    assert (played.parsed[think], played.parsed[reason]) == (None, False)
+    assert played.verdicts[think] is None and not played.verdicts[reason].parsed
 
 
 def test_a_text_without_an_answer_is_heard_as_it_is():
