@@ -26,7 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,13 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     how.add_argument(
         "--controls", choices=CONTROLS, default="all", help="one agent; all: voting with itself, too (default)"
     )
-    how.add_argument("--body", type=json.loads, default={}, metavar="JSON", help="more fields of every request")
+    how.add_argument(
+        "--body",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="more fields of every request; written into the results",
+    )
     how.add_argument("--no-request-seeds", action="store_true", help="for an endpoint that refuses the field seed")
     work = parser.add_argument_group("with what")
     work.add_argument(
@@ -515,10 +521,10 @@ async def _run(
     store: Any,
 ) -> dict[str, Any]:
     gate = asyncio.Semaphore(given.concurrency)
-    clients: dict[str, Client] = {}
+    clients: dict[tuple, Client] = {}
     speakers = {}
     for role, endpoint in endpoints.items():
-        place = endpoint.model if endpoint.local else f"{endpoint.model} at {endpoint.url}"
+        place = endpoint.url, endpoint.model, endpoint.key
         if place not in clients:
             clients[place] = Client(endpoint, gate, given.retries, given.timeout)
         speakers[role] = Speaker(clients[place], sampling[role])
@@ -535,7 +541,7 @@ async def _run(
         single = single_stage(config, Speaker(speakers[role].client, sampling[role] | limit), given.seed, seeded)
     hows = tuple(how for how in HOWS if how in given.replays)
     return await run(
-        Job(config, rows, given.k, given.seed, hows, given.controls, stage, single, clients, given.concurrency, bar),
+        Job(config, rows, given.k, given.seed, hows, given.controls, stage, single, given.concurrency, bar),
         store,
     )
 
@@ -546,9 +552,6 @@ def _ended(number: int, _: Any) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     given = arguments_of(words)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        with suppress(ValueError):  # not in the main thread
-            signal.signal(number, _ended)  # so that servers end and the folder is let go
     try:
         if given.compare is not None:
             show_comparison(compare(*map(read_result, given.compare)), sys.stdout)
@@ -563,4 +566,6 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    for signal_number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, _ended)  # so that servers end and the folder is let go
     main()

@@ -21,7 +21,6 @@ KEY = "OPENAI_API_KEY"
 LONGEST_ANSWER = 1_000_000  # characters; more is a server out of control, and would be sent to the next role
 LONGEST_REASON = 300
 PROBE = [{"role": "user", "content": "Say yes."}]
-PROBE_TOKENS = 16
 PROBE_RETRIES = 2  # whether somebody is there is soon known
 
 
@@ -43,9 +42,11 @@ class Endpoint:
     def of(cls, url: str, model: str, key_env: str | None = None, body: Mapping[str, Any] | None = None) -> Endpoint:
         """As the user names it. Raises EvaluationError for a URL that holds a secret or is none, or a key that is not there."""
         check_url(url)
-        key = os.environ.get(key_env or KEY, "")
+        key = os.environ.get(key_env or KEY, "").strip()
         if key_env and not key:
             raise EvaluationError(f"--key-env {key_env}: there is no such environment variable, or it is empty; set it")
+        if not (key.isascii() and key.isprintable()):
+            raise EvaluationError(f"the key in {key_env or KEY} has a character that no key has: copy it again")
         return cls(url.rstrip("/"), model, key, body=body or {})
 
 
@@ -57,14 +58,18 @@ def check_url(url: str) -> None:
     except ValueError:
         raise EvaluationError("--endpoint is no address: set it to something like https://host/v1") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EvaluationError(
-            f"--endpoint {plain if parts.hostname else url[:60]} is no address: set it to something like https://host/v1"
-        )
+        raise EvaluationError("--endpoint is no address: set it to something like https://host/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise EvaluationError(
             f"--endpoint {plain} comes with a user, a password or a query, and the address is written into the results: leave these out and "
             f"put the key into the environment variable {KEY}, or into one that --key-env names"
         )
+
+
+HINTS = {
+    "context too long": ". Set --max-tokens or --single-max-tokens lower (one agent alone may write what the whole team may)",
+    "bad request (400)": ". --body, --temperature, --top-p and --no-request-seeds decide what is sent",
+}
 
 
 @dataclass(frozen=True)
@@ -122,14 +127,16 @@ class Client:
     async def close(self) -> None:
         await self._openai.close()
 
-    async def probe(self) -> Probed:
-        """One small request. Raises EvaluationError where the endpoint cannot be used."""
+    async def probe(self, sampling: Mapping[str, Any], seed: int | None) -> Probed:
+        """One short question, sampled as later ones will be. Raises EvaluationError where the endpoint cannot be used so."""
         try:
-            answer = await self._completion(PROBE, {self._limit_field: PROBE_TOKENS}, retries=PROBE_RETRIES)
+            async with self._gate:
+                answer = await self._asked(PROBE, sampling, seed, PROBE_RETRIES)
         except RequestFailed as error:
-            raise EvaluationError(f"{self._name}: {error}") from None
-        usage = _usage(answer)
-        return Probed(self._clean(str(answer.model)) if answer.model else None, usage.completion_tokens is not None)
+            raise EvaluationError(f"{self.name}: {error}{HINTS.get(error.kind, '')}") from None
+        counts = _usage(answer)
+        known = None not in (counts.prompt_tokens, counts.completion_tokens)
+        return Probed(self._clean(str(answer.model)) if answer.model else None, known)
 
     async def ask(self, messages: Messages, sampling: Mapping[str, Any], seed: int | None) -> Decoded:
         """One answer.
@@ -144,6 +151,17 @@ class Client:
         Raises:
             RequestFailed: after the retries. Refused: no other request will do better.
         """
+        async with self._gate:
+            answer = await self._asked(messages, sampling, seed, self.retries)
+        choice = answer.choices[0]
+        text = choice.message.content or ""  # None: it only reasoned, or said nothing
+        text = text.encode("utf-8", "replace").decode()  # half a character can neither be judged nor sent on
+        finish = str(choice.finish_reason) if choice.finish_reason else None
+        cut = len(text) > LONGEST_ANSWER
+        return Decoded(text[:LONGEST_ANSWER], cut or finish == "length", _usage(answer, finish))
+
+    async def _asked(self, messages: Messages, sampling: Mapping[str, Any], seed: int | None, retries: int) -> Any:
+        """A chat completion that has an answer in it."""
         fields: dict[str, Any] = {self._limit_field: sampling["max_tokens"]}
         fields |= {name: sampling[name] for name in ("temperature", "top_p", "stop") if sampling.get(name) is not None}
         extra = dict(self.endpoint.body)
@@ -153,27 +171,6 @@ class Client:
             extra["include_stop_str_in_output"] = True  # as in training: a stop such as } closes what is read
         if seed is not None:
             fields["seed"] = seed
-        async with self._gate:
-            answer = await self._completion(messages, fields, extra)
-        choice = answer.choices[0]
-        text = choice.message.content or ""  # None: it only reasoned, or said nothing
-        text = text.encode("utf-8", "replace").decode()  # half a character can neither be judged nor sent on
-        finish = str(choice.finish_reason) if choice.finish_reason else None
-        cut = len(text) > LONGEST_ANSWER
-        return Decoded(text[:LONGEST_ANSWER], cut or finish == "length", _usage(answer, finish))
-
-    async def _completion(
-        self,
-        messages: Messages,
-        fields: dict[str, Any],
-        extra: dict[str, Any] | None = None,
-        retries: int | None = None,
-    ) -> Any:
-        """A chat completion that has an answer in it."""
-        extra, retries = (
-            dict(self.endpoint.body) if extra is None else extra,
-            self.retries if retries is None else retries,
-        )
         for tried in range(retries + 1):
             answer = await self._sent(messages, fields, extra, retries)
             if _is_answer(answer):
@@ -199,7 +196,7 @@ class Client:
                 self._limit_field = "max_completion_tokens"
                 fields[self._limit_field] = fields.pop("max_tokens")
                 return await self._sent(messages, fields, extra, retries)
-            kind = "context too long" if _is_overflow(str(error)) else "bad request (400)"
+            kind = "context too long" if _is_overflow(f"{error} {error.code}") else "bad request (400)"
             raise RequestFailed(kind, self._clean(_message(error))) from None
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             where = "the key is missing or wrong" if not self.endpoint.key else "the key is not accepted"
@@ -221,11 +218,18 @@ class Client:
                 f"server error ({error.status_code})" if error.status_code >= 500 else f"refused ({error.status_code})"
             )
             raise RequestFailed(kind, self._clean(_message(error))) from None
-        except (openai.OpenAIError, ValueError):  # no JSON, or JSON of another shape
+        except (
+            openai.OpenAIError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):  # no JSON, or of another shape
             return None
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """For messages."""
         return (
             f"model {self.endpoint.model}"
             if self.endpoint.local

@@ -3,12 +3,15 @@
 single            one agent answers the question alone: the task's last speaker, with the model that speaks for it, asked by the template
                   of that role that has the question alone, else by `PLAIN`. It may write as much as all of the team's turns together.
 self_consistency  the same agent answers m times, and the plurality of its answers is the answer (ties: `ccpo.plurality`, expected).
-                  m is how many of its answers the team's completion tokens pay for, on average over the set: at least 1, rounded down.
+                  m is how many of its answers the team's completion tokens pay for, on average over the set, and at least 1. It is no
+                  whole number: with 2.5, votes have 2 and 3 answers in turn (`groups`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from ccpo.config import CcpoConfig
@@ -65,10 +68,17 @@ def completion_tokens(record: Record) -> int | None:
     return None if None in counts else sum(counts)
 
 
-def affordable(sessions: Iterable[Record], samples: Iterable[Record]) -> int | None:
+def affordable(sessions: Iterable[Record], samples: Iterable[Record]) -> Fraction | None:
     """m: how many answers of one agent cost what a session of the team does, on average. None where tokens are not known."""
     team, alone = ([completion_tokens(record) for record in records] for records in (sessions, samples))
     if not team or not alone or None in team or None in alone:
         return None
-    mean = sum(alone) / len(alone)
-    return max(1, int(sum(team) / len(team) / mean)) if mean else 1
+    if not sum(alone):
+        return Fraction(1)
+    return max(Fraction(1), Fraction(sum(team) * len(alone), len(team) * sum(alone)))
+
+
+def groups(samples: Fraction, votes: int) -> list[range]:
+    """The numbers of the answers in each of so many votes, which have ``samples`` answers on average and share none."""
+    ends = [int(samples * vote) for vote in range(votes + 1)]
+    return [range(start, end) for start, end in pairwise(ends)]

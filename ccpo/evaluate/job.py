@@ -10,16 +10,17 @@ import asyncio
 import os
 import platform
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 from ccpo.config import CcpoConfig
 from ccpo.evaluate import EvaluationError
-from ccpo.evaluate.client import Client, Probed, Refused, RequestFailed
-from ccpo.evaluate.controls import ALL, NONE, affordable
+from ccpo.evaluate.client import Probed, Refused, RequestFailed
+from ccpo.evaluate.controls import ALL, NONE, affordable, groups
 from ccpo.evaluate.data import Row, Rows, question_of
 from ccpo.evaluate.results import bad_answers, cost_of, ledger_of, measures_of, table_of
 from ccpo.evaluate.sessions import Record, Stage, donors_of, played_session, shuffled_session
@@ -44,7 +45,7 @@ class Job:
 
     config: the team and its replays, of which remove and replace are `CcpoConfig.validation_replays`. hows: all interventions.
     stage, single: where the team and the control are played; single is None without controls. k: sessions a question.
-    clients: all that are asked. concurrency: sessions at a time. bar: (what, total, done) -> its progress.
+    concurrency: sessions at a time. bar: (what, total, done) -> its progress.
     """
 
     config: CcpoConfig
@@ -55,7 +56,6 @@ class Job:
     controls: str
     stage: Stage
     single: Stage | None
-    clients: Mapping[str, Client]
     concurrency: int
     bar: Callable[[str, int, int], Bar]
 
@@ -67,26 +67,28 @@ Play = Callable[[Row, int], Awaitable[Record]]
 async def run(job: Job, store: Store) -> dict[str, Any]:
     """Play what the store lacks; the result as it is written. Raises EvaluationError where nothing can be played."""
     try:
-        probed = await _probe(job)
+        reported = await _probe(job)
         await _sessions(job, store)
         if not store.records[SESSION]:
             raise EvaluationError(f"no session could be played: {_reasons(store)}; see {store.path}")
         shuffles = await _shuffles(job, store) if SHUFFLE in job.hows else 0
         samples = await _singles(job, store) if job.controls != NONE else None
     finally:
-        for client in job.clients.values():
+        for client in {
+            speaker.client for stage in (job.stage, job.single) if stage for speaker in stage.speakers.values()
+        }:
             await client.close()
     questions = len(job.rows.rows)
     wanted = {SESSION: questions * job.k}
     if SHUFFLE in job.hows:
         wanted[SHUFFLED] = shuffles
     if job.controls != NONE:
-        wanted[SINGLE] = questions * job.k * (samples or 1)
+        wanted[SINGLE] = questions * groups(samples or Fraction(1), job.k)[-1].stop
     table = await table_of(job.rows.rows, store, job.k, job.config.plan.tie, samples, job.seed)
     return {
         "format": FORMAT,
         "settings": store.settings,
-        "models": {name: {"reported": found.model} for name, found in probed.items()},
+        "reported": reported,
         "versions": versions(),
         "hardware": hardware(),
         "sessions_file": SESSIONS,
@@ -98,13 +100,19 @@ async def run(job: Job, store: Store) -> dict[str, Any]:
     }
 
 
-async def _probe(job: Job) -> dict[str, Probed]:
-    found = {name: await client.probe() for name, client in job.clients.items()}
+async def _probe(job: Job) -> dict[str, str | None]:
+    """Endpoint -> the model that it says it has. Every way in which it will be sampled is tried once."""
+    speakers = [*job.stage.speakers.values(), *(job.single.speakers.values() if job.single else ())]
+    distinct = {(speaker.client.name, repr(speaker.sampling)): speaker for speaker in speakers}
+    found: dict[str, Probed] = {}
+    for (name, _), speaker in distinct.items():
+        found[name] = await speaker.client.probe(speaker.sampling, job.seed if job.stage.seeded else None)
     if job.controls == ALL and (silent := [name for name, probed in found.items() if not probed.usage]):
         raise EvaluationError(
             f"{', '.join(silent)} does not count tokens, so how many answers the team's tokens pay for is unknown: set --controls single or none"
         )
-    return found
+    remote = {speaker.client.name for speaker in speakers if not speaker.client.endpoint.local}
+    return {name: probed.model for name, probed in found.items() if name in remote}
 
 
 async def _sessions(job: Job, store: Store) -> None:
@@ -130,7 +138,7 @@ async def _shuffles(job: Job, store: Store) -> int:
     return len(donors)
 
 
-async def _singles(job: Job, store: Store) -> int | None:
+async def _singles(job: Job, store: Store) -> Fraction | None:
     """How many answers of one agent cost what a session of the team does; None where that is not asked, or unknown."""
 
     async def played(row: Row, number: int) -> Record:
@@ -146,7 +154,7 @@ async def _singles(job: Job, store: Store) -> int | None:
     first = [record for key, record in store.records[SINGLE].items() if key[1] < job.k]  # the same after a resume
     samples = affordable(store.records[SESSION].values(), first)
     if samples is not None:
-        await up_to(job.k * samples)
+        await up_to(groups(samples, job.k)[-1].stop)
     return samples
 
 

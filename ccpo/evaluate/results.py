@@ -18,9 +18,10 @@ import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
-from ccpo.evaluate.controls import completion_tokens
+from ccpo.evaluate.controls import completion_tokens, groups
 from ccpo.evaluate.data import Question, Row, question_of
 from ccpo.evaluate.measures import Estimate, estimate, majority_at, mean, pass_at, sizes
 from ccpo.evaluate.sessions import Record
@@ -90,7 +91,7 @@ async def labels_of(
 
 
 async def table_of(
-    rows: Sequence[Row], store: Store, k: int, tie: str | None, samples: int | None, seed: int
+    rows: Sequence[Row], store: Store, k: int, tie: str | None, samples: Fraction | None, seed: int
 ) -> list[Entry]:
     """One entry for each question. ``samples``: m of self-consistency (`ccpo.evaluate.controls`), None without it."""
     table = []
@@ -105,7 +106,8 @@ async def table_of(
             "labels": await labels_of(sessions, tie, judge, seed),
             "replays": _replays(question, sessions, store),
         }
-        singles = [store.records[SINGLE].get((question, number)) for number in range(k * (samples or 1))]
+        votes = groups(samples or Fraction(1), k)
+        singles = [store.records[SINGLE].get((question, number)) for number in range(votes[-1].stop)]
         if any(record is not None for record in singles):
             labels = await labels_of(singles, None, judge, seed)
             entry["single"] = {
@@ -113,8 +115,7 @@ async def table_of(
                 "labels": labels[:k] if labels else None,
             }
             if samples is not None and labels is not None:
-                groups = [labels[j * samples : (j + 1) * samples] for j in range(k)]
-                entry["self_consistency"] = [_vote(group) for group in groups]
+                entry["self_consistency"] = [_vote([labels[number] for number in vote]) for vote in votes]
         table.append(entry)
     return table
 
@@ -175,7 +176,7 @@ def replay_measures(entries: Sequence[Entry], how: str, role: str, seed: int) ->
 
 
 def measures_of(
-    entries: Sequence[Entry], roles: Sequence[str], hows: Sequence[str], k: int, samples: int | None, seed: int
+    entries: Sequence[Entry], roles: Sequence[str], hows: Sequence[str], k: int, samples: Fraction | None, seed: int
 ) -> dict[str, Any]:
     """All measures of the table."""
     found: dict[str, Any] = {
@@ -195,12 +196,12 @@ def measures_of(
     if voting:
         pairs = [_difference(entry["values"], entry["self_consistency"]) for entry in voting]
         found["controls"]["self_consistency"] = {
-            "samples": samples,
+            "samples": float(samples),
             "avg": _of(estimate([mean(entry["self_consistency"]) for entry in voting], seed)),
             "team_minus": _of(estimate(pairs, seed)),
         }
     elif samples is not None and alone:
-        found["controls"]["self_consistency"] = {"samples": samples, "note": NOT_BINARY}
+        found["controls"]["self_consistency"] = {"samples": float(samples), "note": NOT_BINARY}
     return found
 
 
@@ -240,14 +241,14 @@ def ledger_of(store: Store) -> dict[str, Any]:
     }
 
 
-def cost_of(store: Store, samples: int | None) -> dict[str, dict[str, float | None]]:
+def cost_of(store: Store, samples: Fraction | None) -> dict[str, dict[str, float | None]]:
     """Tokens of one answer, on average: of the team, of one agent, and of its vote."""
     found = {"team": _per_answer(store.records[SESSION].values())}
     if store.records[SINGLE]:
         found["single"] = _per_answer(store.records[SINGLE].values())
         if samples is not None:
             found["self_consistency"] = {
-                name: None if value is None else value * samples for name, value in found["single"].items()
+                name: None if value is None else value * float(samples) for name, value in found["single"].items()
             }
     return found
 

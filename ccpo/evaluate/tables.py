@@ -56,8 +56,9 @@ def _print(file: TextIO, *tables: Any) -> None:
     from rich.console import Console
 
     console = Console(file=file, markup=False, highlight=False, width=None if file.isatty() else 120)
-    for table in tables:
-        console.print(table)
+    with console.capture() as printed:
+        console.print(*tables, sep="\n")
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()), file=file)
 
 
 def _team(result: Found) -> Any:
@@ -83,7 +84,7 @@ def _team(result: Found) -> Any:
     voting = controls.get("self_consistency")
     if voting and "avg" in voting:
         table.add_row(
-            f"one agent, voting with {voting['samples']}",
+            f"one agent, voting with {voting['samples']:.3g}",
             text_of(voting["avg"]),
             text_of(voting["team_minus"], signed=True),
         )
