@@ -13,6 +13,7 @@ Module map, in the order in which one training step uses it:
     step.py           sessions + settings + history -> advantages: all that a trainer calls
     config.py         the ``ccpo:`` node of the configuration and its checks
     run/              what a run leaves on disk
+    evaluate/         any team over any endpoint, without training
     verl_plugin/      the bridge to verl: the only package that knows both
     verl_cpu/         optional: verl without a GPU; knows nothing of ccpo
 """

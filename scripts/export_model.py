@@ -505,7 +505,12 @@ def export(
     Raises ExportError when the checkpoint is not complete, or ``out`` is in the way: with ``force`` an earlier export
     makes room, nothing else.
     """
-    opened, out = open_checkpoint(Path(checkpoint), team), Path(out).resolve()
+    return export_opened(open_checkpoint(Path(checkpoint), team), out, force, trust_remote_code)
+
+
+def export_opened(opened: Checkpoint, out: Path, force: bool = False, trust_remote_code: bool = False) -> list[Path]:
+    """The same, of a checkpoint that is open already."""
+    out = Path(out).resolve()
     if opened.job.actor_rollout_ref.model.trust_remote_code and not trust_remote_code:
         raise ExportError(
             f"{_job_file(opened.run)} says that the model has code of its own (trust_remote_code), which would run from the checkpoint's "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import runpy
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -101,3 +104,49 @@ def run_module(monkeypatch, capsys):
         return subprocess.CompletedProcess(words, status, shown.out, shown.err + said)
 
     return run
+
+
+class _ScriptedEndpoint(ThreadingHTTPServer):
+    """An OpenAI-compatible address that answers with (status, body) of ``script`` in turn, the last one again and again.
+
+    A body that is text is sent as it is; one that is a function gets the request's. ``seen``: (body, key) of every request.
+    """
+
+    daemon_threads = True
+    key = "sk-very-secret-0123456789"
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _ScriptedAnswer)
+        self.script: list[tuple[int, object]] = []
+        self.seen: list[tuple[dict, str]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _ScriptedAnswer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((body, self.headers["Authorization"]))
+        script = self.server.script
+        status, answer = script.pop(0) if len(script) > 1 else script[0]
+        answer = answer(body) if callable(answer) else answer
+        content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("retry-after-ms", "1")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted_endpoint():
+    """A `_ScriptedEndpoint` on a free port."""
+    server = _ScriptedEndpoint()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -36,7 +36,14 @@ TRIES = 100  # a lock file that goes away between its opening and its locking is
 
 
 class Held(ConfigError):
-    """Another process holds the folder."""
+    """Another process holds the folder. ``holder``: who, in words."""
+
+    def __init__(self, problems: list[str], holder: str = "another process"):
+        super().__init__(problems)
+        self.holder = holder
+
+    def __reduce__(self):
+        return type(self), (self.problems, self.holder)
 
 
 @dataclass(frozen=True)
@@ -202,11 +209,13 @@ def _make(folder: Path, made: list[Path]) -> None:
 
 def _refused(path: Path, error: OSError) -> ConfigError:
     if error.errno in HELD:
+        holder = _holder(path)
         return Held(
             [
-                f"{path.parent} is in use: {_holder(path)} trains there, and two jobs in one folder would mix their checkpoints. Wait for it, "
+                f"{path.parent} is in use: {holder} trains there, and two jobs in one folder would mix their checkpoints. Wait for it, "
                 "or end it, or choose another folder (trainer.default_local_dir; OUT of the recipes, --out of the quickstart)"
-            ]
+            ],
+            holder,
         )
     return ConfigError(
         [

@@ -5,6 +5,8 @@ platform    what verl asks of a device; imported by every verl process through V
 workers     what verl's workers need; imported later, through actor_rollout_ref.model.external_lib
 engine      FSDP2 training engine
 generation  reproducible continuous batching with transformers; knows neither verl nor Ray
+decoding    the same on an event loop; who serves it awaits a request
+serve       an OpenAI-compatible HTTP server around it; knows neither verl nor Ray
 rollout     rollout server `hf_cpu` around it
 vllm        what the real vLLM needs on CPU (rollout.name=vllm, optional)
 """

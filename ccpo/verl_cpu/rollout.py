@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,27 +22,18 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 from verl.workers.rollout.utils import get_max_position_embeddings
 
-from .generation import BatchGenerator, Request, SamplingParams, build_model
+from .decoding import Decoding, eos_token_ids
+from .generation import BatchGenerator, SamplingParams, build_model
 
 NAME = "hf_cpu"
-QUIET_S = 0.01  # a burst of requests is over when this long none came
-PATIENCE_S = 0.3  # a running batch waits no longer than this for a burst to end
 
 
 def _actor_name(replica_rank: int) -> str:
     return f"{NAME}_server_{replica_rank}"
 
 
-def _eos_token_ids(model_config: HFModelConfig) -> set[int]:
-    found = {getattr(model_config.tokenizer, "eos_token_id", None)}
-    generation = getattr(model_config.generation_config, "eos_token_id", None)
-    found.update(generation if isinstance(generation, list) else [generation])
-    return found - {None}
-
-
 class HfCpuServer:
-    """Serves generate() to the agent loops. Decoding runs inside the actor's event loop, one step at a time, so a
-    request that arrives during a step joins the next one, and no state needs a lock."""
+    """Serves generate() to the agent loops."""
 
     def __init__(self, config: Any, model_config: Any, replica_rank: int) -> None:
         self.config = omega_conf_to_dataclass(config)
@@ -56,16 +46,14 @@ class HfCpuServer:
         self.max_model_len = min(self.config.max_model_len or positions, positions)
         self.generator = BatchGenerator(
             build_model(hf_config),
-            eos_token_ids=_eos_token_ids(self.model_config),
+            eos_token_ids=eos_token_ids(self.model_config.tokenizer, self.model_config.generation_config),
             tokenizer=self.model_config.tokenizer,
             max_batch=self.config.max_num_seqs,
             max_prefill_tokens=self.config.max_num_batched_tokens,
             seed=self.config.seed + replica_rank,
         )
         self.global_steps: int | None = None
-        self._arrived = 0
-        self._futures: dict[int, asyncio.Future] = {}
-        self._decoding: asyncio.Task | None = None
+        self._decoding = Decoding(self.generator)
         self._open = asyncio.Event()  # closed between abort_all_requests and resume_generation
         self._open.set()
         self._rejecting = False
@@ -106,13 +94,7 @@ class HfCpuServer:
             if self._rejecting:
                 return TokenOutput(token_ids=[], stop_reason="aborted", extra_fields=self._extra_fields("abort"))
             await self._open.wait()
-        request = self.generator.add(prompt_ids, params)
-        self._arrived += 1
-        future = asyncio.get_running_loop().create_future()
-        self._futures[id(request)] = future
-        if self._decoding is None or self._decoding.done():
-            self._decoding = asyncio.create_task(self._decode())
-        await future
+        request = await self._decoding.run(prompt_ids, params)
         return TokenOutput(
             token_ids=request.token_ids,
             log_probs=request.log_probs if sampling_params.get("logprobs") else None,
@@ -122,33 +104,6 @@ class HfCpuServer:
 
     def _extra_fields(self, finish_reason: str) -> dict[str, Any]:
         return {"global_steps": self.global_steps, "finish_reason": finish_reason}
-
-    async def _decode(self) -> None:
-        try:
-            while self.generator.busy:
-                await self._gather()
-                self._resolve(self.generator.step())
-        except Exception as error:  # the callers must hear of it, or they would wait for ever
-            self.generator.abort()
-            while self._futures:
-                future = self._futures.popitem()[1]
-                if not future.done():
-                    future.set_exception(error)
-
-    async def _gather(self) -> None:
-        """Let a burst of requests in before the next step: with a small model a step costs almost the same for one row
-        as for a hundred, and it takes time from the processes that send the requests."""
-        await asyncio.sleep(0)
-        patience = time.monotonic() + PATIENCE_S
-        while self._arrived and time.monotonic() < patience:
-            self._arrived = 0
-            await asyncio.sleep(QUIET_S)
-
-    def _resolve(self, finished: Iterable[Request]) -> None:
-        for request in finished:
-            future = self._futures.pop(id(request))
-            if not future.done():  # the caller may have gone away
-                future.set_result(None)
 
     async def load_weights(self, weights: dict[str, torch.Tensor], global_steps: int | None) -> None:
         """Take over the weights as soon as no request is on its way: a response never mixes two policies."""
@@ -161,9 +116,7 @@ class HfCpuServer:
         """End running requests; hold later ones until resume_generation, or send them back as aborted."""
         self._open.clear()
         self._rejecting = reject_request
-        aborted = self.generator.abort()
-        self._resolve(aborted)
-        return {"aborted_count": len(aborted)}
+        return {"aborted_count": self._decoding.abort()}
 
     async def resume_generation(self) -> None:
         self._rejecting = False

@@ -497,3 +497,44 @@ def test_a_failure_leaves_the_earlier_export(vote, copied, tmp_path):
         export(copied, out, force=True)
     assert (out / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
+    """Team, prompts and limits are the run's; the exported model is kept, and used again by the same checkpoint wherever it lies."""
+    pytest.importorskip("openai")
+    import evaluate
+
+    from data_preprocess.schema import write_dataset
+    from data_preprocess.toy import dataset_rows
+
+    write_dataset(tmp_path / "data", {"test": dataset_rows("test", 4, 0)}, name="toy", command=["made"])
+    fixed = [
+        "--data",
+        tmp_path / "data",
+        "--cache",
+        tmp_path / "cache",
+        "--backend",
+        "cpu",
+        "--k",
+        2,
+        "--controls",
+        "none",
+    ]
+
+    def result(run: Path, name: str) -> dict:
+        evaluate.main([str(word) for word in ("--model", run, *fixed, "--out", tmp_path / name)])
+        return json.loads((tmp_path / name / "result.json").read_text())
+
+    first = result(vote[0], "first")
+    roles = first["settings"]["roles"]
+    assert set(roles) == {"voter_0", "voter_1", "voter_2"} and {role["step"] for role in roles.values()} == {4}
+    assert roles["voter_0"]["max_tokens"] == 16 and roles["voter_0"]["temperature"] == 1.0
+    assert "exporting" in capsys.readouterr().err and len(list((tmp_path / "cache").iterdir())) == 1
+    again = result(Path(shutil.copytree(vote[0], tmp_path / "moved")) / "global_step_4", "again")
+    assert "exporting" not in capsys.readouterr().err and again["questions"] == first["questions"]
+    assert torch.equal(
+        *(
+            AutoModelForCausalLM.from_pretrained(folder).lm_head.weight
+            for folder in (vote[1], next((tmp_path / "cache").iterdir()))
+        )
+    )

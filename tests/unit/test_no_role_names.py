@@ -21,6 +21,7 @@ FILES = sorted(
         "ccpo/metrics.py",
         "ccpo/credit/rules.py",
         "ccpo/run/*.py",
+        "ccpo/evaluate/*.py",
         "ccpo/verl_plugin/*.py",
         "scripts/quickstart.py",
         "scripts/report.py",
