@@ -251,7 +251,7 @@ def write_model(policy: ExportedPolicy, target: Path, trust_remote_code: bool) -
             for weights in target.glob("*.safetensors"):  # which are written for the owner alone
                 shutil.copymode(target / "config.json", weights)
 
-    ExactMerger(
+    merger = ExactMerger(
         ModelMergerConfig(
             operation="merge",
             backend="fsdp",
@@ -260,7 +260,10 @@ def write_model(policy: ExportedPolicy, target: Path, trust_remote_code: bool) -
             target_dir=str(target),
             trust_remote_code=trust_remote_code,
         )
-    ).merge_and_save()
+    )
+    # verl saves the attention that the job trained with, which may be the plugin's own: it is no property of the model.
+    merger.model_config._attn_implementation = None
+    merger.merge_and_save()
 
 
 # --- card -----------------------------------------------------------------------------------------------------------

@@ -190,6 +190,16 @@ def test_the_exported_model_answers(vote):
         assert accuracy(model, tokenizer, problems, list(map(vote_messages, problems)), VOTE_TOKENS) > 0.35
 
 
+def test_the_attention_that_the_job_trained_with_stays_with_the_job(copied, tmp_path):
+    """verl saves override_config with the model's configuration, and nobody else knows the plugin's attention."""
+    forget_files(copied)
+    settings = copied / "global_step_4/actor/huggingface/config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"attn_implementation": "torch_varlen"}))
+    export_model.export(copied, tmp_path / "out")
+    assert "torch_varlen" not in (tmp_path / "out" / "config.json").read_text()
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
 @pytest.fixture(scope="module")
 def panel(make_run, tmp_path_factory):
     """(run, export) of a team from a file."""
