@@ -11,9 +11,10 @@ from ccpo.config import CcpoConfig
 from ccpo.prompts import PromptError
 from ccpo.team import Team
 from ccpo.team.dyad import Dyad
-from ccpo.team.load import BUILT_IN, absolute, prompt_sets, prompts_of, settings_class, team_class
+from ccpo.team.load import BUILT_IN, prompt_sets, prompts_of, settings_class, team_class
 from ccpo.team.session import TeamError
 from ccpo.team.vote import Vote
+from ccpo.user_code import absolute
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = """\
