@@ -43,6 +43,7 @@ PROCESSES = 2
 PARTS = ("label", "same")
 """What may stand at the function as attributes, besides ``partial``."""
 _PARAMETERS = {"reward": 3, "label": 1, "same": 2}
+BOOLS = ("bool", "bool_")  # numpy's
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG, of Linux
 
 
@@ -204,13 +205,13 @@ def checked(part: str, result: Any) -> Any:
             raise ValueError(f"returned {_shown(result)}, not a text that names the answer")
         return _text(result)
     if part == "same":
-        if not isinstance(result, bool) and type(result).__name__ not in ("bool_", "bool"):  # numpy's
+        if type(result).__name__ not in BOOLS:
             raise ValueError(f"returned {_shown(result)}, not True or False")
         return bool(result)
     value, answer = (result.value, result.answer) if isinstance(result, Reward) else (result, None)
     if inspect.isawaitable(value):
         raise ValueError("returned something to be awaited: define it with async def")
-    if not isinstance(value, (numbers.Real, bool)) and type(value).__name__ != "bool_":
+    if not isinstance(value, numbers.Real) and type(value).__name__ not in BOOLS:
         raise ValueError(f"returned {_shown(value)}, not a number in [0, 1] or a Reward")
     value = float(value)
     if math.isnan(value) or not 0 <= value <= 1:

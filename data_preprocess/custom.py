@@ -130,7 +130,7 @@ def _options(record: Record, name: str) -> list[str]:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise ValueError(f"column {name!r} is {shown(value)}, not a list of texts as JSON") from None
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or None in value:
         raise ValueError(f"column {name!r} is {shown(value)}, not a list of texts")
     return [field({name: item}, (name,)) for item in value]
 
