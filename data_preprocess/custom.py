@@ -45,7 +45,7 @@ Places = list[tuple[str, Any]]
 
 
 def csv_records(path: Path) -> Iterator[tuple[str, Any]]:
-    """Records of a CSV file with a header; every value is text. Raises ValueError for a file that has none."""
+    """Records of a CSV file with a header; every value is text. Raises ValueError for a file that cannot be taken apart."""
     try:
         text = content_of(path).decode()
     except UnicodeDecodeError as error:
@@ -65,9 +65,8 @@ def csv_records(path: Path) -> Iterator[tuple[str, Any]]:
             values = next(lines)
         except StopIteration:
             return
-        except csv.Error as error:  # a quote that is not closed, a field without end: what follows cannot be told apart
-            yield place, ValueError(f"cannot be read ({error}), nor can what follows it")
-            return
+        except csv.Error as error:  # a quote that is not closed, a field without end: no row after it can be told apart
+            raise ValueError(f"{place}: cannot be read ({error}), nor can what follows it") from None
         if not values:
             continue
         if len(values) != len(names):

@@ -160,6 +160,12 @@ def test_csv_files_that_are_wrong(run, tmp_path, content, says):
     assert says in error and str(path) in error and not (tmp_path / "out").exists()
 
 
+def test_a_quote_without_end_takes_no_rows_with_it_unseen(run, tmp_path):
+    (tmp_path / "mine.csv").write_text('q,gold\na,1\n"b,2\nc,3\n')
+    error, _, _ = run("--test", tmp_path / "mine.csv", *BASIC, "--skip-bad")
+    assert "line 3: cannot be read" in error and not (tmp_path / "out").exists()
+
+
 def test_a_bad_row_is_left_out_where_asked(run, tmp_path):
     path = lines(tmp_path, [*GOOD[:2], {"q": "?", "gold": None}, {"gold": 3}, *GOOD[2:]])
     error, _, _ = run("--test", path, *BASIC)
