@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import ctypes
 import difflib
 import inspect
@@ -33,6 +34,7 @@ import numbers
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +42,7 @@ from ccpo.user_code import UserCodeError, line_in, module_of
 
 TIMEOUT = 30.0  # seconds
 PROCESSES = 2
+LONGEST_REASON = 300  # characters of an exception's first line
 PARTS = ("label", "same")
 """What may stand at the function as attributes, besides ``partial``."""
 _PARAMETERS = {"reward": 3, "label": 1, "same": 2}
@@ -100,12 +103,14 @@ class OwnReward:
             return await self._on_the_loop(part, function, arguments)
         try:
             status, result = await asyncio.wrap_future(self._schedule(part, arguments))
-        except concurrent.futures.TimeoutError:
+        except (concurrent.futures.TimeoutError, asyncio.TimeoutError):  # one and the same as of Python 3.11
             raise self._late(part) from None
         except (asyncio.CancelledError, RewardError):
             raise
-        except concurrent.futures.process.BrokenProcessPool:
-            self._started = None
+        except BrokenProcessPool:
+            broken, self._started = self._started, None
+            if broken is not None:
+                broken.stop()
             raise self._error(part, "could not be started: its processes end as they begin") from None
         except Exception as error:  # the process died, or the row cannot be sent there
             raise self._error(part, f"ended its process ({type(error).__name__}: {error})") from None
@@ -114,7 +119,7 @@ class OwnReward:
         return result
 
     async def _on_the_loop(self, part: str, function: Callable, arguments: tuple) -> Any:
-        task = asyncio.ensure_future(function(*arguments))
+        task = asyncio.ensure_future(function(*copy.deepcopy(arguments)))  # the row is the session's
         try:
             await asyncio.wait({task}, timeout=self.timeout)
         finally:
@@ -225,7 +230,7 @@ def checked(part: str, result: Any) -> Any:
 
 def raised(error: BaseException, reference: str) -> str:
     where = reference.rpartition(":")[0]
-    first = (str(error).strip().splitlines() or [""])[0]
+    first = (str(error).strip().splitlines() or [""])[0][:LONGEST_REASON]
     return f"raised {type(error).__name__}{f': {first}' if first else ''}{line_in(error, where)}"
 
 

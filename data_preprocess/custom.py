@@ -9,7 +9,7 @@
 questions on the same side. A file for --test alone is a set to evaluate on.
 
 What an answer is (--type):
-    boxed   mathematics, as a model writes it within \\\\boxed{} (the default)
+    boxed   mathematics, as a model writes it within \\boxed{} (the default)
     number  one number
     option  the letter of one of --options, or its text. The column holds a list of texts, without letters; in CSV, as JSON
     own     any text: a reward of your own judges (docs/your_own.md). --answer may be left out

@@ -110,7 +110,7 @@ class Judge(Protocol):
     truth: str
 
     def verify(self, text: str) -> Awaitable[Any]:
-        """A verdict: ``answer`` (what was read, or None), ``reward``, ``parsed``."""
+        """A verdict: ``answer`` (what was read, or None), ``reward`` in [0, 1], ``parsed`` (without an answer: it was judged as a whole)."""
 
     def label(self, answer: str) -> str:
         """Canonical spelling of an answer."""

@@ -256,4 +256,4 @@ def test_the_hub_by_name_split_and_revision(run, monkeypatch, tmp_path):
 def test_the_help_says_how(capsys):
     with pytest.raises(SystemExit):
         custom.options_of(["--help"])
-    assert "\\boxed{}" in capsys.readouterr().out
+    assert " \\boxed{} (the default)" in capsys.readouterr().out

@@ -163,6 +163,20 @@ def test_a_coroutine_that_is_not_declared_is_named(load):
     assert "define it with async def" in found
 
 
+def test_what_a_coroutine_does_to_its_row_nobody_else_sees(load):
+    reward = load(
+        """
+        async def reward(text, truth, row):
+            row["extra_info"]["weight"] += 0.25
+            return row["extra_info"]["weight"]
+        """
+    )
+    judge = judge_of(ROW, reward)
+    assert [asyncio.run(judge.verify(text)).reward for text in "ab"] == [0.75, 0.75] and ROW["extra_info"][
+        "weight"
+    ] == 0.5
+
+
 def test_labels_and_same():
     assert checked("label", "a") == "a" and checked("same", True) is True
     for part, wrong in (("label", ""), ("label", 3), ("same", 1), ("same", None)):

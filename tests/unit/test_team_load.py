@@ -58,6 +58,14 @@ def test_built_in_teams_have_names():
     assert {name: team_class(name) for name in BUILT_IN} == {"dyad": Dyad, "vote": Vote}
 
 
+def test_references_for_another_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for same in ("dyad", "math", "a.b:C", "my.py", "yaml", ""):
+        assert absolute(same) == same
+    for own in ("t.py:C", "p.yaml:short", "p.yml", "d/p.yaml"):
+        assert absolute(own) == f"{tmp_path}/{own}"
+
+
 def test_a_package_path():
     assert team_class("ccpo.team.vote:Vote") is Vote
 
