@@ -119,7 +119,7 @@ def main(config) -> None:
     from ccpo.config import ConfigError
     from ccpo.run.folder import FOLDERS, run_folder
     from ccpo.run.lock import run_lock
-    from ccpo.team.load import absolute
+    from ccpo.user_code import absolute
     from ccpo.verl_plugin import fit
     from ccpo.verl_plugin.preflight import check, readable
 
@@ -127,8 +127,9 @@ def main(config) -> None:
     try:
         readable(config)
         auto_set_device(config)
-        if isinstance(config.ccpo.get("team"), str):  # processes that Ray starts elsewhere look for a team's file, too
-            config.ccpo.team = absolute(config.ccpo.team)
+        for name in ("team", "reward", "prompts"):  # processes that Ray starts elsewhere look for a user's files, too
+            if isinstance(value := config.ccpo.get(name), str):
+                config.ccpo[name] = absolute(value)
         config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(HERE / "config" / "agent_loops.yaml")
         if not config.actor_rollout_ref.rollout.get("router_config_path"):
             config.actor_rollout_ref.rollout.router_config_path = str(HERE / "config" / "router.yaml")

@@ -47,6 +47,7 @@ class Rule:
     ballots:   it reads the ballots of a plurality, one of every role. recombines: those of different sessions.
     published: reproduced exactly: a team of two, and every session has its replay.
     end_when_truncated: a turn that was cut ends its session.
+    binary:    it is defined for R of 0 and 1 alone (a tie's worth aside); why, in words.
     """
 
     credit: Callable[..., Credit]
@@ -61,6 +62,7 @@ class Rule:
     recombines: bool = False
     published: bool = False
     end_when_truncated: bool = False
+    binary: str = ""
 
     @property
     def natural(self) -> str:
@@ -169,6 +171,7 @@ RULES: dict[str, Rule] = {
         ("centred",),
         (REMOVE, FIRST),
         published=True,
+        binary="its bonus is for what is right with the first speaker and wrong without, or the reverse",
     ),
 }
 
@@ -202,6 +205,22 @@ def fits(name: str, plan: Plan) -> str | None:
     if name == "shapley" and len(plan.roles) > MAX_SHAPLEY_VOTERS:
         return f"it is exact up to {MAX_SHAPLEY_VOTERS} voters, and this team has {len(plan.roles)}: its cost doubles with each"
     return None
+
+
+def partial_problems(name: str, plan: Plan | None) -> list[str]:
+    """Why values of R between 0 and 1, which no tie made, cannot be used with a rule and a team (None: whatever it is)."""
+    found = []
+    if name in RULES and RULES[name].binary:
+        others = [other for other in (fitting(plan) if plan else RULES) if not RULES[other].binary]
+        found.append(
+            f"rule {name} is not defined for it: {RULES[name].binary}; set ccpo.credit.rule to one of {', '.join(others)}, or give 0 or 1"
+        )
+    if plan is not None and plan.tie is not None:
+        found.append(
+            "the team's outcome is a plurality, which is worth 1 where its answer is right and 0 where it is wrong; give 0 or 1, or let one turn be "
+            "the team's answer (s.answer)"
+        )
+    return found
 
 
 def fitting(plan: Plan) -> list[str]:
@@ -309,7 +328,7 @@ def _normalization(config: CreditConfig, plan: Plan | None, n: int) -> list[str]
         elif name == "counterfactual":
             found.append(
                 f"rule counterfactual with normalize '{how}' equals the shared reward: the baseline is one constant inside a prompt's group, "
-                "and centring the group removes it (with tanh, too: two values of R stay two values); set ccpo.credit.normalize=history (or null)"
+                "and centring the group removes it (with tanh, too, where R has two values); set ccpo.credit.normalize=history (or null)"
             )
         elif how == "history+group":
             found.append(

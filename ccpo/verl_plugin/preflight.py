@@ -15,7 +15,7 @@ from ccpo.data import shown
 from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
 from ccpo.run.folder import FOLDERS, METRICS, run_folder
-from ccpo.verl_plugin import dataset, lookups, network, relations, resources, values
+from ccpo.verl_plugin import dataset, lookups, network, relations, resources, reward_trial, values
 
 LEAST_HEARD = 8
 """Tokens that must be left in a prompt for each turn that a role hears; less than a phrase says nothing."""
@@ -64,6 +64,8 @@ def check(config: DictConfig) -> list[str]:
     columns = settings.members.columns if settings else ()
     questions, data_problems = also(dataset.problems, config, columns, nothing=([], []))
     problems += data_problems
+    if settings and not data_problems:
+        problems += also(reward_trial.problems, config, settings)
     tokenizer_of, model_problems = also(_tokenizers, config, settings, nothing=({}, [""]))
     problems += filter(None, model_problems)
     if settings and questions and not model_problems:

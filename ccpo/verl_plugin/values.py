@@ -286,16 +286,16 @@ CHOICES: tuple[tuple[str, tuple[str, ...] | Callable[[], tuple[str, ...]], str],
 def problems(config: DictConfig) -> list[str]:
     """Every setting that verl does not know, every value of another kind, and every one out of its range."""
     tree = OmegaConf.to_container(config, resolve=True)
-    own = [name for name in tree if name not in (*OURS, *_verls_defaults())]
+    own = [name for name in tree if name not in (*OURS, *verls_defaults())]
     text = OmegaConf.to_yaml(config) if own else ""
     return problems_of(tree, frozenset(name for name in own if "${" + name in text))
 
 
 def problems_of(tree: Mapping[str, Any], own: frozenset[str] = frozenset()) -> list[str]:
     """`problems` of a resolved configuration. ``own``: sections of the user's own, to which other settings refer (${lr})."""
-    named = {name: problem for name, problem in _misfits(tree, _verls_defaults(), None, "") if name not in own}
+    named = {name: problem for name, problem in _misfits(tree, verls_defaults(), None, "") if name not in own}
     found = list(named.values())
-    for name, value in _leaves(tree):
+    for name, value in leaves(tree):
         if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, list) else [value])):
             found.append(f"{name} is {value!r}: it holds a NUL, which no name or path may; write it anew")
         if name not in named and value is not None and not _fits_any(name, (*UNUSED, *ELSEWHERE)):
@@ -311,7 +311,7 @@ def problems_of(tree: Mapping[str, Any], own: frozenset[str] = frozenset()) -> l
 
 
 @cache
-def _verls_defaults() -> dict[str, Any]:
+def verls_defaults() -> dict[str, Any]:
     """verl's shipped configuration."""
     import verl.trainer.config as package
 
@@ -549,10 +549,10 @@ def _fits_any(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, node
 

@@ -256,7 +256,7 @@ def test_the_engine_must_hold_prompt_and_response(config):
         ),
         ("algorithm.use_kl_in_reward", True, "set actor_rollout_ref.actor.use_kl_loss=true instead"),
         ("algorithm.filter_groups.enable", True, "filter_groups.enable is true: dropping all-equal groups would bias"),
-        ("reward.reward_model.enable", True, "reward.reward_model.enable is true: sessions are scored by the verifier"),
+        ("reward.reward_model.enable", True, "reward.reward_model.enable=True: verl's rewards are never asked"),
         ("actor_rollout_ref.rollout.agent.default_agent_loop", "single_turn_agent", "teams are played by ccpo_team"),
         ("algorithm.norm_adv_by_std_in_grpo", False, "set ccpo.credit.normalize=centred"),
         ("trainer.v1.sampler.custom_sampler", None, "set pkg://ccpo.verl_plugin.faults and WatchedBuffer"),
