@@ -11,6 +11,8 @@ from typing import Any
 import hydra
 
 HERE = Path(__file__).resolve().parent
+FULL_ERROR = "HYDRA_FULL_ERROR"
+ASKED = os.environ.get(FULL_ERROR)  # by the user, for tracebacks
 RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.60), too little on a busy machine
 
 # verl reads its platform and its modules when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
@@ -121,11 +123,15 @@ def main(config) -> None:
     from ccpo.run.lock import run_lock
     from ccpo.user_code import absolute
     from ccpo.verl_plugin import fit
+    from ccpo.verl_plugin.names import name_run
     from ccpo.verl_plugin.preflight import check, readable
 
-    composed = OmegaConf.to_yaml(config)
+    if not ASKED:
+        os.environ.pop(FULL_ERROR, None)
     try:
         readable(config)
+        name_run(config)
+        composed = OmegaConf.to_yaml(config)
         auto_set_device(config)
         for name in ("team", "reward", "prompts"):  # processes that Ray starts elsewhere look for a user's files, too
             if isinstance(value := config.ccpo.get(name), str):
@@ -149,5 +155,21 @@ def main(config) -> None:
         sys.exit(f"error: {error}")
 
 
+def run() -> None:
+    """`main`, with Hydra's refusals of the command line in our words."""
+    from ccpo.verl_plugin import advice
+
+    words = sys.argv[1:]
+    if found := advice.unknown_groups(words, HERE / "config"):
+        sys.exit("error: " + "\n".join(found))
+    os.environ[FULL_ERROR] = "1"  # Hydra raises what it would print
+    try:
+        main()
+    except Exception as error:
+        if ASKED or not (text := advice.why_not(error, words, HERE / "config")):
+            raise
+        sys.exit(f"error: {text}")
+
+
 if __name__ == "__main__":
-    main()
+    run()

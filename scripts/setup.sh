@@ -8,6 +8,12 @@
 # (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf) are honoured. Delete .venv to start from nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case " $* " in
+    *" --help "* | *" -h "*)
+        sed -n '2,/^set /{ /^set /d; s/^# \{0,1\}//; p; }' scripts/setup.sh
+        exit 0
+        ;;
+esac
 
 VENV=.venv
 STAMP=$VENV/ccpo-setup # marks a .venv as made here: "installing", then "KIND CHECKSUM-OF-THE-REQUIREMENTS"

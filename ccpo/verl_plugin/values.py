@@ -40,6 +40,7 @@ UNUSED = (
 """Sections of parts that ccpo's trainer does not have or nobody has switched on."""
 TAKEN = ("trainer.remove_previous_ckpt_in_save", "trainer.wandb_proxy")  # verl reads them and ships them in no file
 TEXT_OR_LIST = ("trainer.logger",)
+TEXT_OR_NULL = ("trainer.experiment_name",)  # null: `names.name_run`
 FRACTIONS = ("trainer.esi_redundant_time", "trainer.v1.*.num_warmup_batches")  # verl's own value happens to be whole
 ELSEWHERE = (  # named by ccpo.config, dataset.py, run/checkpoint.py and relations.py
     *("actor_rollout_ref.rollout.n", "data.train_files", "data.val_files", "trainer.resume_mode"),
@@ -302,7 +303,7 @@ def problems_of(tree: Mapping[str, Any], own: frozenset[str] = frozenset()) -> l
             found += _range_problem(name, value) or _choice_problem(name, value)
     for name in NEEDED:
         value = _select(tree, name)
-        if not value and name not in named:
+        if not value and name not in named and not (value is None and name in TEXT_OR_NULL):
             found.append(f"{name} is {value!r}: set text")
     return found
 
@@ -385,9 +386,33 @@ def _free(path: str, node: Mapping[str, Any]) -> bool:
 
 
 def _unknown(name: str, path: str, known: Any) -> str:
-    near = difflib.get_close_matches(name.rpartition(".")[2], [str(key) for key in known if key != "_target_"], n=1)
-    hint = f"did you mean {path}{'.' if path else ''}{near[0]}?" if near else "nothing reads such a key there; drop it"
-    return f"{name} is not a setting, and would do nothing or end the job later: {hint}"
+    keys = [str(key) for key in (*known, *(() if path else OURS)) if key != "_target_"]
+    return f"{name} is not a setting, and would do nothing or end the job later: {_guess(name, path, keys)}"
+
+
+def nearest(name: str, known: Mapping[str, Any]) -> str:
+    """What a name that is no setting may have meant. ``known``: the settings, by section."""
+    path, node = "", known
+    for key in name.split("."):
+        if key not in node:
+            break
+        path, node = f"{path}.{key}" if path else key, node[key]
+        if not isinstance(node, Mapping):
+            return f"{path} is no section; set {path}=VALUE"
+    guess = _guess(name, path, [str(key) for key in node if key != "_target_"])
+    rest = name[len(path) :].lstrip(".").partition(".")[2]
+    return guess.removesuffix("?") + f".{rest}?" if rest and guess.count("?") == 1 and " or " not in guess else guess
+
+
+def _guess(name: str, path: str, keys: list[str]) -> str:
+    """``keys``: of the section ``path``, in which the first unknown part of ``name`` stands."""
+    first = name[len(path) :].lstrip(".").partition(".")[0]
+    if near := difflib.get_close_matches(first, keys, n=1):
+        return f"did you mean {path}{'.' if path else ''}{near[0]}?"
+    leaf, top = name.rpartition(".")[2], name.partition(".")[0]
+    used = ((key, value) for key, value in _leaves(verls_defaults().get(top, {}), top) if not _fits_any(key, UNUSED))
+    same = [key for key, _ in used if key.rpartition(".")[2] == leaf]
+    return f"did you mean {' or '.join(same[:3])}?" if same else "nothing reads such a key there; drop it"
 
 
 def _misfit(name: str, value: Any, hint: Any, default: Any) -> Iterator[tuple[str, str]]:
@@ -416,6 +441,8 @@ def _kinds(name: str, hint: Any, default: Any) -> list[Any]:
     """The kinds that a value may be of; none: anything. verl's own value always fits."""
     if _fits_any(name, WHOLE):
         return [int, None]
+    if name in TEXT_OR_NULL:
+        return [str, None]
     if hint is UNSAID:  # as verl's own value
         kinds = [kind for kind in (bool, int, float, str, list, dict) if isinstance(default, kind)][:1]
         return [str, list] if _fits_any(name, TEXT_OR_LIST) else [float] if _fits_any(name, FRACTIONS) else kinds

@@ -144,7 +144,7 @@ MISTAKES: dict[str, tuple] = {  # setting -> values that are wrong for it
     "trainer.log_val_generations": (-1, "x", None),
     "trainer.critic_warmup": (5, -1),
     "trainer.project_name": ("", None, 3),
-    "trainer.experiment_name": ("", None),
+    "trainer.experiment_name": ("", 3),
     "trainer.balance_batch": ("flase", 1),
     "trainer.total_step": (10,),
     "trainer.savefreq": (10,),
