@@ -141,6 +141,7 @@ class CcpoConfig:
     stall_timeout:     seconds without progress of the trainer after which the job stops
     validation_replays: what validation asks of every role besides the team's own answer: "remove" it, "replace" its turns with nothing
     network:           where the job's ports may be reached, as 10.0.0.0/24. None: `LOOPBACK`, on this machine alone
+    resume_changed:    go on from a checkpoint of another method: other data, prompts, model, learning rate (`verl_plugin.resuming`)
     roles:             role or pattern ("voter_*") -> settings
     """
 
@@ -158,6 +159,7 @@ class CcpoConfig:
     stall_timeout: float = 7200.0
     validation_replays: tuple[str, ...] = (REMOVE, REPLACE)
     network: str | None = None
+    resume_changed: bool = False
     credit: CreditConfig = field(default_factory=CreditConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

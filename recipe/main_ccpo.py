@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -32,8 +33,8 @@ os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
 sys.argv[1:] = [f"++{word}" if word.startswith("ccpo.") else word for word in sys.argv[1:]]
 
 
-def start(config, hold, composed: str) -> None:
-    """Run verl's trainer on a checked configuration; blocks until training ends. ``hold``: of the run's folder. ``composed``: see `record`."""
+def start(config, hold, composed: str, settings: str) -> None:
+    """Run verl's trainer on a checked configuration; blocks until training ends. ``hold``: of the run's folder. The rest: see `record`."""
     import psutil
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -81,7 +82,7 @@ def start(config, hold, composed: str) -> None:
         check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
         if not own_ray(config):
             nodes.check(config, hold.path)
-        record(composed, run_dir)
+        record(composed, settings, run_dir)
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
     prepare(config)
@@ -99,14 +100,15 @@ def start(config, hold, composed: str) -> None:
             pulse.end_ray()  # while the folder is still ours: nothing of this job writes there any more
 
 
-def record(composed: str, run_dir: Path) -> None:
-    """Keep the job's configuration in its folder: the first thing that a start changes on the disk, once nothing can refuse it any more."""
+def record(composed: str, settings: str, run_dir: Path) -> None:
+    """Keep the job's configuration in its folder, as it was composed and as checkpoints are compared with it: the first thing that a start changes on the disk, once nothing can refuse it any more."""
     from ccpo.run.checkpoint import write_atomic
-    from ccpo.run.folder import JOB
+    from ccpo.run.folder import JOB, SETTINGS
 
     try:
         (run_dir / JOB).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(run_dir / JOB, composed)
+        write_atomic(run_dir / SETTINGS, settings)
     except OSError as error:
         sys.exit(
             f"error: the job's folder cannot be written ({error}): set trainer.default_local_dir (OUT) to one that can"
@@ -122,7 +124,7 @@ def main(config) -> None:
     from ccpo.run.folder import FOLDERS, run_folder
     from ccpo.run.lock import run_lock
     from ccpo.user_code import absolute
-    from ccpo.verl_plugin import fit
+    from ccpo.verl_plugin import fit, resuming
     from ccpo.verl_plugin.names import name_run
     from ccpo.verl_plugin.preflight import check, readable
 
@@ -150,7 +152,8 @@ def main(config) -> None:
             if misfits:
                 raise ConfigError(misfits)
             print(*plan, sep="\n")
-            start(config, hold, composed)
+            print(f"the run's folder is {run_dir}", flush=True)
+            start(config, hold, composed, json.dumps(resuming.settings(config), indent=1))
     except ConfigError as error:
         sys.exit(f"error: {error}")
 

@@ -79,7 +79,11 @@ def _no_such_file(error: MissingConfigException, configs: Path) -> str:
 def _no_section(word: str, known: Mapping[str, Any]) -> str | None:
     """A null, number or flag in place of a section that is a group of files as well: Hydra ends with a traceback."""
     match = re.fullmatch(r"\+{0,2}(\w+)=(.*)", word, re.DOTALL)
-    if match and isinstance(known.get(match[1]), Mapping) and re.fullmatch(r"null|true|false|-?[\d.]+|", match[2], re.I):
+    if (
+        match
+        and isinstance(known.get(match[1]), Mapping)
+        and re.fullmatch(r"null|true|false|-?[\d.]+|", match[2], re.I)
+    ):
         return f"{word}: {match[1]} is a section of settings; set {match[1]}.KEY=VALUE"
     return None
 

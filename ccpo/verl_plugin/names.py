@@ -1,7 +1,7 @@
 """What a run is called where its configuration gives no name: by what tells it from others, so that two baselines never meet in one folder.
 
-    dyad-counterfactual-one_policy-Qwen2.5-1.5B-Instruct-math-seed0
-    vote-n_voters5-resampled-per_role-Qwen2.5-1.5B-Instruct-logiqa-seed3
+dyad-counterfactual-one_policy-Qwen2.5-1.5B-Instruct-math-seed0
+vote-n_voters5-resampled-per_role-Qwen2.5-1.5B-Instruct-logiqa-seed3
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _settings(team: Mapping[str, Any]) -> Iterator[str]:
         defaults = {field.name: field.default for field in fields(own)} if own else {}
     except TeamError:
         pass
-    for name, value in (given.items() if isinstance(given, Mapping) else ()):
+    for name, value in given.items() if isinstance(given, Mapping) else ():
         if name not in defaults or defaults[name] != value:
             yield f"{name}{value}"
 

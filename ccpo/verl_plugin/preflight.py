@@ -15,7 +15,7 @@ from ccpo.data import shown
 from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
 from ccpo.run.folder import FOLDERS, METRICS, run_folder
-from ccpo.verl_plugin import dataset, lookups, network, relations, resources, reward_trial, values
+from ccpo.verl_plugin import dataset, lookups, network, relations, resources, resuming, reward_trial, values
 
 LEAST_HEARD = 8
 """Tokens that must be left in a prompt for each turn that a role hears; less than a phrase says nothing."""
@@ -60,7 +60,8 @@ def check(config: DictConfig) -> list[str]:
     problems += also(network.problems, config, settings)
     no_folder = also(_folder_problems, config)
     problems += no_folder
-    problems += also(_checkpoint_problems, config, None if no_folder else settings)
+    unfit, changes = also(_checkpoint_problems, config, None if no_folder else settings, nothing=([], []))
+    problems += unfit
     columns = settings.members.columns if settings else ()
     questions, data_problems = also(dataset.problems, config, columns, nothing=([], []))
     problems += data_problems
@@ -76,6 +77,7 @@ def check(config: DictConfig) -> list[str]:
     if problems:
         raise ConfigError(problems)
     return [
+        *changes,
         *settings.warnings(),
         *_temperature_notes(config, settings),
         *_copies_notes(config, settings),
@@ -141,10 +143,10 @@ def _folder_problems(config: DictConfig) -> list[str]:
     return found
 
 
-def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> list[str]:
-    """What a job could not save whole, and why it could not go on from what it finds."""
+def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> tuple[list[str], list[str]]:
+    """(What a job could not save whole, and why it could not go on from what it finds; what it goes on from otherwise than it was made.)"""
     trainer, actor = config.trainer, config.actor_rollout_ref.actor
-    found = []
+    found, notes = [], []
     saved, loaded = set(actor.checkpoint.save_contents), set(actor.checkpoint.load_contents)
     if trainer.save_freq > 0 and not STATE <= saved:
         found.append(
@@ -182,9 +184,11 @@ def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> lis
                         "trainer.n_gpus_per_node): each reads the part that it saved; set them as they were, or start in another folder from the "
                         "model that scripts/export_model.py makes of it"
                     )
+                changed, notes = resuming.compare(folder, config)
+                found += changed
         except ConfigError as error:
             found += error.problems
-    return found
+    return found, notes
 
 
 def _tokenizers(config: DictConfig, settings: CcpoConfig | None) -> tuple[dict[str, Any], list[str]]:

@@ -460,6 +460,7 @@ class CcpoTrainer(PPOTrainerSync):
                 super()._save_checkpoint()
             self.run_log.check_place()
             checkpoint.keep_metrics(self.run_dir, self.global_steps, line)
+            checkpoint.keep_settings(self.run_dir, self.global_steps)
             checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history)
         except Moved:  # nothing more is written or removed there
             raise

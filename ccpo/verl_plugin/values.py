@@ -410,7 +410,7 @@ def _guess(name: str, path: str, keys: list[str]) -> str:
     if near := difflib.get_close_matches(first, keys, n=1):
         return f"did you mean {path}{'.' if path else ''}{near[0]}?"
     leaf, top = name.rpartition(".")[2], name.partition(".")[0]
-    used = ((key, value) for key, value in _leaves(verls_defaults().get(top, {}), top) if not _fits_any(key, UNUSED))
+    used = ((key, value) for key, value in leaves(verls_defaults().get(top, {}), top) if not _fits_any(key, UNUSED))
     same = [key for key, _ in used if key.rpartition(".")[2] == leaf]
     return f"did you mean {' or '.join(same[:3])}?" if same else "nothing reads such a key there; drop it"
 

@@ -19,7 +19,11 @@ ROOT = Path(__file__).parents[2]
     "words, name, expected",
     [
         ([], "ccpo_dyad", "dyad-counterfactual-one_policy-last_digit_model-last_digit-seed0"),
-        (["ccpo.credit.rule=shared", "seed=7"], "ccpo_dyad", "dyad-shared-one_policy-last_digit_model-last_digit-seed7"),
+        (
+            ["ccpo.credit.rule=shared", "seed=7"],
+            "ccpo_dyad",
+            "dyad-shared-one_policy-last_digit_model-last_digit-seed7",
+        ),
         (["ccpo.policies=per_role"], "ccpo_dyad", "dyad-counterfactual-per_role-last_digit_model-last_digit-seed0"),
         (
             ["ccpo.team_kwargs.n_voters=5", "ccpo.team_kwargs.rounds=2"],
@@ -48,7 +52,10 @@ def test_a_name_holds_what_tells_runs_apart(compose, words, name, expected):
 
 
 def test_the_folder_follows_and_equal_commands_agree(compose):
-    configs = [compose("profile=cpu", "task=last_digit", f"ccpo.credit.rule={rule}") for rule in ("shared", "removal", "shared")]
+    configs = [
+        compose("profile=cpu", "task=last_digit", f"ccpo.credit.rule={rule}")
+        for rule in ("shared", "removal", "shared")
+    ]
     for config in configs:
         name_run(config)
     first, other, again = (config.trainer.default_local_dir for config in configs)
