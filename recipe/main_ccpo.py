@@ -101,7 +101,10 @@ def start(config, hold, composed: str, settings: str) -> None:
 
 
 def record(composed: str, settings: str, run_dir: Path) -> None:
-    """Keep the job's configuration in its folder, as it was composed and as checkpoints are compared with it: the first thing that a start changes on the disk, once nothing can refuse it any more."""
+    """Keep the job's configuration in its folder, as it was composed and as checkpoints are compared with it.
+
+    It is the first thing that a start changes on the disk, once nothing can refuse it any more.
+    """
     from ccpo.run.checkpoint import write_atomic
     from ccpo.run.folder import JOB, SETTINGS
 

@@ -16,7 +16,9 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from ccpo.verl_plugin import logins
 from ccpo.verl_plugin.faults import cause_of
+from ccpo.verl_plugin.values import LOGGERS
 
 MODEL = "actor_rollout_ref.model"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -32,6 +34,7 @@ def problems(config: DictConfig) -> list[str]:
         *_attention(config.actor_rollout_ref.model),
         *_rollout(config.actor_rollout_ref.rollout),
         *_sampler(config.trainer.v1.sampler.get("custom_sampler") or {}),
+        *_logins(config.trainer.get("logger")),
     ]
 
 
@@ -163,6 +166,14 @@ def _sampler(sampler: Any) -> Iterator[str]:
         yield (
             f"trainer.v1.sampler.custom_sampler.path is {path!r}, which leads to no module: set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
         )
+
+
+def _logins(loggers: Any) -> Iterator[str]:
+    """Of loggers that are installed; `values.py` names the others."""
+    for name in dict.fromkeys(_names(loggers)):
+        package = LOGGERS.get(name) if isinstance(name, str) else None
+        if package and _is_module(package) and (why := logins.problem(name)):
+            yield f"trainer.logger has {name}: {why}; or drop it from trainer.logger (ccpo writes metrics.jsonl itself)"
 
 
 def _router(path: str, load: Callable[[str], type]) -> None:

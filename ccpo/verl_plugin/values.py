@@ -191,6 +191,7 @@ LOAD_FORMATS = (  # vLLM's; verl's own dummy waits for the first weights
 )
 LOGGERS = {  # those of verl's that import a package of their own: found missing only after the whole start
     **{name: name for name in ("wandb", "mlflow", "swanlab", "tensorboard", "clearml", "trackio")},
+    "tracking": "wandb",  # its old name
     "vemlp_wandb": "volcengine_ml_platform",
 }
 
