@@ -14,7 +14,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ccpo.credit.base import CreditConfig, HistoryConfig
@@ -23,7 +23,7 @@ from ccpo.metrics import FAMILIES
 from ccpo.prompts import PromptError, Prompts
 from ccpo.reward import PROCESSES, TIMEOUT, OwnReward
 from ccpo.step import REPLAYS, StepSettings
-from ccpo.team.load import prompts_of, settings_class, team_class
+from ccpo.team.load import BUILT_IN, prompts_of, settings_class, team_class
 from ccpo.team.plan import Plan, plan
 from ccpo.team.replay import Intervention, called
 from ccpo.team.session import Team, TeamError
@@ -363,7 +363,7 @@ class CcpoConfig:
                 f"actor_rollout_ref.rollout.n is {n}: every prompt's sessions are played at once and lie in memory together; set at most {MOST_SESSIONS}"
             ]
         found, plan = self._team_problems()
-        found += refusals(self.credit, self.history, plan, n)
+        found += refusals(self.credit, self.history, plan, n, _built_in())
         found += [*self._value_problems(), *self._reward_problems(plan)]
         if plan is not None:
             found += [*self._role_problems(), *self._prompt_problems(), *_policy_problems(self)]
@@ -504,6 +504,12 @@ class CcpoConfig:
             for heard in sorted(self.plan.fields[role], key=sorted)
             if heard not in sets[role].of(role)
         ]
+
+
+@cache
+def _built_in() -> dict[str, Plan]:
+    """Name -> plan of every built-in team, as it is without settings."""
+    return {name: plan(team_class(name)()) for name in BUILT_IN}
 
 
 def _parse(cls: type, data: Any, path: str, problems: list[str]) -> Any:

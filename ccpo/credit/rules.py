@@ -7,7 +7,7 @@ normalized. `fits` says why a rule is none for a team, `refusals` what is wrong 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -244,13 +244,16 @@ def replays_per_prompt(config: CreditConfig, n: int) -> int:
     return min(2, n) if needed or config.train_replays else 0
 
 
-def refusals(config: CreditConfig, history: HistoryConfig, plan: Plan | None, n: int) -> list[str]:
+def refusals(
+    config: CreditConfig, history: HistoryConfig, plan: Plan | None, n: int, others: Mapping[str, Plan] | None = None
+) -> list[str]:
     """Everything wrong with a rule and its settings.
 
     Args:
         config, history: the settings.
         plan: the team's; None where the team itself is broken: what depends on it is not checked.
         n: sessions per prompt.
+        others: name -> plan of well-known teams, to be named where the rule fits them instead.
     """
     found = _values(config, history, n)
     if config.rule not in RULES:
@@ -263,8 +266,10 @@ def refusals(config: CreditConfig, history: HistoryConfig, plan: Plan | None, n:
             *found,
         ]
     if plan is not None and (reason := fits(config.rule, plan)):
+        teams = [name for name, other in (others or {}).items() if fits(config.rule, other) is None]
         return [
-            f"rule {config.rule} does not fit this team: {reason}. Rules that fit: {', '.join(fitting(plan))}",
+            f"rule {config.rule} does not fit this team: {reason}. Rules that fit: {', '.join(fitting(plan))}"
+            + (f". Teams that {config.rule} fits: {', '.join(teams)}" if teams else ""),
             *found,
         ]
     if config.normalize is not None and config.normalize not in NORMALIZATIONS:

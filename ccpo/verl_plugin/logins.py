@@ -41,9 +41,7 @@ def _wandb() -> str | None:
     files = [Path(given).expanduser()] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]
     if any(_has_login(path, host) for path in files):
         return None
-    return (
-        f"there is no login for {host}: run wandb login, set WANDB_API_KEY, or WANDB_MODE=offline (wandb sync sends it later)"
-    )
+    return f"there is no login for {host}: run wandb login, set WANDB_API_KEY, or WANDB_MODE=offline (wandb sync sends it later)"
 
 
 def _wandb_settings() -> dict[str, str]:

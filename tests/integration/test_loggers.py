@@ -40,7 +40,9 @@ def nobody(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", sorted({*values.LOGGERS} - {"tracking", "vemlp_wandb"}))
 def test_a_logger_that_is_not_installed_is_named(cpu_config, monkeypatch, name):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda asked, *more: None if asked == name else found(asked, *more))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda asked, *more: None if asked == name else found(asked, *more)
+    )
     cpu_config.trainer.logger = ["console", name]
     (text,) = values.problems(cpu_config)
     assert f"trainer.logger has {name}, which is not installed: pip install {name}" in text

@@ -142,28 +142,35 @@ def test_fewer_rows_than_a_batch(config):
 def test_no_model(config):
     config.actor_rollout_ref.model.path = "/no/such/model"
     found = problem(config)
-    assert "actor_rollout_ref.model.path=/no/such/model: its tokenizer cannot be loaded" in found and "MODEL" in found
+    assert (
+        "actor_rollout_ref.model.path=/no/such/model: the folder /no/such/model does not exist" in found
+        and "MODEL" in found
+    )
 
 
 @pytest.mark.parametrize(
     "name, value, says",
     [
-        ("path", "/no/such/model", "path=/no/such/model: its tokenizer cannot be loaded (there is no such folder)"),
-        ("path", "a/b/c", "path=a/b/c: its tokenizer cannot be loaded (there is no such folder)"),
-        ("path", str(MODEL / "config.json"), "(that is a file, no model's folder)"),
+        ("path", "/no/such/model", "path=/no/such/model: the folder /no/such/model does not exist: set MODEL"),
+        ("path", "a/b/c", "path=a/b/c: the folder a/b/c does not exist"),
+        ("path", "a b/c", "path=a b/c: the folder a b/c does not exist"),
+        ("path", "tests/model", "path=tests/model: the folder tests/model does not exist"),
+        ("path", "~/no such", "/no such does not exist"),
+        ("path", str(MODEL / "config.json"), "config.json is a file, no model's folder"),
         (
             "tokenizer_path",
             "/nope",
-            "tokenizer_path=/nope: its tokenizer cannot be loaded (there is no such folder): set it",
+            "tokenizer_path=/nope: the folder /nope does not exist: set it",
         ),
         (
             "hf_config_path",
             "/nope",
-            "hf_config_path=/nope: its config.json cannot be loaded (there is no such folder): set it",
+            "hf_config_path=/nope: the folder /nope does not exist: set it",
         ),
     ],
 )
-def test_the_setting_that_names_no_model_is_named(config, name, value, says):
+def test_the_setting_that_names_no_model_is_named(config, name, value, says, monkeypatch):
+    monkeypatch.chdir(ROOT)
     config.actor_rollout_ref.model[name] = value
     assert f"actor_rollout_ref.model.{says}" in (found := problem(config)) or says in found
 
@@ -336,7 +343,23 @@ def test_a_model_without_configuration_or_weights(config, tmp_path):
     weights.unlink()
     assert "has no weights (*.safetensors, *.bin): set MODEL to a whole model's folder" in problem(config)
     (model / "config.json").unlink()
-    assert f"actor_rollout_ref.model.path={model}" in problem(config)
+    assert f"actor_rollout_ref.model.path={model}: the folder {model} has no config.json" in problem(config)
+    for file in model.iterdir():
+        file.unlink()
+    assert f"the folder {model} is empty" in problem(config)
+    config.actor_rollout_ref.model.path = str(MODEL)
+    config.ccpo.policies, config.ccpo.roles = "per_role", {"think": {"model": str(model)}}
+    assert f"a role's model={model}: the folder {model} is empty" in problem(config)
+
+
+@pytest.mark.parametrize("name", ["no-such-org/no-such-model", "no-such-model"])
+def test_a_hub_that_cannot_be_reached_is_said_to_be(config, name, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config.actor_rollout_ref.model.path = name
+    found = problem(config)
+    assert f"there is no folder {name}, and the hub cannot be reached from here" in found and "Repo id" not in found
 
 
 def test_a_longer_context_than_the_model_was_made_for(config, monkeypatch):
@@ -565,6 +588,13 @@ def test_a_rule_that_the_team_has_no_counterfactual_for_names_those_that_fit(vot
     vote.ccpo.credit.rule = "counterfactual"
     found = problem(vote)
     assert "rule counterfactual does not fit this team" in found and "Rules that fit: removal, leave_one_out" in found
+    assert found.endswith("Teams that counterfactual fits: dyad")
+
+
+@pytest.mark.parametrize("rule", ["leave_one_out", "resampled", "shapley"])
+def test_a_rule_of_another_team_names_that_team(config, rule):
+    config.ccpo.credit.rule = rule
+    assert problem(config).endswith(f"Teams that {rule} fits: vote")
 
 
 def test_a_checkpoint_that_does_not_fit_is_found_before_anything_starts(config, tmp_path):
