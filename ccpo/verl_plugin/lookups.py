@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from ccpo.verl_plugin import logins
+from ccpo.verl_plugin import loggers
 from ccpo.verl_plugin.faults import cause_of
 from ccpo.verl_plugin.values import LOGGERS
 
@@ -158,7 +158,7 @@ def _rollout(rollout: DictConfig) -> Iterator[str]:
 
 def _sampler(sampler: Any) -> Iterator[str]:
     """A module of another name may bring the buffer, too: the tests' do, with more."""
-    if not sampler:  # `relations.py` asks for one
+    if not sampler or not isinstance(sampler, DictConfig):  # `relations.py` asks for one
         return
     path = sampler.get("path")
     module = path.removeprefix("pkg://") if isinstance(path, str) and path.startswith("pkg://") else None
@@ -168,11 +168,11 @@ def _sampler(sampler: Any) -> Iterator[str]:
         )
 
 
-def _logins(loggers: Any) -> Iterator[str]:
+def _logins(names: Any) -> Iterator[str]:
     """Of loggers that are installed; `values.py` names the others."""
-    for name in dict.fromkeys(_names(loggers)):
+    for name in dict.fromkeys(_names(names)):
         package = LOGGERS.get(name) if isinstance(name, str) else None
-        if package and _is_module(package) and (why := logins.problem(name)):
+        if package and _is_module(package) and (why := loggers.problem(name)):
             yield f"trainer.logger has {name}: {why}; or drop it from trainer.logger (ccpo writes metrics.jsonl itself)"
 
 

@@ -53,7 +53,8 @@ def _trainers(config: DictConfig) -> Iterator[str]:
         yield "algorithm.filter_groups.enable is true: dropping all-equal groups would bias the reward history; set it to false"
     if config.critic.enable:
         yield "critic.enable is true: credit needs no critic, and none would be asked; set it to null"
-    sampler = trainer.v1.sampler.custom_sampler or {}
+    sampler = trainer.v1.sampler.custom_sampler
+    sampler = sampler if isinstance(sampler, DictConfig) else {}
     if (name := sampler.get("name")) != "WatchedBuffer":
         yield (
             f"trainer.v1.sampler.custom_sampler.name is {name!r}: ccpo's trainer needs a buffer whose wait for sessions has a limit; set "

@@ -44,6 +44,7 @@ from ccpo.verl_plugin.faults import (
     what_is_whole,
 )
 from ccpo.verl_plugin.loading import CONVERT, more_than_data
+from ccpo.verl_plugin.loggers import settings_to_tensorboard
 from ccpo.verl_plugin.plain_names import plain_names
 from ccpo.verl_plugin.policies import (
     PolicyCheckpoints,
@@ -109,6 +110,7 @@ class CcpoTrainer(PPOTrainerSync):
             f"agent loop worker {i}": w for i, w in enumerate(agent_loop_manager.agent_loop_workers)
         }
         self.watchdog.beat("the first step")
+        settings_to_tensorboard(self.config)
         with self.watchdog.explaining():
             super().fit(agent_loop_manager)
 

@@ -47,6 +47,8 @@ ELSEWHERE = (  # named by ccpo.config, dataset.py, run/checkpoint.py and relatio
     *("trainer.v1.sampler.custom_sampler", "trainer.v1.sampler.custom_sampler.*"),
 )
 
+ENGINES = re.compile(r"actor_rollout_ref\.rollout\.engine_kwargs\.\w+")
+
 UNSAID = object()  # the annotation of what has none
 
 SEED = "[0, 4294967295]"
@@ -300,6 +302,8 @@ def problems_of(tree: Mapping[str, Any], own: frozenset[str] = frozenset()) -> l
     for name, value in leaves(tree):
         if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, list) else [value])):
             found.append(f"{name} is {value!r}: it holds a NUL, which no name or path may; write it anew")
+        if ENGINES.fullmatch(name) and value is not None:
+            found.append(f"{name} is {value!r}: it is a section of the engine's own settings; set {name}.KEY=VALUE")
         if name not in named and value is not None and not _fits_any(name, (*UNUSED, *ELSEWHERE)):
             found += _range_problem(name, value) or _choice_problem(name, value)
     for name in NEEDED:
@@ -358,6 +362,8 @@ def _misfits(
         if key == "_target_" or name in (*OURS, *ELSEWHERE) or _fits_any(name, UNUSED):
             if name == "seed":
                 yield from _misfit(name, value, int, 0)
+            elif _fits_any(name, UNUSED):
+                yield from _no_sections({key: value}, known, path)
             continue
         if key not in known and key not in hints:
             if _fits_any(name, WHOLE):
@@ -377,6 +383,17 @@ def _misfits(
                 yield from _misfit(name, value, hint, default)
         else:
             yield from _misfit(name, value, hint, default)
+
+
+def _no_sections(node: Mapping[str, Any], known: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """What stands where verl has a section: it reads from those of parts that are not switched on, too."""
+    for key, value in node.items():
+        name = f"{path}.{key}" if path else str(key)
+        if isinstance(default := known.get(key), Mapping):
+            if isinstance(value, Mapping):
+                yield from _no_sections(value, default, name)
+            elif default or value is not None:
+                yield name, f"{name} is {value!r}: it is a section of settings; set {name}.KEY=VALUE"
 
 
 def _free(path: str, node: Mapping[str, Any]) -> bool:

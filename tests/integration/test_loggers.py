@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,10 @@ import json, sys
 from omegaconf import OmegaConf
 from verl.utils.tracking import Tracking
 
+from ccpo.verl_plugin.loggers import settings_to_tensorboard
+
 config = OmegaConf.load(sys.argv[1])
+settings_to_tensorboard(config)
 tracking = Tracking(config.trainer.project_name, config.trainer.experiment_name, list(config.trainer.logger), OmegaConf.to_container(config))
 for step in (1, 2):
     tracking.log({"credit/think": step / 4, "val-core/team": 0.5}, step)
@@ -129,7 +133,13 @@ def logged(config, folder: Path) -> None:
     """As verl's trainer logs, in a process of its own: some loggers leave one behind."""
     name_run(config)
     OmegaConf.save(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), folder / "config.yaml")
-    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
+    environment = {
+        **os.environ,
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": str(folder),
+        "WANDB_SILENT": "true",
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run(
         [sys.executable, "-c", LOG, str(folder / "config.yaml")],
         cwd=folder, env=environment, text=True, capture_output=True, timeout=300,
@@ -137,7 +147,7 @@ def logged(config, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_names_and_numbers_arrive_in_tensorboard(cpu_config, tmp_path):
+def test_names_settings_and_numbers_arrive_in_tensorboard(cpu_config, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     cpu_config.trainer.logger = ["tensorboard"]
     logged(cpu_config, tmp_path)
@@ -146,6 +156,9 @@ def test_names_and_numbers_arrive_in_tensorboard(cpu_config, tmp_path):
     read = events.EventAccumulator(str(folder))
     read.Reload()
     assert [(found.step, found.value) for found in read.Scalars("credit/think")] == [(1, 0.25), (2, 0.5)]
+    (text,) = read.Tensors("settings/text_summary")
+    settings = OmegaConf.create(textwrap.dedent(text.tensor_proto.string_val[0].decode()))
+    assert settings == OmegaConf.to_container(cpu_config, resolve=True)
 
 
 def log_records(data: bytes):

@@ -23,7 +23,7 @@ from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
 from ccpo.run import checkpoint  # noqa: E402
 from ccpo.run.folder import JOB, METRICS  # noqa: E402
-from ccpo.verl_plugin import preflight  # noqa: E402
+from ccpo.verl_plugin import fit, preflight  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -410,6 +410,47 @@ def test_a_section_that_is_none_is_named(config, name, value):
     OmegaConf.update(config, name, value, merge=False)
     with pytest.raises(ConfigError, match="is a section of settings; set|cannot be read"):
         preflight.readable(config)
+
+
+def sections(node, path: str = ""):
+    """Names of all sections of a configuration."""
+    for key in node:
+        try:
+            found = node[key]
+        except Exception:  # nothing is there yet (???)
+            continue
+        if OmegaConf.is_dict(found):
+            yield f"{path}{key}"
+            yield from sections(found, f"{path}{key}.")
+
+
+def looked_at(config, name: str, value: object) -> None:
+    """Put ``value`` where a section is: one clear error, whatever checks read there."""
+    changed = copy.deepcopy(config)
+    OmegaConf.update(changed, name, value, merge=False, force_add=True)
+    try:
+        preflight.readable(changed)
+        fit.settle(changed)
+        preflight.check(changed)
+    except ConfigError as error:
+        assert any(name in text or "cannot be read" in text for text in error.problems), (name, error.problems)
+    else:
+        assert value is None or "turbo_config" in name, f"{name}={value} passes"
+
+
+def test_no_value_in_place_of_a_section_is_a_traceback(config):
+    names = [name for name in sections(config) if name.startswith("ccpo") or name.count(".") < 1]
+    assert len(names) > 15
+    for name in names:
+        for value in (None, 3):
+            looked_at(config, name, value)
+
+
+@pytest.mark.slow
+def test_no_value_in_place_of_any_section_is_a_traceback(config):
+    for name in sections(config):
+        for value in (None, 3, "x"):
+            looked_at(config, name, value)
 
 
 def test_all_mistakes_come_in_one_message(config):

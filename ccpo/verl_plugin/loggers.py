@@ -1,6 +1,6 @@
-"""Loggers that send what they are told to somebody's account: whether there is a login, before anything starts.
+"""verl's loggers: whether one that sends to somebody's account has a login, before anything starts; and a job's settings in tensorboard.
 
-Without one wandb and clearml end the job after the whole start, and swanlab asks a terminal that is not there. Read here is where their own
+Without a login wandb and clearml end the job after the whole start, and swanlab asks a terminal that is not there. Read here is where their own
 packages look (wandb 0.31, swanlab 0.10, clearml 2.1): environment, settings files, .netrc. No key is shown, sent or tried.
 """
 
@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+
+from omegaconf import DictConfig, OmegaConf
 
 VOLCENGINE = ("VOLC_ACCESS_KEY_ID", "VOLC_SECRET_ACCESS_KEY", "MLP_TRACKING_REGION")
 
@@ -27,6 +29,21 @@ def problem(logger: Any) -> str | None:
         "vemlp_wandb": _volcengine,
     }.get(logger)
     return check() if check else None
+
+
+def settings_to_tensorboard(config: DictConfig) -> None:
+    """Show a job's settings there as a text, where it logs to it: verl gives them to the other loggers alone."""
+    names = config.trainer.logger
+    if "tensorboard" not in ([names] if isinstance(names, str) else names):
+        return
+    from verl.utils.tracking import _TensorboardAdapter
+
+    adapter = _TensorboardAdapter(
+        config.trainer.project_name, config.trainer.experiment_name
+    )  # a second file in verl's folder
+    lines = OmegaConf.to_yaml(config, resolve=True).splitlines()
+    adapter.writer.add_text("settings", "\n".join(f"    {line}" for line in lines))  # markdown: as it stands
+    adapter.finish()
 
 
 def _wandb() -> str | None:
