@@ -194,6 +194,9 @@ COMBINATIONS: tuple[tuple[str, dict], ...] = (  # what is named; settings that a
     ("reward.reward_manager.source", {"reward.reward_manager.source": "importlib"}),
     ("custom_sampler.name", {"trainer.v1.sampler.custom_sampler.name": "ReplayBuffer"}),
     ("trainer.val_only", {"trainer.val_only": True, "trainer.val_before_train": False}),
+    ("model.lora.rank", {f"{MODEL}.lora.rank": 8}),
+    ("lora_adapter_path", {f"{MODEL}.lora_adapter_path": "/adapter"}),
+    ("model.lora.merge", {f"{MODEL}.lora_rank": 8, f"{MODEL}.lora.merge": False}),
 )  # fmt: skip
 VERLS_OWN: tuple[tuple[str, dict], ...] = (
     ("ppo_micro_batch_size", {f"{ACTOR}.use_dynamic_bsz": False}),
