@@ -88,7 +88,7 @@ def _fill(config: DictConfig, name: str, value: Any) -> Any:
     return section[last]
 
 
-def _lora(model: DictConfig) -> dict[str, Any] | None:
+def lora_settings(model: DictConfig) -> dict[str, Any] | None:
     """What verl makes the adapter of, as arguments of peft.LoraConfig; None where the model's own weights learn."""
     if not model.lora_rank:
         return None
@@ -115,7 +115,7 @@ class _Plan:
             for policy in self.policies
         }
         self.shapes: dict[str, Shape] = {
-            name: memory.shape_of(found, _lora(model)) for name, found in self.models.items()
+            name: memory.shape_of(found, lora_settings(model)) for name, found in self.models.items()
         }
         self.size = replica_size(config.actor_rollout_ref.rollout)
         self.room = memory.room(gpu)
