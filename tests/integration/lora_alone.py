@@ -6,8 +6,9 @@ Not a test itself.
 from __future__ import annotations
 
 import json
+import tempfile
 
-from worker_alone import Alone, most
+from worker_alone import CPU_MODEL, Alone, most
 
 RANK, ALPHA = 4, 12
 LORA = [f"actor_rollout_ref.model.{name}" for name in (f"lora_rank={RANK}", f"lora_alpha={ALPHA}")]
@@ -42,6 +43,23 @@ def learned() -> dict:
     }
 
 
+def went_on() -> float:
+    """How far what the rollout gets is from the model of an adapter that peft has saved, before any step."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    made = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(CPU_MODEL), made)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05, generator=torch.Generator().manual_seed(0))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        alone = Alone(LORA[0], f"actor_rollout_ref.model.lora_adapter_path={folder}")
+    return most(dict(alone.engine.get_per_tensor_param(base_sync_done=True)[0]), model.merge_and_unload().state_dict())
+
+
 def refused() -> str:
     try:
         Alone(*LORA, "actor_rollout_ref.model.target_modules=[q_proj,lm_head]")
@@ -51,4 +69,4 @@ def refused() -> str:
 
 
 if __name__ == "__main__":
-    print("RESULT " + json.dumps({"learned": learned(), "refused": refused()}))
+    print("RESULT " + json.dumps({"learned": learned(), "went_on": went_on(), "refused": refused()}))

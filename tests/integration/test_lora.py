@@ -38,6 +38,10 @@ def test_the_actor_has_its_own_weights_back(found):
     assert found["learned"]["disturbed"] == 0
 
 
+def test_an_adapter_that_was_saved_goes_on(found):
+    assert found["went_on"] < 1e-6
+
+
 def test_an_adapter_that_the_rollout_would_not_get_is_refused(found):
     """verl merges FSDP2's parts but the root, where the output layer is."""
     assert "target_modules" in found["refused"] and "lm_head" in found["refused"] and "q_proj" not in found["refused"]
