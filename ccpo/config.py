@@ -2,6 +2,10 @@
 
 `CcpoConfig.from_dict` collects ALL mistakes and raises them in one `ConfigError`, each as: what is wrong, why, what to set. The credit
 rules' own settings and refusals are in `ccpo.credit`, the teams' in `ccpo.team`.
+
+The parser is ours (`_parse`, `_type_problem`: 85 lines). With pydantic 2.14 in their place the module had 14 lines more: its errors are put
+into our words one kind at a time, it makes no object of a node with one mistake, on which the other checks could go on, a 0 is shown
+as 0.0, and a team's own refusals and foreign types need rules of their own; 25 of 242 tests failed.
 """
 
 from __future__ import annotations

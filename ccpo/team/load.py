@@ -107,8 +107,10 @@ def prompts_of(cls: type[Team], chosen: Any, setting: str = "ccpo.prompts") -> P
 
 @lru_cache(maxsize=32)
 def _read(path: Path, stamp: float) -> Any:
-    import yaml
-
+    try:
+        import yaml
+    except ModuleNotFoundError:  # the method alone needs none
+        raise PromptError(f"{path} is YAML, which needs a package to be read: pip install pyyaml") from None
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

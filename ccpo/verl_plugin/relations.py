@@ -17,6 +17,7 @@ def problems(config: DictConfig) -> list[str]:
         *_trainers(config),
         *_unused(config),
         *_rewards(config),
+        *_lora(config),
         *_lengths(config),
         *_batches(config),
         *_shares(config),
@@ -113,6 +114,22 @@ def _rewards(config: DictConfig) -> Iterator[str]:
             "it plays; leave them as verl ships them, and set ccpo.reward=path/to/file.py:function for a reward of your own, which may also ask a "
             "model (docs/your_own.md)"
         )
+
+
+def _lora(config: DictConfig) -> Iterator[str]:
+    """verl has two sets of settings for it: of the FSDP actor, which is ccpo's, and of Megatron's."""
+    name, model = "actor_rollout_ref.model", config.actor_rollout_ref.model
+    if model.lora.rank:
+        yield (
+            f"{name}.lora.rank is {model.lora.rank}: it is Megatron's, and the FSDP actor would train all weights; set {name}.lora_rank"
+        )
+    if model.get("lora_adapter_path") and not model.lora_rank:
+        yield (
+            f"{name}.lora_adapter_path is {model.lora_adapter_path!r} and {name}.lora_rank is 0: the adapter would not be loaded; set lora_rank to "
+            "its rank"
+        )
+    if model.lora_rank and not model.lora.merge and config.trainer.device == "cpu":
+        yield f"{name}.lora.merge is false: rollouts on the CPU take whole weights; set it to true"
 
 
 def _lengths(config: DictConfig) -> Iterator[str]:

@@ -606,6 +606,7 @@ def test_setup_keeps_a_gpu_environment_when_asked_for_the_cpu_one(clone, copying
     [
         (("tpu",), {}, "choose cpu or gpu"),
         ((), {"PYTHON": "/bin/false"}, "3.10, 3.11 or 3.12"),
+        ((), {"PYTHON": "/no/python"}, "no Python that starts"),
         (("gpu",), {}, "requirements.txt"),
     ],
 )
@@ -613,6 +614,54 @@ def test_setup_explains_mistakes_and_makes_nothing(clone, arguments, environment
     refused = setup(clone, *arguments, **environment)
     assert refused.returncode == 1 and words in refused.stderr
     assert not (clone / ".venv").exists()
+
+
+def called(version: str, python: str, at: Path) -> str:
+    """An interpreter ``at`` that is ``python``, and says that it is of this version."""
+    major, minor = version.split(".")
+    at.unlink(missing_ok=True)
+    at.write_text(f"""#!/bin/sh
+case $1 in
+--version) echo Python {version}.0 ;;
+-c) code=$2; shift 2; exec {python} -c "import sys; sys.version_info = ({major}, {minor}, 0)
+$code" "$@" ;;
+*) exec {python} "$@" ;;
+esac
+""")
+    at.chmod(0o755)
+    return str(at)
+
+
+@pytest.mark.parametrize("kind, fit", [("cpu", ["3.10", "3.11", "3.12"]), ("gpu", ["3.11", "3.12"])])
+def test_setup_takes_the_pythons_that_the_stack_has_builds_for(clone, copying, kind, fit):
+    (clone / "requirements.txt").write_text("# nothing\n")
+    for version in ("3.9", "3.10", "3.11", "3.12", "3.13"):
+        done = setup(clone, kind, PYTHON=called(version, copying["PYTHON"], clone / "python"))
+        if version in fit:
+            assert done.returncode == 0 and f"making .venv with Python {version}" in done.stdout, done.stderr
+            shutil.rmtree(clone / ".venv")
+        else:
+            assert done.returncode == 1 and f"is Python {version}.0, and" in done.stderr
+            assert f"needs Python {', '.join(fit[:-1])} or {fit[-1]}" in done.stderr
+            assert not (clone / ".venv").exists()
+
+
+def test_setup_looks_for_a_python_that_fits(clone, copying):
+    """On a machine whose plain python3 is too old for the GPU stack, or too new."""
+    (clone / "requirements.txt").write_text("# nothing\n")
+    (clone / "bin").mkdir()
+    for name, version in (("python3", "3.13"), ("python3.10", "3.10"), ("python3.12", "3.12")):
+        called(version, copying["PYTHON"], clone / "bin" / name)
+    path = f"{clone / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    assert "with Python 3.12" in setup(clone, "gpu", PYTHON="", PATH=path).stdout
+
+
+def test_setup_makes_an_environment_of_another_python_anew(clone, copying):
+    (clone / "requirements.txt").write_text("# nothing\n")
+    assert setup(clone, "gpu", **copying).returncode == 0
+    called("3.10", sys.executable, clone / ".venv" / "bin" / "python")
+    (clone / "requirements.txt").write_text("# something new\n")
+    assert "making .venv" in setup(clone, "gpu", **copying).stdout
 
 
 def recipe(script: str, *arguments: str, **environment: str) -> list[str]:
