@@ -1,6 +1,7 @@
 """The names of everything in a run's folder (``trainer.default_local_dir``).
 
     metrics.jsonl                one line per step and validation (run_log.py)
+    sessions.jsonl               what was said in all validation sessions and a few training sessions (session_log.py)
     hydra/.hydra/config.yaml     the composed configuration of the job
     settings.json                the job's settings, resolved, with sums of its data and prompts (verl_plugin/resuming.py)
     global_step_N/               a checkpoint (checkpoint.py), complete when it has its marker ccpo_state.json
@@ -24,6 +25,7 @@ from pathlib import Path
 from ccpo.config import ConfigError
 
 METRICS = "metrics.jsonl"
+SESSIONS = "sessions.jsonl"
 JOB = Path("hydra") / ".hydra" / "config.yaml"  # Hydra's own place; recipe/main_ccpo.py writes it, after every check
 MARKER = "ccpo_state.json"
 STEP_METRICS = "step_metrics.json"
