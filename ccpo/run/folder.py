@@ -10,7 +10,7 @@
         actor/ or POLICY/        shards of the only policy, or of each
     latest_checkpointed_iteration.txt
     run.lock                     who trains here now (lock.py); only while somebody does
-    curves.png                   what scripts/report.py draws
+    report.html                  what scripts/report.py draws
     quickstart.json, prepare.log, train.log      of scripts/quickstart.sh
 
 Readers and writers take them from here, so that a name stands in one place.
@@ -31,7 +31,7 @@ MARKER = "ccpo_state.json"
 STEP_METRICS = "step_metrics.json"
 SETTINGS = "settings.json"
 LOCK = "run.lock"
-CURVES = "curves.png"
+REPORT = "report.html"
 
 QUICKSTART = "quickstart.json"
 PREPARE_LOG = "prepare.log"

@@ -44,7 +44,7 @@ def may_be_kept(keep: int, prompts: int, seed: int | None, prompt: tuple[str, in
 
 def as_json(facts: Any) -> str:
     """A session's facts as one line of ASCII, whatever its texts hold; a number that is not finite becomes null."""
-    return json.dumps(_finite(facts), default=str)
+    return json.dumps(_finite(facts), default=str, separators=(",", ":"))
 
 
 def _finite(value: Any) -> Any:
