@@ -33,6 +33,7 @@ from ccpo.types import REMOVE, REPLACE
 MOST_CURVES = (
     8  # more accuracies, and those of roles that say nothing, then of all single roles, stand in the table only
 )
+MOST_BANDS = 3  # more accuracies, and only the team's has a band
 HEIGHT = 230  # pixels
 ACCURACY, ROLES, BATCHES = "Accuracy", "What each role contributes", "Training batches"
 HISTORY, RESOURCES = "History and fitted coefficient", "Time and memory"
@@ -178,25 +179,28 @@ def order_of(runs: Iterable[Run]) -> list[str]:
 
 def _accuracies(run: Run, source: str, name: str) -> list[Chart]:
     known, order = measured(run.entries, source), order_of([run])
-    rows: list[Row] = []
     shown = _shown(known)
+    team: list[Row] = []
+    roles: list[Row] = []
     for entry in validations(run.entries, source):
         trials = _trials(run, entry, source)
-        for accuracy in shown:
-            if (metric := known.accuracies[accuracy]) in entry["metrics"]:
-                rows.append(_share(entry["step"], entry["metrics"][metric], known.label(accuracy), trials))
-    note = "Validation. The band of the team is a 95 % Wilson interval over questions"
-    for row in rows:
-        if row["series"] != TEAM and len(shown) > 3:
-            row.pop("low", None), row.pop("high", None)
-    found = chart(f"Accuracy of the team and of its replays{name}", lines(rows, "accuracy", order), f"{note}.")
-    own: list[Row] = []
-    for entry in validations(run.entries, source):
-        trials = _trials(run, entry, source)
-        for role, metric in _each(known, "accuracy").items():
-            if metric in entry["metrics"]:
-                own.append(_share(entry["step"], entry["metrics"][metric], role, trials))
-    return found + chart(f"Accuracy of each role{name}", lines(_together(own, known), "accuracy", _named(order, known)))
+        for rows, metrics in (
+            (team, {known.label(accuracy): known.accuracies[accuracy] for accuracy in shown}),
+            (roles, _each(known, "accuracy")),
+        ):
+            for label, metric in metrics.items():
+                if metric in entry["metrics"]:
+                    rows.append(_share(entry["step"], entry["metrics"][metric], label, trials))
+    if len(shown) > MOST_BANDS:
+        team = [row if row["series"] == TEAM else _without_band(row) for row in team]
+    note = "Validation; bands: 95 % Wilson intervals over questions."
+    found = chart(f"Accuracy of the team and of its replays{name}", lines(team, "accuracy", order), note)
+    spec = lines(_together(roles, known), "accuracy", _named(order, known))
+    return found + chart(f"Accuracy of each role{name}", spec, note)
+
+
+def _without_band(row: Row) -> Row:
+    return {key: value for key, value in row.items() if key not in ("low", "high")}
 
 
 def _shown(known: Measured) -> list[str]:
@@ -223,7 +227,7 @@ def _roles(run: Run, source: str, name: str) -> list[Chart]:
                 row = _share(entry["step"], entry["metrics"][metric], role, trials)
                 if what == CONTRIBUTION:
                     bounds = t_interval(differences(kept, role))
-                    row = {"step": row["step"], "value": row["value"], "series": role}
+                    row = _without_band(row)
                     row |= {"low": bounds[0], "high": bounds[1]} if bounds else {}
                 rows[what].append(row)
     left_out = "".join(f" Without {role} there is no answer, so it is left out." for role in needed)
@@ -233,8 +237,16 @@ def _roles(run: Run, source: str, name: str) -> list[Chart]:
             CONTRIBUTION,
             f"{MINUS}, in validation; bands: 95 % t intervals over questions, where all sessions were kept.{left_out}",
         ),
-        "help_rate": ("Helped: right with the role, wrong without", SHARE, "Validation; bands: 95 % Wilson intervals."),
-        "hurt_rate": ("Hurt: wrong with the role, right without", SHARE, "Validation; bands: 95 % Wilson intervals."),
+        "help_rate": (
+            "Helped: right with the role, wrong without",
+            SHARE,
+            "Validation; bands: 95 % Wilson intervals over questions.",
+        ),
+        "hurt_rate": (
+            "Hurt: wrong with the role, right without",
+            SHARE,
+            "Validation; bands: 95 % Wilson intervals over questions.",
+        ),
     }
     found: list[Chart] = []
     for what, (title, quantity, note) in texts.items():

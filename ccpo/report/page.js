@@ -38,7 +38,7 @@
     }));
   }
 
-  function colours(width) {
+  function colours(width, longest) {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const [text, soft, line] = ["--text", "--soft", "--line"].map(colour);
@@ -48,7 +48,7 @@
       view: { stroke: null },
       axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" },
       axisY: { titleAngle: 0, titleAlign: "left", titleAnchor: "end", titleX: 0, titleY: -12, titleLimit: width - 40 },
-      legend: { orient: "bottom", direction: "horizontal", columns: Math.max(1, Math.floor(width / 190)), labelColor: text, labelFontSize: 12, labelLimit: Math.min(260, width - 60), symbolOpacity: 1 },
+      legend: { orient: "bottom", direction: "horizontal", columns: Math.max(1, Math.floor((width - 40) / (7 * longest + 30))), labelColor: text, labelFontSize: 12, labelLimit: Math.min(260, width - 60), symbolOpacity: 1 },
       range: { category: colour("--curves").split(/\s+/) },
       rule: { color: soft },
     };
@@ -60,9 +60,10 @@
         plot.view.finalize();
       }
       const width = plot.clientWidth;
+      const longest = Math.max(...plot.spec.data.values.map((row) => row.series.length));
       const settings = { mode: "vega-lite", renderer: "svg", actions: { export: true, source: false, compiled: false, editor: false } };
       const spec = { ...plot.spec, autosize: { type: "fit-x", contains: "padding" }, padding: { left: 2, right: 8, top: 4, bottom: 4 } };
-      vegaEmbed(plot, spec, { ...settings, config: colours(width) }).then((made) => {
+      vegaEmbed(plot, spec, { ...settings, config: colours(width, longest) }).then((made) => {
         plot.view = made;
       });
     }
@@ -102,7 +103,7 @@
     if (!one.credit) {
       return null;
     }
-    const rows = Object.keys(one.credit).map((role) => [role, one.credit[role].toFixed(3), one.advantage ? one.advantage[role].toFixed(3) : ""]);
+    const rows = Object.keys(one.credit).map((role) => [role, one.credit[role].toFixed(3), one.advantage && role in one.advantage ? one.advantage[role].toFixed(3) : ""]);
     return table({ head: ["role", "credit", "advantage"], rows, notes: [] });
   }
 

@@ -150,15 +150,21 @@ def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
         {**_filled(replay, ("how", "role", "name", "value")), "turns": [_turn(turn) for turn in replay["turns"]]}
         for replay in entry["replays"]
     ]
-    names = ("step", "kind", "source", "index", "session", "value", "answer", "ballots", "credit", "advantage")
-    texts = {"question": _cut(entry["question"]), "truth": _cut(str(entry.get("truth", "")))}
+    names = ("step", "kind", "source", "index", "session", "value", "credit", "advantage")
+    texts = {"question": _cut(entry["question"]), "truth": _cut(str(entry.get("truth", ""))), **_answer(entry)}
+    if isinstance(ballots := entry.get("ballots"), dict):
+        texts["ballots"] = {role: None if label is None else _cut(str(label)) for role, label in ballots.items()}
     return {**_filled(entry, names), **texts, "turns": [_turn(turn) for turn in entry["turns"]], "replays": replays}
 
 
 def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
-    found = _filled(turn, ("role", "answer", "reward"))
+    found = {**_filled(turn, ("role", "reward")), **_answer(turn)}
     marks = [name for name in ("truncated", "cut", "leaked") if turn.get(name)]
     return {**found, "text": _cut(turn["text"]), **({"marks": marks} if marks else {})}
+
+
+def _answer(found: Mapping[str, Any]) -> dict[str, str]:
+    return {"answer": _cut(str(found["answer"]))} if found.get("answer") is not None else {}
 
 
 def _filled(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

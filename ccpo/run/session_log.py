@@ -182,7 +182,7 @@ def _is_session(found: Any) -> bool:
             _has(replay, {"how": str, "role": str, "name": str, "value": float, "turns": list}) for replay in replays
         )
         and all(
-            _has(turn, {"role": str, "text": str})
+            _has(turn, {"role": str, "text": str}) and (turn.get("reward") is None or _is_number(turn["reward"]))
             for turns in (found["turns"], *(replay["turns"] for replay in replays))
             for turn in turns
         )

@@ -105,6 +105,7 @@ def test_what_is_no_session_is_passed_over(log):
 NEEDED = {"step", "kind", "source", "index", "session", "question", "value", "turns", "replays"}
 WRONG = [
     *({"step": -1}, {"step": True}, {"kind": "other"}, {"value": None}, {"turns": [3]}, {"turns": [{"role": "a"}]}),
+    {"turns": [{"role": "a", "text": "b", "reward": "c"}]},
     *({"replays": [{}]}, {"credit": 3}, {"credit": {"a": "b"}}, {"advantage": [1]}),
     {"replays": [{"how": "remove", "role": "a", "name": "b", "value": 0.0, "turns": [{"role": "a", "text": 3}]}]},
 ]
