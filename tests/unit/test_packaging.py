@@ -28,3 +28,9 @@ def test_the_method_needs_numpy_and_mpmath_alone_and_the_stacks_are_the_pinned_o
     assert "verl==0.9.1" in built.extras_require["cpu"] and "vllm==0.24.0" in built.extras_require["gpu"]
     pins = [line for line in (ROOT / "requirements-cpu.txt").read_text().splitlines() if line and line[0] != "#"]
     assert len(built.extras_require["cpu"]) == len(pins)
+
+
+def test_what_a_page_is_made_of_comes_along(built):
+    patterns = built.package_data["ccpo.report"]
+    parts = [path for path in (ROOT / "ccpo" / "report").iterdir() if path.suffix in (".html", ".css", ".js", ".txt")]
+    assert len(parts) == 4 and all(any(path.match(pattern) for pattern in patterns) for path in parts)
