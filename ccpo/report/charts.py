@@ -64,7 +64,7 @@ def lines(rows: list[Row], quantity: str, order: Sequence[str], zero: bool = Fal
         "scale": {"domain": list(order)},
         "legend": {"values": present},
     }
-    y = {"type": "quantitative", "title": quantity, "scale": {"zero": False, "nice": True}}
+    y = {"type": "quantitative", "title": quantity, "scale": {"zero": False, "nice": True}, "axis": {"format": ".4~g"}}
     single = len({row["step"] for row in rows}) == 1
     tips = [
         {"field": "series", "title": "of"},
@@ -193,7 +193,7 @@ def _accuracies(run: Run, source: str, name: str) -> list[Chart]:
                     rows.append(_share(entry["step"], entry["metrics"][metric], label, trials))
     if len(shown) > MOST_BANDS:
         team = [row if row["series"] == TEAM else _without_band(row) for row in team]
-    note = "Validation; bands: 95 % Wilson intervals over questions."
+    note = _bands(run, source)
     found = chart(f"Accuracy of the team and of its replays{name}", lines(team, "accuracy", order), note)
     spec = lines(_together(roles, known), "accuracy", _named(order, known))
     return found + chart(f"Accuracy of each role{name}", spec, note)
@@ -240,12 +240,12 @@ def _roles(run: Run, source: str, name: str) -> list[Chart]:
         "help_rate": (
             "Helped: right with the role, wrong without",
             SHARE,
-            "Validation; bands: 95 % Wilson intervals over questions.",
+            _bands(run, source),
         ),
         "hurt_rate": (
             "Hurt: wrong with the role, right without",
             SHARE,
-            "Validation; bands: 95 % Wilson intervals over questions.",
+            _bands(run, source),
         ),
     }
     found: list[Chart] = []
@@ -283,6 +283,14 @@ def _trials(run: Run, entry: dict, source: str) -> int:
     count = entry["metrics"].get(SESSIONS.format(source=source), 0)
     kept = run.validated(entry["step"], source, count)
     return len(questions(kept)) or (int(count) if 1 <= count < MANY_SESSIONS else 0)
+
+
+def _bands(run: Run, source: str) -> str:
+    """What the bands of a source's shares say."""
+    seen = validations(run.entries, source)
+    whole = all(run.validated(one["step"], source, one["metrics"].get(SESSIONS.format(source=source))) for one in seen)
+    over = "questions" if whole else "sessions as if they were independent (not all were kept)"
+    return f"Validation; bands: 95 % Wilson intervals over {over}."
 
 
 def _share(step: int, value: float, name: str, trials: int) -> Row:

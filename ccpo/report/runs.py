@@ -67,13 +67,13 @@ def _without_seeds(node: Any) -> Any:
 
 
 def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Label -> runs that differ by their seed only. Kinds with one label get the names of their first runs besides."""
+    """Label -> runs that differ by their seed only. Kinds with one label get the names of their first runs, too."""
     by_kind: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_kind[run.kind].append(run)
     labels = [members[0].label for members in by_kind.values()]
     return {
-        members[0].label if labels.count(members[0].label) == 1 else f"{members[0].label} ({members[0].name})": members
+        members[0].label if labels.count(members[0].label) == 1 else f"{members[0].name}: {members[0].label}": members
         for members in by_kind.values()
     }
 

@@ -164,6 +164,8 @@ def test_intervals_are_over_questions():
     (row,) = whole["Contribution"]
     assert (row["low"], row["high"]) == pytest.approx((0.25 - 3.1824 * 0.25, 0.25 + 3.1824 * 0.25), abs=1e-3)
     assert without["Contribution"] == [{"step": 0, "value": 0.25, "series": "think"}], "some questions are missing"
+    notes = [of_run(run(entries, kept), 9)["Accuracy"][0]["note"] for kept in (said, said[:3])]
+    assert "over questions" in notes[0] and "over sessions as if" in notes[1]
     twice = [*said, *(dict(one, session=1) for one in said)]
     entries = [val(0, 0.75, {}, {}, sessions=8)]
     found = of_run(run(entries, twice), 9)["Accuracy"][0]["spec"]["data"]["values"][0]
@@ -187,7 +189,7 @@ def test_runs_of_one_kind_are_averaged_over_their_seeds():
     assert (last["value"], last["low"], last["high"], last["seeds"]) == (pytest.approx(0.8), 0.0, 1.0, 2)
     assert sum("run" in row for row in rows) == 4
     assert t_interval([0.5]) is None
-    assert list(groups([seeded(0.5, "0", "a"), seeded(0.5, "1", "b")])) == ["l (run 0)", "l (run 1)"]
+    assert list(groups([seeded(0.5, "0", "a"), seeded(0.5, "1", "b")])) == ["run 0: l", "run 1: l"]
 
 
 def test_a_run_is_read_with_what_its_configuration_calls_it(tmp_path):
