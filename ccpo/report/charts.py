@@ -30,9 +30,7 @@ from ccpo.run.step_times import PARTS, STEP, part_seconds
 from ccpo.team.replay import Intervention
 from ccpo.types import REMOVE, REPLACE
 
-MOST_CURVES = (
-    8  # more accuracies, and those of roles that say nothing, then of all single roles, stand in the table only
-)
+MOST_CURVES = 8  # more accuracies, and those of silenced roles, then of all single roles, are in the table only
 MOST_BANDS = 3  # more accuracies, and only the team's has a band
 HEIGHT = 230  # pixels
 ACCURACY, ROLES, BATCHES = "Accuracy", "What each role contributes", "Training batches"

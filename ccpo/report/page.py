@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -28,14 +29,13 @@ ASSETS = resources.files("ccpo.report")
 def page(runs: Sequence[Run], title: str) -> str:
     """The page, of at most `MOST_BYTES` in UTF-8. Raises ReportError where the curves alone are more."""
     from jinja2 import Environment, StrictUndefined
-    from vl_convert import javascript_bundle
 
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_asset("page.html"))
     parts = {
         "title": _plain(title),
         "css": _asset("page.css"),
         "licenses": _asset("licenses.txt"),
-        "library": javascript_bundle(),
+        "library": _library(),
         "program": _asset("page.js"),
     }
     points = max(LEAST_POINTS, MOST_POINTS // len(runs))
@@ -48,6 +48,14 @@ def page(runs: Sequence[Run], title: str) -> str:
     for run, shown in zip(runs, data["runs"], strict=True):
         shown["sessions"] = _sample(run.sessions, left // len(runs))
     return template.render(**parts, data=_json(data))
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed, 0.9 MB; put together within a second."""
+    from vl_convert import javascript_bundle
+
+    return javascript_bundle()
 
 
 def _asset(name: str) -> str:
