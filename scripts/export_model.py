@@ -33,10 +33,9 @@ from huggingface_hub.utils import validate_repo_id
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
+sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
-import report  # noqa: E402
-
+from ccpo import report  # noqa: E402
 from ccpo.config import RENAMED, CcpoConfig  # noqa: E402
 from ccpo.credit.rules import RULES  # noqa: E402
 from ccpo.prompts import Messages, render, with_persona  # noqa: E402
