@@ -46,6 +46,7 @@ from ccpo.evaluate.store import opened, read_result, write_result  # noqa: E402
 from ccpo.evaluate.tables import show, show_comparison  # noqa: E402
 from ccpo.prompts import Messages, matching, with_persona  # noqa: E402
 from ccpo.run.folder import JOB, MARKER, step_folder, step_of  # noqa: E402
+from ccpo.team.load import BUILT_IN  # noqa: E402
 from ccpo.types import REMOVE, REPLACE, SHUFFLE  # noqa: E402
 
 HOWS = (REMOVE, REPLACE, SHUFFLE)
@@ -56,6 +57,16 @@ ByRole = dict[str, str]
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------
+
+
+def fields_of_requests(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError('it is a JSON object, as {"reasoning_effort": "low"}')
+    return found
 
 
 def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -104,7 +115,7 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     how.add_argument(
         "--body",
-        type=json.loads,
+        type=fields_of_requests,
         default={},
         metavar="JSON",
         help="more fields of every request; written into the results",
@@ -140,8 +151,6 @@ def check_numbers(given: argparse.Namespace) -> None:
         value = getattr(given, name)
         if value is not None and not (math.isfinite(value) and low <= value <= high):
             raise EvaluationError(f"--{name.replace('_', '-')} is {value}: set it in [{low:g}, {high}]")
-    if not isinstance(given.body, dict):
-        raise EvaluationError("--body must be a JSON object: more fields of every request")
 
 
 def by_role(words: Iterable[str] | None, option: str) -> ByRole:
@@ -185,7 +194,8 @@ def open_checkpoints(models: Iterable[str], team: str | None) -> dict[str, Any]:
     found = {}
     for model in dict.fromkeys(models):
         if is_checkpoint(Path(model)):
-            found[model] = export_model.open_checkpoint(Path(model), team)
+            own = _recorded_team(Path(model)) in BUILT_IN  # else it has to be named, since its program runs
+            found[model] = export_model.open_checkpoint(Path(model), None if own else team)
             if found[model].job.actor_rollout_ref.model.trust_remote_code:
                 raise EvaluationError(
                     f"{model} needs code of its own (trust_remote_code): export it with scripts/export_model.py, serve it yourself, and name "
@@ -194,19 +204,27 @@ def open_checkpoints(models: Iterable[str], team: str | None) -> dict[str, Any]:
     return found
 
 
+def _recorded_team(path: Path) -> str | None:
+    from omegaconf import OmegaConf
+
+    job = (path.resolve().parent if step_of(path.resolve().name) is not None else path) / JOB
+    return OmegaConf.select(OmegaConf.load(job), "ccpo.team") if job.exists() else None
+
+
 def exported(checkpoint: Any, cache: Path) -> dict[str, Path]:
     """Role -> the Hugging Face folder of the policy that plays it, from the cache where this very checkpoint was exported before.
 
-    The folder's name is a digest of the checkpoint's marker, which holds the digests of all its files. Exports that nobody used for
-    `UNUSED_DAYS` are removed.
+    The folder's name has a digest of the checkpoint's marker, which holds the digests of all its files. Exports that nobody used for
+    `UNUSED_DAYS` are removed, and what an export that was killed has left.
     """
     import export_model
 
     marker = step_folder(checkpoint.run, checkpoint.step) / MARKER
-    out = cache / hashlib.sha256(marker.read_bytes()).hexdigest()[:24]
+    out = cache / f"ccpo-{hashlib.sha256(marker.read_bytes()).hexdigest()[:24]}"
     cache.mkdir(parents=True, exist_ok=True)
     for old in cache.iterdir():
-        if old != out and old.is_dir() and time.time() - old.stat().st_mtime > UNUSED_DAYS * 86400:
+        ours = re.fullmatch(r"ccpo-[0-9a-f]{24}|\.ccpo-[0-9a-f]{24}\.[0-9]+\.(tmp|old)", old.name)
+        if ours and old != out and time.time() - old.stat().st_mtime > UNUSED_DAYS * 86400:
             shutil.rmtree(old, ignore_errors=True)
     policies = checkpoint.policies
     if not out.exists():
@@ -224,8 +242,10 @@ def team_of(given: argparse.Namespace, checkpoint: Any | None) -> CcpoConfig:
     section: dict[str, Any] = {}
     if checkpoint is not None:
         ccpo = checkpoint.ccpo
-        section = {"team": ccpo.team, "team_kwargs": dict(ccpo.team_kwargs), "prompts": ccpo.prompts}
-        section["roles"] = {role: _settings(setting) for role, setting in ccpo.roles.items()}
+        section = {"team": ccpo.team, "prompts": ccpo.prompts}
+        if given.team in (None, ccpo.team):  # another team has other settings and roles
+            section["team_kwargs"] = dict(ccpo.team_kwargs)
+            section["roles"] = {role: _settings(setting) for role, setting in ccpo.roles.items()}
     if given.team is not None:
         section["team"] = given.team
     if given.prompts is not None:
@@ -561,7 +581,7 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit(f"interrupted: what was played is kept in {given.out}; the same command goes on")
     except ConfigError as error:
         sys.exit("error: " + "; ".join(error.problems))
-    except ValueError as error:  # ours, and those of checkpoints and teams
+    except (ValueError, OSError) as error:  # ours, and those of checkpoints and teams
         sys.exit(f"error: {error}")
 
 

@@ -13,7 +13,7 @@ Found = Mapping[str, Any]
 
 def show(result: Found, file: TextIO, indispensable: frozenset[str] = frozenset()) -> None:
     """Print all tables of a result. ``indispensable``: roles without which there is no answer."""
-    _print(file, _team(result), _roles(result, indispensable), _tokens(result))
+    _print(file, *(table for table in (_team(result), _roles(result, indispensable), _tokens(result)) if table.rows))
     for line in notes(result, indispensable):
         print(line, file=file)
 
