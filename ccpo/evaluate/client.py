@@ -258,7 +258,11 @@ def _usage(answer: Any, finish: str | None = None) -> Usage:
 
 def _is_overflow(text: str) -> bool:
     text = text.lower()
-    return "context_length_exceeded" in text or ("context" in text and ("length" in text or "token" in text))
+    return (
+        "context_length_exceeded" in text
+        or "max_model_len" in text
+        or ("context" in text and ("length" in text or "token" in text))
+    )
 
 
 def _message(error: Any) -> str:

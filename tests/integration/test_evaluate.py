@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -189,6 +190,18 @@ def test_a_command_that_is_ended_says_that_it_can_go_on(words, tmp_path, number)
     assert "Traceback" not in said and process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 1}[number]
     assert number != signal.SIGINT or f"what was played is kept in {tmp_path / 'out'}" in said
     assert not (tmp_path / "out" / RESULT).exists() and len(lines_of(tmp_path / "out")) > 1
+
+
+def test_a_model_that_cannot_be_served_says_why_and_where_its_log_is(local, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    command = local(tmp_path / "out")
+    command[command.index("--model") + 1] = str(tmp_path / "model")
+    said = failed(command)
+    [log] = tmp_path.glob("ccpo-server-*.log")
+    assert "ended while it started" in said and str(log) in said and log.read_text()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

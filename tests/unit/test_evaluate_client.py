@@ -88,6 +88,7 @@ def test_what_may_pass_is_tried_again(server, status, answer):
         (429, problem("slow down"), "too many requests (429)"),
         (400, problem("too long", "context_length_exceeded"), "context too long"),
         (400, problem("This model's maximum context length is 5 tokens"), "context too long"),
+        (400, problem("max_tokens=1024 cannot be greater than max_model_len=256"), "context too long"),  # vLLM
         (400, problem("what is that field"), "bad request (400)"),
         (422, problem("extra fields"), "refused (422)"),
         (200, "not json", "unreadable answer"),
