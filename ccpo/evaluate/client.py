@@ -20,6 +20,7 @@ from ccpo.team.session import Decoded
 KEY = "OPENAI_API_KEY"
 LONGEST_ANSWER = 1_000_000  # characters; more is a server out of control, and would be sent to the next role
 LONGEST_REASON = 300
+LONGEST_WAIT_S = 120.0  # between two tries: the package waits no longer, whatever a server asks
 PROBE = [{"role": "user", "content": "Say yes."}]
 PROBE_RETRIES = 2  # whether somebody is there is soon known
 
@@ -114,6 +115,7 @@ class Client:
         import openai
 
         self.endpoint, self.retries = endpoint, retries
+        self._timeout = timeout
         self._gate = gate
         self._limit_field = "max_tokens"
         self._openai = openai.AsyncOpenAI(
@@ -186,9 +188,12 @@ class Client:
         import openai
 
         try:
-            return await self._openai.with_options(max_retries=retries).chat.completions.create(
+            sender = self._openai if retries == self.retries else self._openai.with_options(max_retries=retries)
+            asked = sender.chat.completions.create(
                 model=self.endpoint.model, messages=messages, extra_body=extra or None, **fields
             )
+            # The package's own limit is for silence: an answer that comes in drops would never be over.
+            return await asyncio.wait_for(asked, (retries + 1) * (self._timeout + LONGEST_WAIT_S))
         except openai.BadRequestError as error:
             if (
                 "max_completion_tokens" in str(error) and "max_tokens" in fields
@@ -206,7 +211,7 @@ class Client:
             raise Refused(
                 "there is no such model or address (404)", f"{text}; the model is {self.endpoint.model!r}"
             ) from None
-        except openai.APITimeoutError:
+        except (openai.APITimeoutError, asyncio.TimeoutError):
             raise RequestFailed("no answer in time", "raise --timeout, or lower --concurrency") from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error

@@ -23,8 +23,8 @@ from ccpo.evaluate.client import Probed, Refused, RequestFailed
 from ccpo.evaluate.controls import ALL, NONE, affordable, groups
 from ccpo.evaluate.data import Row, Rows, question_of
 from ccpo.evaluate.results import bad_answers, cost_of, ledger_of, measures_of, table_of
-from ccpo.evaluate.sessions import Record, Stage, donors_of, played_session, shuffled_session
-from ccpo.evaluate.store import FORMAT, SESSION, SESSIONS, SHUFFLED, SINGLE, Key, Store
+from ccpo.evaluate.sessions import Key, Record, Stage, donors_of, played_session, shuffled_session
+from ccpo.evaluate.store import FORMAT, SESSION, SESSIONS, SHUFFLED, SINGLE, Store
 from ccpo.types import SHUFFLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +127,7 @@ async def _shuffles(job: Job, store: Store) -> int:
     """How many sessions have a role whose turns can be exchanged."""
     heard = [role for role in job.config.plan.roles if role in job.config.plan.heard]
     records = store.records[SESSION]
-    donors = {key: found for key, record in records.items() if (found := donors_of(record, records, heard, job.seed))}
+    donors = donors_of(records, heard, job.seed)
 
     async def played(row: Row, number: int) -> Record:
         key = question_of(row), number

@@ -19,16 +19,13 @@ from typing import Any
 
 from ccpo.config import ConfigError
 from ccpo.evaluate import EvaluationError
-from ccpo.evaluate.data import Question
-from ccpo.evaluate.sessions import Record
+from ccpo.evaluate.sessions import Key, Record
 from ccpo.run.json_file import Damaged, parsed, read_object, write_atomic
 from ccpo.run.lock import Held, run_lock
 
 FORMAT = 1
 SESSIONS, RESULT = "sessions.jsonl", "result.json"
 SETTINGS, SESSION, SHUFFLED, SINGLE, DROPPED = "settings", "session", "shuffle", "single", "dropped"
-Key = tuple[Question, int]
-"""(question, number of the session)."""
 
 
 class Store:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
+import time
 
 import pytest
 
@@ -122,8 +126,27 @@ def test_what_no_retry_mends_is_asked_once_and_never_shows_the_key(server, statu
 def test_nobody_there_and_too_slow(server):
     with pytest.raises(EvaluationError, match="cannot be reached"):
         ask(Endpoint("http://127.0.0.1:9/v1", "m"), probe=True)
+    server.script[:] = [(200, lambda body: time.sleep(1) or completion())]
     with pytest.raises(RequestFailed, match="no answer in time"):
-        ask(endpoint_of(server), retries=0, timeout=1e-6)
+        ask(endpoint_of(server), retries=0, timeout=0.1)
+
+
+def test_an_answer_that_comes_in_drops_is_given_up(server, monkeypatch):
+    monkeypatch.setattr("ccpo.evaluate.client.LONGEST_WAIT_S", 0.1)
+    drops = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        with drops.accept()[0] as client:
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    client.sendall(b" ")
+                    time.sleep(0.05)
+
+    threading.Thread(target=drip, daemon=True).start()
+    with drops, pytest.raises(RequestFailed, match="no answer in time"):
+        ask(Endpoint(f"http://127.0.0.1:{drops.getsockname()[1]}/v1", "m"), retries=0, timeout=0.4)
 
 
 def test_models_that_know_the_limit_under_another_name(server):
