@@ -157,7 +157,9 @@ class Client:
             answer = await self._asked(messages, sampling, seed, self.retries)
         choice = answer.choices[0]
         text = choice.message.content or ""  # None: it only reasoned, or said nothing
-        text = text.encode("utf-8", "replace").decode()  # half a character can neither be judged nor sent on
+        text = self._without_key(
+            text.encode("utf-8", "replace").decode()
+        )  # half a character can neither be judged nor sent on
         finish = str(choice.finish_reason) if choice.finish_reason else None
         cut = len(text) > LONGEST_ANSWER
         return Decoded(text[:LONGEST_ANSWER], cut or finish == "length", _usage(answer, finish))
@@ -195,17 +197,16 @@ class Client:
             # The package's own limit is for silence: an answer that comes in drops would never be over.
             return await asyncio.wait_for(asked, (retries + 1) * (self._timeout + LONGEST_WAIT_S))
         except openai.BadRequestError as error:
-            if (
-                "max_completion_tokens" in str(error) and "max_tokens" in fields
-            ):  # models that reason know the other name alone
+            # Models that reason know the limit under the other name alone.
+            if "max_completion_tokens" in str(error) and "max_tokens" in fields:
                 self._limit_field = "max_completion_tokens"
                 fields[self._limit_field] = fields.pop("max_tokens")
                 return await self._sent(messages, fields, extra, retries)
             kind = "context too long" if _is_overflow(f"{error} {error.code}") else "bad request (400)"
             raise RequestFailed(kind, self._clean(_message(error))) from None
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            where = "the key is missing or wrong" if not self.endpoint.key else "the key is not accepted"
-            raise Refused(f"{where} ({error.status_code})", self._clean(_message(error))) from None
+        except openai.AuthenticationError as error:
+            what = "the key is not accepted (401)" if self.endpoint.key else "the key is missing or wrong (401)"
+            raise Refused(what, self._clean(_message(error))) from None
         except openai.NotFoundError as error:
             text = self._clean(_message(error))
             raise Refused(
@@ -229,23 +230,27 @@ class Client:
             TypeError,
             AttributeError,
             RecursionError,
-        ):  # no JSON, or of another shape
+        ):  # the package read no answer
             return None
 
     @property
     def name(self) -> str:
         """For messages."""
-        return (
-            f"model {self.endpoint.model}"
-            if self.endpoint.local
-            else f"endpoint {self.endpoint.url}, model {self.endpoint.model}"
-        )
+        model = f"model {self.endpoint.model}"
+        return model if self.endpoint.local else f"endpoint {self.endpoint.url}, {model}"
 
     def _clean(self, text: str) -> str:
-        """A server's words for a message: short, one line, without the key."""
-        if self.endpoint.key:
-            text = text.replace(self.endpoint.key, "***")
-        return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST_REASON]
+        """A server's words for a message."""
+        return one_line(self._without_key(text))
+
+    def _without_key(self, text: str) -> str:
+        """What a server says is written down, and it may say what it was sent."""
+        return text.replace(self.endpoint.key, "***") if self.endpoint.key else text
+
+
+def one_line(text: str) -> str:
+    """Somebody else's words for a message: short, and nothing that a terminal obeys."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST_REASON]
 
 
 def _is_answer(answer: Any) -> bool:

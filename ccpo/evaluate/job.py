@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from ccpo.config import CcpoConfig
 from ccpo.evaluate import EvaluationError
-from ccpo.evaluate.client import Probed, Refused, RequestFailed
+from ccpo.evaluate.client import Probed, Refused, RequestFailed, one_line
 from ccpo.evaluate.controls import ALL, NONE, affordable, groups
 from ccpo.evaluate.data import Row, Rows, question_of
 from ccpo.evaluate.results import bad_answers, cost_of, ledger_of, measures_of, table_of
@@ -178,11 +178,12 @@ async def _play(job: Job, store: Store, kind: str, what: str, wanted: Todo, play
                 failure = (
                     error.kind if isinstance(error, RequestFailed) else f"the team's program ({type(error).__name__})"
                 )
-                store.drop(kind, key, failure, str(error)[:500])
+                why = one_line(str(error))
+                store.drop(kind, key, failure, why)
                 failed += 1
                 if failed >= IN_A_ROW:
                     raise EvaluationError(
-                        f"{failed} sessions failed one after another, the last with: {error}. What was played is kept in {store.path.parent}; the "
+                        f"{failed} sessions failed one after another, the last with: {why}. What was played is kept in {store.path.parent}; the "
                         "same command goes on"
                     ) from None
             else:

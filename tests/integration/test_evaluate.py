@@ -151,6 +151,17 @@ def test_killed_and_resumed_is_the_same_result(words, plain, tmp_path, model):
     assert (out / SESSIONS).stat().st_size == size
 
 
+@pytest.mark.parametrize("kind", ["shuffle", "single"])
+def test_an_end_in_any_part_is_the_same_result(words, plain, tmp_path, kind):
+    """What a process that was killed leaves is the beginning of the file."""
+    lines = (plain[0] / SESSIONS).read_bytes().splitlines(keepends=True)
+    cut = [json.loads(line)["kind"] for line in lines].index(kind) + 5
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / SESSIONS).write_bytes(b"".join(lines[:cut]) + lines[cut][:40])
+    evaluate.main(words(tmp_path / "cut"))
+    assert (tmp_path / "cut" / RESULT).read_text() == (plain[0] / RESULT).read_text()
+
+
 def test_another_configuration_is_refused_with_the_difference(words, plain):
     assert "k is 3 there, 2 here" in failed(words(plain[0], "--k", 2))
     assert "persona" in failed(words(plain[0], "ccpo.roles.think.persona=Hurry."))

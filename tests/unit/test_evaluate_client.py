@@ -95,6 +95,7 @@ def test_what_may_pass_is_tried_again(server, status, answer):
         (400, problem("max_tokens=1024 cannot be greater than max_model_len=256"), "context too long"),  # vLLM
         (400, problem("what is that field"), "bad request (400)"),
         (422, problem("extra fields"), "refused (422)"),
+        (403, problem("this prompt looks like an attack"), "refused (403)"),  # others may pass
         (200, "not json", "unreadable answer"),
         (200, {"choices": []}, "unreadable answer"),
         (200, [1, 2], "unreadable answer"),
@@ -111,7 +112,7 @@ def test_a_failure_has_a_kind(server, status, answer, kind):
     assert failed.value.kind == kind and not isinstance(failed.value, Refused)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 404])
 def test_what_no_retry_mends_is_asked_once_and_never_shows_the_key(server, status):
     server.script[:] = [(status, problem(f"Incorrect API key provided: {server.key}. \n Bearer {server.key}"))]
     with pytest.raises(Refused) as refused:
@@ -181,6 +182,15 @@ def test_tokens_that_are_not_counted_are_not_known(server, usage):
     said = ask(endpoint_of(server))
     assert said.payload.completion_tokens is None and said.text == "4"
     assert not ask(endpoint_of(server), probe=True).usage
+
+
+def test_an_endpoint_that_says_the_key_or_commands_a_terminal(server):
+    server.script[:] = [(200, completion(f"it is {server.key}"))]
+    assert ask(endpoint_of(server)).text == "it is ***"
+    server.script[:] = [(400, problem("\x1b[2J\x1b]0;owned\x07 \ud800 \u202e no\n\n"))]
+    with pytest.raises(RequestFailed) as failed:
+        ask(endpoint_of(server))
+    assert str(failed.value).isprintable() and "no" in str(failed.value)
 
 
 def test_what_an_endpoint_says_of_itself(server):
