@@ -34,7 +34,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
 
-from ccpo.config import CcpoConfig, ConfigError, RoleConfig  # noqa: E402
+from ccpo.config import MOST_SESSIONS, CcpoConfig, ConfigError, RoleConfig  # noqa: E402
 from ccpo.evaluate import EvaluationError, servers  # noqa: E402
 from ccpo.evaluate.client import Client, Endpoint  # noqa: E402
 from ccpo.evaluate.compare import compare  # noqa: E402
@@ -145,6 +145,8 @@ def check_numbers(given: argparse.Namespace) -> None:
     for name in ("limit", "k", "max_tokens", "single_max_tokens", "max_model_len", "concurrency"):
         if (value := getattr(given, name)) is not None and value < 1:
             raise EvaluationError(f"--{name.replace('_', '-')} is {value}: set at least 1")
+    if given.k > MOST_SESSIONS:
+        raise EvaluationError(f"--k is {given.k}: set at most {MOST_SESSIONS}")
     if given.retries < 0 or not 0 <= given.seed < 2**32:
         raise EvaluationError("--retries is at least 0, --seed a whole number from 0 to 4294967295")
     for name, low, high in (("temperature", 0, 100), ("top_p", 1e-9, 1), ("timeout", 1e-9, 86400)):
@@ -255,7 +257,10 @@ def team_of(given: argparse.Namespace, checkpoint: Any | None) -> CcpoConfig:
     for word in given.settings:
         _set(section, word)
     section["validation_replays"] = [how for how in (REMOVE, REPLACE) if how in given.replays]
-    section["credit"] = {"rule": "shared"}  # nothing is credited here; this rule fits every team
+    section["credit"] = {
+        "rule": "shared",
+        "normalize": "none",
+    }  # nothing is credited here: what fits every team and any --k
     return CcpoConfig.from_dict(section, given.k)
 
 
@@ -312,11 +317,12 @@ def sampling_of(given: argparse.Namespace, config: CcpoConfig, checkpoint: Any |
 
 def body_of(given: argparse.Namespace, checkpoint: Any | None) -> dict[str, Any]:
     """More fields of every request: the chat template's settings of the checkpoint, and the option's."""
+    template = checkpoint.job.data.get("apply_chat_template_kwargs") if checkpoint is not None else None
+    if not template:
+        return given.body
     from omegaconf import OmegaConf
 
-    template = checkpoint.job.data.get("apply_chat_template_kwargs") if checkpoint is not None else None
-    own = {"chat_template_kwargs": OmegaConf.to_container(template, resolve=True)} if template else {}
-    return own | given.body
+    return {"chat_template_kwargs": OmegaConf.to_container(template, resolve=True)} | given.body
 
 
 # --- who speaks -------------------------------------------------------------------------------------------------------

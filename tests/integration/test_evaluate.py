@@ -244,6 +244,17 @@ def test_a_guarded_command_ends_with_its_parent(tmp_path):
     assert not psutil.wait_procs(family, timeout=20)[1]
 
 
+def test_an_endpoint_needs_no_stack_of_ours(words, tmp_path):
+    """Who asks an API needs neither torch nor verl."""
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); import evaluate; evaluate.main(sys.argv[1:]);"
+        "print([name for name in ('torch', 'transformers', 'verl', 'ray', 'omegaconf') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *words(tmp_path / "out", "--limit", 2, "--k", 1)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_each_role_its_own_model(words, scripted_endpoint, tmp_path, monkeypatch, model):
     """Think speaks at another address, with another key, and says hostile things; Reason is the embedded model."""
     texts = [

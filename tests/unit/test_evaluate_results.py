@@ -307,6 +307,24 @@ def test_a_file_that_is_not_ours_is_refused_and_stays(tmp_path, text):
     assert (tmp_path / SESSIONS).read_text() == text
 
 
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from ccpo.evaluate.store import opened\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "with opened(Path(sys.argv[1]), {}) as store:\n"
+        "    for i in range(99): store.drop('session', (('toy', i), 0), 'why', 'x' * 300)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True, timeout=60
+    )
+    assert "EvaluationError" in done.stderr and "cannot be written (File too large)" in done.stderr
+    with opened(tmp_path / "out", {}) as store:
+        assert 1 < len(store.dropped[SESSION]) < 99
+        store.add(SESSION, session(0, 0, 1.0))
+    with opened(tmp_path / "out", {}) as store:
+        assert len(store.records[SESSION]) == 1
+
+
 def test_two_at_once_are_refused(tmp_path):
     with opened(tmp_path / "out", SETTINGS):
         code = (
