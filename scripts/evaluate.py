@@ -256,6 +256,14 @@ def team_of(given: argparse.Namespace, checkpoint: Any | None) -> CcpoConfig:
         raise EvaluationError("--team is needed: only a checkpoint of ours says which team it was trained for")
     for word in given.settings:
         _set(section, word)
+    trained = checkpoint.job.ccpo.get("reward") if checkpoint is not None else None
+    if (
+        trained is not None and "reward" not in section
+    ):  # its program would run, and whoever can write there can name any
+        raise EvaluationError(
+            f"the run was trained with a reward of its own, {trained}: if it is the one that you mean, say ccpo.reward={trained}; to let the "
+            "verifier judge, ccpo.reward=null"
+        )
     section["validation_replays"] = [how for how in (REMOVE, REPLACE) if how in given.replays]
     section["credit"] = {
         "rule": "shared",
@@ -275,7 +283,7 @@ def _set(section: dict[str, Any], word: str) -> None:
 
     name, equals, value = word.partition("=")
     first, *path = name.split(".")
-    allowed = ("team_kwargs", "roles", "prompts")
+    allowed = ("team_kwargs", "roles", "prompts", "reward", "reward_timeout", "reward_processes")
     if first != "ccpo" or not equals or not path or path[0] not in allowed:
         raise EvaluationError(
             f"{word!r} is no setting: what evaluation takes is ccpo.{{{','.join(allowed)}}}... =VALUE, spelt as in training"
@@ -444,6 +452,7 @@ def settings_of(
             for role in config.plan.roles
         },
         "body": dict(body),
+        "reward": config.reward,
     }
     if given.controls != NONE:
         role = last_speaker(config)
@@ -492,7 +501,7 @@ def evaluate(given: argparse.Namespace) -> None:
     config = team_of(given, checkpoint)
     roles = config.plan.roles
     check_roles(tables, roles)
-    rows = read_rows(given.data, given.limit, given.seed, config.members.columns)
+    rows = read_rows(given.data, given.limit, given.seed, config.members.columns, config.reward is not None)
     if given.limit is not None and given.limit < rows.total:
         print(f"a sample of {given.limit} of {rows.total} questions, drawn by seed {given.seed}", file=sys.stderr)
     cache = (
@@ -514,6 +523,8 @@ def evaluate(given: argparse.Namespace) -> None:
             role: started[voice.folder] if voice.folder is not None else remote[_hashable(voice)]
             for role, voice in voices.items()
         }
+        if config.own_reward is not None:
+            stack.callback(config.own_reward.close)
         result = asyncio.run(_run(given, config, rows, sampling, endpoints, store))
         path = write_result(given.out, result)
     needed = frozenset(
@@ -559,7 +570,7 @@ async def _run(
         return with_persona(config.prompt_sets[role].messages(role, fields), config.role(role).persona)
 
     seeded = not given.no_request_seeds
-    stage = Stage(config.members, config.plan, rendered, speakers, given.seed, seeded)
+    stage = Stage(config.members, config.plan, rendered, speakers, given.seed, seeded, config.own_reward)
     single = None
     if given.controls != NONE:
         role = last_speaker(config)

@@ -25,6 +25,7 @@ from ccpo.evaluate.data import Row, Rows, question_of
 from ccpo.evaluate.results import bad_answers, cost_of, ledger_of, measures_of, table_of
 from ccpo.evaluate.sessions import Key, Record, Stage, donors_of, played_session, shuffled_session
 from ccpo.evaluate.store import FORMAT, SESSION, SESSIONS, SHUFFLED, SINGLE, Store
+from ccpo.reward import RewardError
 from ccpo.types import SHUFFLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,7 @@ async def run(job: Job, store: Store) -> dict[str, Any]:
         wanted[SHUFFLED] = shuffles
     if job.controls != NONE:
         wanted[SINGLE] = questions * groups(samples or Fraction(1), job.k)[-1].stop
-    table = await table_of(job.rows.rows, store, job.k, job.config.plan.tie, samples, job.seed)
+    table = await table_of(job.rows.rows, store, job.k, job.config.plan.tie, samples, job.seed, job.stage.reward)
     return {
         "format": FORMAT,
         "settings": store.settings,
@@ -175,9 +176,7 @@ async def _play(job: Job, store: Store, kind: str, what: str, wanted: Todo, play
                     f"{error}. What was played is kept in {store.path.parent}; the same command goes on"
                 ) from None
             except Exception as error:  # of the request, or of a team's own program
-                failure = (
-                    error.kind if isinstance(error, RequestFailed) else f"the team's program ({type(error).__name__})"
-                )
+                failure = _kind(error)
                 why = one_line(str(error))
                 store.drop(kind, key, failure, why)
                 failed += 1
@@ -199,6 +198,13 @@ async def _play(job: Job, store: Store, kind: str, what: str, wanted: Todo, play
             each.cancel()
         await asyncio.gather(*workers, return_exceptions=True)  # none writes after this
         bar.close()
+
+
+def _kind(error: Exception) -> str:
+    """Whose fault it was, in few words."""
+    if isinstance(error, RequestFailed):
+        return error.kind
+    return "the reward" if isinstance(error, RewardError) else f"the team's program ({type(error).__name__})"
 
 
 def _reasons(store: Store) -> str:

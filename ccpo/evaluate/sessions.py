@@ -16,8 +16,9 @@ from typing import Any
 
 from ccpo.evaluate.client import Client, Usage
 from ccpo.evaluate.data import Question, Row, question_of
-from ccpo.judge import RowJudge
+from ccpo.judge import judge_of
 from ccpo.prompts import Messages
+from ccpo.reward import OwnReward
 from ccpo.run.sessions import session_facts
 from ccpo.team.plan import Plan
 from ccpo.team.replay import Intervention, play
@@ -41,7 +42,8 @@ class Speaker:
 class Stage:
     """Where sessions of one team are played.
 
-    render: (role, fields) -> messages. speakers: role -> who speaks. seed: of the evaluation. seeded: requests get seeds.
+    render: (role, fields) -> messages. speakers: role -> who speaks. seed: of the evaluation. seeded: requests get seeds. reward: the
+    user's own, None: the verifier judges.
     """
 
     team: Team
@@ -50,6 +52,7 @@ class Stage:
     speakers: Mapping[str, Speaker]
     seed: int
     seeded: bool = True
+    reward: OwnReward | None = None
 
 
 def request_seed(*parts: Any) -> int:
@@ -83,7 +86,7 @@ async def played_session(
         question=row["prompt"][-1]["content"],
         decode=decode,
         render=stage.render,
-        judge=RowJudge.of(row),
+        judge=judge_of(row, stage.reward),
         row=row,
         number=number,
         seed=(stage.seed, source, index, number),

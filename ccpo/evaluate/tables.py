@@ -123,7 +123,11 @@ def notes(result: Found, indispensable: frozenset[str]) -> Iterator[str]:
         yield f"{role}: without it there is no answer, so its removal is worth all that the team has"
     for role, found in result["measures"]["roles"].items():
         worth = [measured["contribution"] for measured in found.values()]
-        if worth and all(each["low"] is not None and each["low"] <= 0 <= each["high"] for each in worth):
+        if (
+            role not in indispensable
+            and worth
+            and all(each["low"] is not None and each["low"] <= 0 <= each["high"] for each in worth)
+        ):
             yield f"{role}: no contribution was found, as every interval holds 0: it may be a free-rider, or the questions are too few"
     if note := result["measures"]["team"].get("note"):
         yield f"{note}: not shown"

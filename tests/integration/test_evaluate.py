@@ -357,6 +357,32 @@ def test_a_vote_and_its_comparison(words, plain, tmp_path, capsys):
     assert f"{QUESTIONS} questions pair" in out and "team, avg" in out and "one agent, voting" in out
 
 
+def test_a_reward_of_ones_own(words, tmp_path, capsys, data):
+    """Partial credit has means and contributions; answers that have names have pass@k, and votes."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from ccpo.reward import Reward\n"
+        "def half(text, truth, row):\n"
+        "    return 1.0 if truth in text else 0.5\n"
+        "half.partial = True\n"
+        "async def named(text, truth, row):\n"
+        "    return Reward(float(truth in text), text)\n"
+        "named.label = str.strip\n"
+        "def broken(text, truth, row):\n"
+        "    raise KeyError(truth)\n"
+    )
+    few = ["--limit", 3, "--k", 2]
+    evaluate.main(words(tmp_path / "half", *few, f"ccpo.reward={own}:half"))
+    half = result_of(tmp_path / "half")["measures"]
+    assert 0.5 <= half["team"]["avg"]["value"] <= 1 and "pass" not in half["team"]
+    assert "avg" not in half["controls"]["self_consistency"] and "contribution" in half["roles"]["think"]["remove"]
+    assert "told apart" in capsys.readouterr().out
+    evaluate.main(words(tmp_path / "named", *few, f"ccpo.reward={own}:named"))
+    assert {"pass", "maj"} <= result_of(tmp_path / "named")["measures"]["team"].keys()
+    assert "the reward" in failed(words(tmp_path / "broken", *few, f"ccpo.reward={own}:broken"))
+    assert "ccpo.reward" in failed(words(tmp_path / "none", *few, f"ccpo.reward={own}:nothing"))
+
+
 def test_a_question_alone_has_no_turns_of_another(words, tmp_path, capsys):
     evaluate.main(words(tmp_path / "one", "--limit", 1, "--controls", "none"))
     result = result_of(tmp_path / "one")
