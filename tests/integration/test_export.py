@@ -594,3 +594,13 @@ def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
             for folder in (vote[1], next((tmp_path / "cache").iterdir()))
         )
     )
+
+
+def test_a_reward_that_a_runs_folder_names_is_not_run(copied, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef reward(text, truth, row):\n    return 1.0\n")
+    job = OmegaConf.load(copied / JOB)
+    job.ccpo.reward = f"{own}:reward"
+    OmegaConf.save(job, copied / JOB)
+    export_model.open_checkpoint(copied)
+    assert not (tmp_path / "ran").exists()
