@@ -134,6 +134,8 @@ def open_checkpoint(path: Path, team: str | None = None) -> Checkpoint:
             f"write a card. The weights are whole; verl's own merger makes a model of them, in bfloat16: {commands}"
         )
     section = OmegaConf.to_container(job.ccpo, resolve=True)
+    for name in [name for name in section if name.startswith("reward")]:
+        del section[name]  # a program that the run's folder names, and nothing here needs it
     ccpo = CcpoConfig.from_dict(
         _from_here(section | {"team": _trusted(section["team"], team, _job_file(run))}), _n(job)
     )
