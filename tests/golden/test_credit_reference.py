@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import random
@@ -63,10 +64,10 @@ class Case:
     def plain(self) -> dict:
         """The same for the reference."""
         credit, settings = self.credit, self.settings
-        names = ("rule", "coefficient", "shaping", "alpha", "train_replays", "eta")
+        names = ("rule", "coefficient", "siblings", "wrong_price", "shaping", "alpha", "train_replays", "eta")
         return {
             **{name: getattr(credit, name) for name in names},
-            "normalize": credit.normalize or RULES[credit.rule].normalize[0],
+            "normalize": credit.normalize or ("centred" if credit.wrong_price else RULES[credit.rule].normalize[0]),
             "decay": self.history.decay,
             "floor": self.history.floor,
             "tie": "expected",
@@ -81,6 +82,7 @@ class Case:
         parts = [self.team, self.policies, credit.rule, str(credit.normalize)]
         parts += [f"beta_{credit.coefficient}"] * (credit.coefficient is not None)
         parts += [credit.shaping] * (credit.shaping != "none") + ["train_replays"] * credit.train_replays
+        parts += ["siblings"] * credit.siblings + [f"price_{credit.wrong_price}"] * (credit.wrong_price > 0)
         return "-".join(parts)
 
 
@@ -89,16 +91,17 @@ def _allowed(n: int = 4) -> list[Case]:
     found = []
     for team, its in PLANS.items():
         for rule in RULES:
-            for normalize in NORMALIZATIONS:
-                for coefficient in (None, 0.4, 1.0):
-                    for shaping, alpha in (("none", 1.0), ("tanh", 0.7)):
-                        for train, eta in ((False, 1.0), (True, 1.5)):
-                            credit = CreditConfig(
-                                rule, normalize, coefficient, None, 1, shaping, alpha, train_replays=train, eta=eta
-                            )
-                            if not refusals(credit, HistoryConfig(), its, n):
-                                scaled = normalize == "history"  # elsewhere nobody asks whose policy it is
-                                found += [Case(team, "per_role", credit)] * scaled + [Case(team, "shared", credit)]
+            for normalize, baseline, shaping, training, price in itertools.product(
+                NORMALIZATIONS,
+                ({}, {"coefficient": 0.4}, {"coefficient": 1.0}, {"siblings": True}),
+                ({}, {"shaping": "tanh", "alpha": 0.7}),
+                ({}, {"train_replays": True, "eta": 1.5}),
+                ({}, {"wrong_price": 0.375}),
+            ):
+                credit = CreditConfig(rule, normalize, **baseline, **shaping, **training, **price)
+                if not refusals(credit, HistoryConfig(), its, n):
+                    scaled = normalize == "history"  # elsewhere nobody asks whose policy it is
+                    found += [Case(team, "per_role", credit)] * scaled + [Case(team, "shared", credit)]
     return found
 
 
@@ -107,6 +110,10 @@ EVERY = pytest.mark.parametrize("case", ALLOWED, ids=str)
 ONE_POLICY = pytest.mark.parametrize(
     "case", [case for case in ALLOWED if case.policies == "shared" and case.credit.coefficient != 0.4], ids=str
 )
+COINLESS = pytest.mark.parametrize(
+    "case", [case for case in ONE_POLICY.args[1] if case.credit.rule != "random_reward"], ids=str
+)
+"""A coin is of a position and of a step that was counted, on purpose."""
 
 
 # ------------------------------------------------------------------------------------------------------ steps to compare
@@ -319,7 +326,7 @@ def test_every_shape_of_a_dyads_step_equals_the_reference(n: int):
     assert seen == set(range(n + 1))
 
 
-@ONE_POLICY
+@COINLESS
 def test_order_of_sessions_does_not_matter(case: Case):
     draw = random.Random(3)
     state, shuffled_state = HistoryState(), HistoryState()
@@ -356,7 +363,7 @@ def test_a_restored_state_continues_identically(case: Case):
     assert state.steps == 3
 
 
-@ONE_POLICY
+@COINLESS
 def test_an_empty_step_changes_nothing(case: Case):
     records = _records(random.Random(6), case, n=4, prompts=4, step=0, ragged=False)
     after_one, state = _run(records, case, HistoryState())
