@@ -89,6 +89,8 @@ def test_the_dyad(describe):
         "resampling": ["2", "1", "yes"],
         "shared": ["2", "0", "yes"],
         "shared_history": ["2", "0", "yes"],
+        "shrinkage": ["2", "0", "yes"],
+        "random_reward": ["2", "0", "no"],
         "paper_v1": ["2", "1", "no"],
         "event_v2": ["2", "1", "no"],
     }
