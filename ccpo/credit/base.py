@@ -72,7 +72,7 @@ class Credit:
 
 
 def variance_ratio(of: str, residual_K: np.ndarray, value_K: np.ndarray) -> dict[str, float]:
-    """``<of>/variance_ratio`` = Var(R - baseline) / Var(R): below 1 the baseline takes noise away, above 1 it adds some.
+    """``<of>/variance_ratio`` = Var(R - baseline) / Var(R): below 1 the baseline takes noise away, above 1 it adds some (docs/method.md).
 
     Empty where R hardly varies: nothing is to be taken away, and the ratio would be rounding over rounding.
     """

@@ -20,7 +20,8 @@ whose turns it does not reuse, and the same number for every role, so it is a co
 the last speaker leaves no answer, worth 0: its removal credit is R itself.
 Without any shared replay (its sessions were dropped) b = mu_b: no control variate. Inside a group a shared b is a constant that centring
 would remove, so it has to be normalized by the HISTORY. With ``siblings`` the prompt's other sessions are a second baseline
-(`siblings.py`). On a plurality `removal` is `leave_one_out` with a fitted coefficient.
+(`siblings.py`). On a plurality `removal` is `leave_one_out` with a fitted coefficient, which makes the credit vary less, not the gradient:
+b is then made of the ballots that R is made of (tests/golden/test_flaws.py).
 Source: R - R_without_i is the paper's principle; b as a control variate and the fit are our construction.
 """
 
