@@ -145,7 +145,7 @@ def removal(sessions: Sessions, state: HistoryState, config: CreditConfig, histo
 
 def leave_one_out(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
     """As `removal` with beta = 1 and nothing fitted. Source: the paper's removal principle."""
-    credit = _own_baselines(sessions, state, replace(config, coefficient=1.0), history)
+    credit = _own_baselines(sessions, state, replace(config, coefficient=1.0, siblings=False), history)
     ratios = {name: value for name, value in credit.metrics.items() if name.endswith("/variance_ratio")}
     return Credit(credit.credit_SV, credit.credit_SV, state, ratios)
 

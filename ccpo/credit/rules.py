@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 EACH, FIRST = "each", "first"
 """Whose replays a rule needs: those of every role, or of the role whose removal serves all sessions of a prompt."""
 ANY_SCALE = ("history", "group", "centred", "none")
+DEAREST = 100
+"""Highest price of a wrong ballot: with it a voter should speak where it is right with more than .99."""
 PRICED = ("centred", "history", "none")
 """What own_correctness with a price may be normalized by: a group's deviation would take the price away (`ballots.py`)."""
 
@@ -119,7 +121,7 @@ RULES: dict[str, Rule] = {
     "shrinkage": Rule(
         shrinkage,
         "R - (1 - lambda) mean R(the prompt's other sessions) - lambda mean R(the other prompts)",
-        "Zeng et al., arXiv 2511.03710",
+        "Zeng et al., ICML 2026, arXiv 2511.03710",
         _SAME,
         True,
         ("history", "none"),
@@ -332,9 +334,10 @@ def _values(config: CreditConfig, history: HistoryConfig, n: int) -> list[str]:
             f"ccpo.credit.replays_per_prompt is {k} with n = {n} sessions per prompt: a session decodes at most one of them; set 0..{n}, "
             "or raise actor_rollout_ref.rollout.n"
         )
-    if not config.wrong_price >= 0:
+    if not 0 <= config.wrong_price <= DEAREST:
+        why = "a wrong ballot would be paid for" if config.wrong_price < 0 else "nobody is ever that sure"
         found.append(
-            f"ccpo.credit.wrong_price is {config.wrong_price}: a wrong ballot would be paid for; set it at 0 or above, for example 0.5"
+            f"ccpo.credit.wrong_price is {config.wrong_price}: {why}; set it in [0, {DEAREST}], for example 0.5"
         )
     if config.resamples < 1:
         found.append(f"ccpo.credit.resamples is {config.resamples}: set at least 1")

@@ -25,8 +25,8 @@ uses s alone, and where there is neither, the credit is 0. Prompts may have diff
 variance and are left out of v.
 
 Source: shrinkage is Zeng, Zhou, Arora and Zanette, "Shrinking the Variance: Shrinkage Baselines for Reinforcement Learning with Verifiable
-Rewards", arXiv 2511.03710 (equations 10 to 16 of version 1; there without a scale, `normalize=none`); uneven groups and the fitted siblings
-are our construction.
+Rewards", ICML 2026 (PMLR 306), arXiv 2511.03710: the baseline with two levels of leaving out, there without a scale (`normalize=none`).
+Uneven groups and the fitted siblings are our construction.
 """
 
 from __future__ import annotations

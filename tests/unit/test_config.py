@@ -300,6 +300,10 @@ def test_a_role_of_an_earlier_version_is_refused_with_where_its_settings_went():
             "ccpo.credit.wrong_price is -0.5: a wrong",
         ),
         ({"team": "vote", **_credit(rule="own_correctness", wrong_price=float("inf"))}, "set a finite number"),
+        (
+            {"team": "vote", **_credit(rule="own_correctness", wrong_price=1e308)},
+            "nobody is ever that sure; set it in [0, 100]",
+        ),
         (_credit(siblings=1), "ccpo.credit.siblings is 1: set true or false"),
         (_credit(train_replays=True, eta=-1), "ccpo.credit.eta is -1:"),
         ({"poll_interval": 0}, "ccpo.poll_interval is 0: set it above 0 seconds"),

@@ -168,6 +168,11 @@ def test_the_variance_that_a_baseline_leaves(rule: str):
     assert ratios(rule, PAYS, **options)[0] == {"a/variance_ratio": 0.0, "b/variance_ratio": 2.0}
 
 
+def test_leave_one_out_is_the_plain_difference_whatever_else_is_set():
+    plain, state = ratios("leave_one_out", PAYS)
+    assert ratios("leave_one_out", PAYS, siblings=True, coefficient=0.5) == (plain, state) and not state.joints
+
+
 def test_a_fitted_coefficient_leaves_the_useless_baseline_out():
     first, state = ratios("removal", PAYS)
     assert first == {"a/variance_ratio": 1.0, "b/variance_ratio": 1.0}, "no history: no control variate"
