@@ -90,7 +90,7 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     what.add_argument(
         "settings",
         nargs="*",
-        metavar="ccpo.NAME=VALUE",
+        metavar="OVERRIDE",
         help="settings of the team as in training: ccpo.team_kwargs.n_voters=5 'ccpo.roles.voter_*.max_tokens=64'",
     )
     data = parser.add_argument_group("on what")
