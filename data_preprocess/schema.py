@@ -10,6 +10,8 @@ training config. What is wrong with a row or a file is found by ``ccpo.data``, h
     reward_model  {"style": "rule", "ground_truth": str}
     extra_info    {"split": "train" | "test", "index": int (row of the source), "answer_type": str, "question": str,
                    "options": [str] (of a multiple-choice question, without their letters; otherwise empty)}
+
+A task may have columns of its own beside these, each a list of texts: what only some roles are shown (`ccpo.team.session.Team.columns`).
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccpo.data import FORMAT_VERSION, MANIFEST, id_problem, name_problem, row_note, row_problem, sha256
+from ccpo.data import FORMAT_VERSION, MANIFEST, id_problem, name_problem, row_note, row_problem, sha256, text_problem
 from data_preprocess.base_rates import best_constant
 from data_preprocess.folder import replace_folder
 
@@ -60,8 +63,9 @@ def make_row(
     index: int,
     ability: str = "math",
     options: Sequence[str] = (),
+    columns: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Row:
-    """Build and check one row; ``index`` is the row number in the source, ``options`` the texts of options A, B, ...
+    """Build and check one row; ``index`` is the row number in the source, ``options`` the texts of options A, B, ..., ``columns`` the task's own.
 
     Blanks around the truth are left out. Raises ValueError saying what is wrong.
     """
@@ -77,6 +81,7 @@ def make_row(
             "question": question,
             "options": list(options),
         },
+        **{name: list(texts) for name, texts in columns.items()},
     }
     check_row(row)
     return row
@@ -84,7 +89,8 @@ def make_row(
 
 def check_row(row: Mapping[str, Any]) -> None:
     """Raise ValueError naming the first field of ``row`` that breaks the format in the module's docstring."""
-    _keys("row", row, _ROW.names)
+    own = [name for name in row if name not in _ROW.names]
+    _keys("row", row, [*_ROW.names, *own])
     for name in ("reward_model", "extra_info"):
         _keys(name, row[name], [field.name for field in _ROW.field(name).type])
     extra = row["extra_info"]
@@ -100,6 +106,11 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise ValueError(f"ability {reason}")
     if reason := row_problem(row, extra["split"]):
         raise ValueError(reason)
+    for name in own:
+        if not isinstance(row[name], list) or not row[name]:
+            raise ValueError(f"column {name} must be a list of texts, got {row[name]!r}")
+        if reason := next(filter(None, map(text_problem, row[name])), None):
+            raise ValueError(f"a text of column {name} {reason}")
 
 
 def write_dataset(
@@ -152,7 +163,8 @@ def write_dataset(
     def write(folder: Path) -> None:
         for key, rows in splits.items():
             path = folder / f"{key}.parquet"
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=_ROW), path)
+            own = [pa.field(name, pa.list_(pa.string())) for name in rows[0] if name not in _ROW.names]
+            pq.write_table(pa.Table.from_pylist(list(rows), schema=pa.schema([*_ROW, *own])), path)
             manifest["files"][path.name] = {
                 "rows": len(rows),
                 "duplicate_questions": len(rows) - len({_normalize(row) for row in rows}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import logging
 import time
 from collections.abc import Hashable, Mapping
@@ -20,6 +19,7 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.rules import RULES
 from ccpo.judge import RowJudge
 from ccpo.prompts import Messages, with_persona
+from ccpo.seeds import request_seed
 from ccpo.team.replay import PlayedReplay, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
 from ccpo.types import REMOVE
@@ -65,12 +65,6 @@ def _model(policy: str, config: DictConfig) -> Any:
     if policy not in _MODELS:
         _MODELS[policy] = omega_conf_to_dataclass(config.actor_rollout_ref.model)
     return _MODELS[policy]
-
-
-def request_seed(seed: int, *parts: Any) -> int:
-    """A 31-bit seed for one request from the job's seed and (prompt, session, label, step): the same in every process and run."""
-    digest = hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 class TeamAgentLoop(AgentLoopBase):
