@@ -20,8 +20,11 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from data_preprocess.schema import Row, make_row, summary, write_dataset
 from data_preprocess.toy import KNOWN_OVERLAP, MAX_TEST_SIZE, Problem, draw_problems
@@ -54,7 +57,9 @@ class Copy:
 
     @property
     def question(self) -> str:
-        shown = [f"{self.mark if place == self.place else ''}{digit}" for place, digit in enumerate(self.problem.digits)]
+        shown = [
+            f"{self.mark if place == self.place else ''}{digit}" for place, digit in enumerate(self.problem.digits)
+        ]
         first = f"{shown[0]}{self.problem.operators[0]}{shown[1]}"
         expression = first if self.problem.level == 1 else f"({first}){self.problem.operators[1]}{shown[2]}"
         return f"What is the last digit of {expression}?"
@@ -83,9 +88,25 @@ def draw_copies(problem: Problem, kind: Kind, rng: random.Random) -> list[Copy]:
     ]
 
 
-def is_smudged(copy: str) -> bool:
-    """Whether the text of a copy has a smudge."""
-    return any(kind.mark in copy for kind in KINDS.values())
+def copy_scores(sessions: Iterable[tuple[Row, Mapping[str, str | None]]]) -> dict[str, float]:
+    """What voters do with clean copies, and with those of each mark.
+
+    Args:
+        sessions: the row of each, and its ballots: voter -> label, None for an abstention.
+
+    Returns:
+        ``clean/abstention_rate``, ``clean/accuracy`` (of its ballots), and the same for ``one_smudge`` and ``own_smudges``; where nothing was cast
+        there is no accuracy.
+    """
+    abstained, right = defaultdict(list), defaultdict(list)
+    for row, ballots in sessions:
+        for copy, ballot in zip(row[COLUMN], ballots.values(), strict=False):
+            what = next((name for name, kind in KINDS.items() if kind.mark in copy), "clean")
+            abstained[what].append(ballot is None)
+            if ballot is not None:
+                right[what].append(ballot == row["reward_model"]["ground_truth"])
+    rates = {f"{what}/abstention_rate": fmean(values) for what, values in abstained.items()}
+    return rates | {f"{what}/accuracy": fmean(values) for what, values in right.items()}
 
 
 def dataset_rows(split: str, count: int, seed: int) -> list[Row]:
@@ -97,9 +118,7 @@ def dataset_rows(split: str, count: int, seed: int) -> list[Row]:
         copies = [copy.question for copy in draw_copies(problem, KINDS[name], rng)]
         columns = {COLUMN: copies}
         rows.append(
-            make_row(
-                f"silence/{name}", problem.question, str(problem.answer), "boxed", split, index, columns=columns
-            )
+            make_row(f"silence/{name}", problem.question, str(problem.answer), "boxed", split, index, columns=columns)
         )
     return rows
 

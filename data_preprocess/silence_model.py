@@ -75,13 +75,19 @@ class SilenceNumbers:
         """Why training could not work from here; empty if it can."""
         found = []
         if self.clean_right < 0.75:
-            found.append(f"a voter is right on {self.clean_right:.3f} of clean copies, needs 0.75: from .50 on nobody learned to be silent")
+            found.append(
+                f"a voter is right on {self.clean_right:.3f} of clean copies, needs 0.75: from .50 on nobody learned to be silent"
+            )
         for mark, share in self.abstains.items():
             if not 0.3 <= share <= 0.7:
-                found.append(f"it abstains on {share:.3f} of the copies marked {mark}, not 0.3 to 0.7: one of the two would never be tried")
+                found.append(
+                    f"it abstains on {share:.3f} of the copies marked {mark}, not 0.3 to 0.7: one of the two would never be tried"
+                )
         for mark, share in self.own_word.items():
             if share < 0.9:
-                found.append(f"{share:.3f} of the abstentions on {mark} use its word, needs 0.9: it does not tell the marks apart")
+                found.append(
+                    f"{share:.3f} of the abstentions on {mark} use its word, needs 0.9: it does not tell the marks apart"
+                )
         return found
 
 

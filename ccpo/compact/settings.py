@@ -108,7 +108,9 @@ def _refused(config: Mapping[str, Any]) -> list[str]:
         if value != right
     ]
     if max(optim["lr_warmup_steps"], optim["lr_warmup_steps_ratio"]) > 0:
-        found.append("actor_rollout_ref.actor.optim.lr_warmup_steps is set: the compact trainer's rate is constant; set 0")
+        found.append(
+            "actor_rollout_ref.actor.optim.lr_warmup_steps is set: the compact trainer's rate is constant; set 0"
+        )
     if actor["ppo_mini_batch_size"] < config["data"]["train_batch_size"]:
         found.append(
             f"actor_rollout_ref.actor.ppo_mini_batch_size is {actor['ppo_mini_batch_size']}: the compact trainer makes one step a batch; set "

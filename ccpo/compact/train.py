@@ -96,7 +96,9 @@ def dataset(files: Sequence[str], split: str) -> list[dict[str, Any]]:
 def prompt_batches(rows: Sequence[dict[str, Any]], settings: Settings) -> Iterator[list[dict[str, Any]]]:
     """Batches without end, in the order in which verl's trainer takes them (`create_rl_sampler`); what is left of a pass is dropped."""
     if len(rows) < settings.prompts:
-        raise ValueError(f"{len(rows)} training rows are fewer than data.train_batch_size={settings.prompts}: no step would run")
+        raise ValueError(
+            f"{len(rows)} training rows are fewer than data.train_batch_size={settings.prompts}: no step would run"
+        )
     generator = torch.Generator().manual_seed(settings.seed)
     while True:
         count = len(rows)

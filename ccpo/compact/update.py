@@ -65,7 +65,9 @@ def log_probs(
     prompts_UP, length_U = _padded(list(numbers))
     response_BT, length_B = _padded([turn.response for turn in turns])
     cache = DynamicCache()
-    read = model.model(input_ids=prompts_UP, past_key_values=cache, use_cache=True).last_hidden_state  # padding is on the right: unseen
+    read = model.model(
+        input_ids=prompts_UP, past_key_values=cache, use_cache=True
+    ).last_hidden_state  # padding is on the right: unseen
     hidden_BTH = read[torch.arange(len(numbers)), length_U - 1][of_B][:, None]
     if (more := response_BT.shape[1] - 1) > 0:
         shared = DynamicCache()
