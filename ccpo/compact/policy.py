@@ -36,6 +36,7 @@ class Policy:
             max_batch=ROWS,
             max_prefill_tokens=ROWS * 4,
         )
+        self.special = frozenset(self.tokenizer.all_special_ids)
         self.room = config.max_position_embeddings
         self._prompts: dict[tuple, list[int]] = {}
         self.publish()

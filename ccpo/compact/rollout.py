@@ -158,8 +158,9 @@ async def _session(
             seed=seed,
         )
         done = await desk.ask(policy, ids, params)
-        cut = len(done.token_ids) >= longest and done.finish_reason != "stop"
-        return Decoded(policy.text(done.token_ids), cut, (ids, done.token_ids))
+        text = policy.text(done.token_ids)
+        ended = done.token_ids[-1] in policy.special or any(stop in text for stop in own.stop)
+        return Decoded(text, len(done.token_ids) >= longest and not ended, (ids, done.token_ids))
 
     def render(role: str, fields: Mapping[str, str]) -> Messages:
         return with_persona(config.prompt_sets[role].messages(role, fields), config.role(role).persona)

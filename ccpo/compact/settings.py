@@ -99,11 +99,13 @@ def _refused(config: Mapping[str, Any]) -> list[str]:
         "actor_rollout_ref.actor.entropy_coeff": (actor["entropy_coeff"], 0),
         "actor_rollout_ref.actor.optim.optimizer": (optim["optimizer"], "AdamW"),
         "actor_rollout_ref.actor.optim.lr_scheduler_type": (optim["lr_scheduler_type"], "constant"),
+        "data.train_max_samples": (config["data"].get("train_max_samples", -1), -1),
+        "data.val_max_samples": (config["data"].get("val_max_samples", -1), -1),
         "algorithm.adv_estimator": (config["algorithm"]["adv_estimator"], "ccpo"),
         "algorithm.use_kl_in_reward": (config["algorithm"]["use_kl_in_reward"], False),
     }
     found = [
-        f"{name} is {value!r}: the compact trainer makes one step of AdamW a batch on the mean over tokens; set {right!r}, or use verl's trainer"
+        f"{name} is {value!r}: the compact trainer takes all rows and makes one step of AdamW a batch on the mean over tokens; set {right!r}, or use verl's"
         for name, (value, right) in wanted.items()
         if value != right
     ]

@@ -15,7 +15,7 @@ from ccpo.compact.rollout import PlayedRow, play_rows
 from ccpo.compact.settings import Settings
 from ccpo.compact.update import TrainedTurn, update
 from ccpo.credit.history import HistoryState
-from ccpo.data import parquet_rows, read_files, row_problem
+from ccpo.data import id_problem, parquet_rows, read_files, row_problem
 from ccpo.metrics import session_rates, validation_scores
 from ccpo.step import compute_advantages
 from ccpo.types import REMOVE, Sessions, StepResult
@@ -82,13 +82,16 @@ def _train(settings: Settings, look: Callable[[Sequence[PlayedRow]], Mapping[str
 
 def dataset(files: Sequence[str], split: str) -> list[dict[str, Any]]:
     """The rows of parquet files. Raises ValueError naming the first that is wrong."""
-    found = []
+    found, seen = [], {}
     for path, content in read_files([Path(file) for file in files]).items():
         if isinstance(content, str):
             raise ValueError(content)
         for number, row in enumerate(parquet_rows(content)):
-            if problem := str(row) if isinstance(row, ValueError) else row_problem(row, split):
-                raise ValueError(f"{path}, row {number}: {problem}")
+            place = f"{path}, row {number}"
+            if isinstance(row, ValueError):
+                raise ValueError(f"{place}: {row}")
+            if problem := row_problem(row, split) or id_problem(seen, row, place):
+                raise ValueError(f"{place}: {problem}")
             found.append(row)
     return found
 
