@@ -142,6 +142,7 @@ def write_dataset(
             place = f"split {key!r}, row {number}"
             try:
                 check_row(row)
+                _keys("row", row, list(rows[0]))
                 if reason := id_problem(seen[row["extra_info"]["split"]], row, place):
                     raise ValueError(reason)
             except ValueError as error:

@@ -9,7 +9,7 @@ and right with probability .3 alone. A voter may abstain, which is no ballot. Th
                   speak.
 
 A guess is right as often in both, so no rule that looks at one voter alone can have the right price of a wrong ballot: it depends on the others.
-The row's ``copies`` are what the voters read (``ccpo.team_kwargs.copies=copies``); the question that it states is the clean one. Problems and
+The row's ``copies`` are what the voters read (`OVERRIDES`); the question that it states is the clean one. Problems and
 splits are those of ``data_preprocess.toy``.
 
     python -m data_preprocess.silence --out data/silence
@@ -31,6 +31,8 @@ from data_preprocess.toy import KNOWN_OVERLAP, MAX_TEST_SIZE, Problem, draw_prob
 
 VOTERS = 7
 COLUMN = "copies"
+OVERRIDES = (f"ccpo.team_kwargs.n_voters={VOTERS}", f"ccpo.team_kwargs.copies={COLUMN}")
+"""Of a vote that plays it (recipe/config/task/silence.yaml fits every team)."""
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,11 @@ sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
 from ccpo.config import ConfigError  # noqa: E402
 from ccpo.run.json_file import write_atomic  # noqa: E402
+from data_preprocess import silence  # noqa: E402
 
 SECTIONS = ("actor_rollout_ref", "algorithm", "ccpo", "data", "trainer")
 """Of the composed configuration, what a run depends on."""
 TEAMS = ("dyad", "vote")
-VOTERS = {"silence": 7}
-"""Task -> ccpo.team_kwargs.n_voters, where the data was made for a number of them."""
 DATA = {"last_digit": "data_preprocess.toy", "silence": "data_preprocess.silence"}
 """Task -> module that writes data/TASK."""
 
@@ -58,8 +57,8 @@ def configurations(
     from omegaconf import OmegaConf
 
     name, own = (f"ccpo_{team}", []) if team in TEAMS else ("ccpo", [f"ccpo.team={json.dumps(team)}"])
-    if team == "vote" and task in VOTERS:
-        own.append(f"ccpo.team_kwargs.n_voters={VOTERS[task]}")
+    if (team, task) == ("vote", "silence"):
+        own += silence.OVERRIDES
     found = {}
     with hydra.initialize_config_dir(str(ROOT / "recipe" / "config"), version_base=None):
         for rule in rules:
@@ -99,10 +98,9 @@ def look_of(task: str) -> Any:
     """What else a validation of a task is asked."""
     if task != "silence":
         return lambda sessions: {}
-    from data_preprocess.silence import copy_scores
 
     def look(sessions: Sequence[Any]) -> dict[str, float]:
-        found = copy_scores((one.row, one.played.ballots) for one in sessions)
+        found = silence.copy_scores((one.row, one.played.ballots) for one in sessions)
         return {f"val-copies/{name}": value for name, value in found.items()}
 
     return look

@@ -43,8 +43,16 @@ ROOT = Path(__file__).parents[2]
 MODELS = {"last_digit": "last_digit_model", "silence": "silence_voter"}
 JOBS = {
     "dyad": ("last_digit", "ccpo_dyad", ()),
-    "replays": ("last_digit", "ccpo_dyad", ("ccpo.credit.train_replays=true", "+ccpo.roles.think={stop: ['='], temperature: 0.8}")),
-    "silence": ("silence", "ccpo_vote", ("ccpo.team_kwargs.n_voters=7", "ccpo.credit.rule=resampled")),
+    "replays": (
+        "last_digit",
+        "ccpo_dyad",
+        (
+            "ccpo.credit.train_replays=true",
+            "+ccpo.roles.think={max_tokens: 4, temperature: 0.8}",
+            "+ccpo.roles.reason={max_tokens: 3, stop: ['}']}",  # an answer ends where it would be cut
+        ),
+    ),
+    "silence": ("silence", "ccpo_vote", (*silence.OVERRIDES, "ccpo.credit.rule=resampled")),
 }
 Worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
@@ -174,6 +182,8 @@ def test_rows_and_advantages_are_the_agent_loops(job, name, monkeypatch):
     turns = trained_turns(played, mine, result, settings)
     assert [(role, turn.prompt, turn.response, turn.advantage) for role, turn in turns] == wanted
     assert len(wanted) > 50 and any(one[-1] for one in wanted)
+    cut = {turn["role"] for record in records for turn in record["turns"] if turn["truncated"]}
+    assert cut == ({"think"} if name == "replays" else set())
 
 
 def test_validation_is_the_agent_loops(job, monkeypatch):
