@@ -59,15 +59,17 @@ def configurations(
     name, own = (f"ccpo_{team}", []) if team in TEAMS else ("ccpo", [f"ccpo.team={json.dumps(team)}"])
     if (team, task) == ("vote", "silence"):
         own += silence.OVERRIDES
-    found = {}
+    composed = {}
     with hydra.initialize_config_dir(str(ROOT / "recipe" / "config"), version_base=None):
         for rule in rules:
             word, *settings = rule.split()
             chosen = ["profile=cpu", f"task={task}", *own, f"ccpo.credit.rule={word}", *overrides, *settings]
-            config = hydra.compose(name, chosen)
-            for seed in seeds:
-                config.seed = seed
-                found[rule, seed] = {key: OmegaConf.to_container(config[key], resolve=True) for key in SECTIONS}
+            composed[rule] = hydra.compose(name, chosen)
+    found = {}
+    for seed in seeds:  # in this order: what is stopped early has all rules on some seeds
+        for rule, config in composed.items():
+            config.seed = seed
+            found[rule, seed] = {key: OmegaConf.to_container(config[key], resolve=True) for key in SECTIONS}
     return found
 
 

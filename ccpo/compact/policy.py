@@ -11,7 +11,7 @@ from ccpo.compact.settings import Settings
 from ccpo.prompts import Messages
 from ccpo.verl_cpu.generation import BatchGenerator, build_model
 
-ROWS = 4096  # decoded together; what a request gets does not depend on the others
+ROWS = 512  # decoded together: memory against time. What a request gets does not depend on the others
 
 
 class Policy:
