@@ -1,8 +1,8 @@
 """The policy gradient of one step, as verl's trainer computes it with one optimizer step a batch (`ccpo.verl_plugin.update`):
 
-    loss = - sum over rows and their response tokens of A log p(token) / number of all response tokens
+    loss = - sum over rows and their response tokens of A p(token) / p_old(token) / number of all response tokens
 
-The ratio to the old policy is 1 by construction, so nothing is clipped. Sessions of a prompt share what they are asked: every distinct prompt is
+The ratio to the old policy is 1 by construction, so nothing is clipped and the gradient is that of A log p(token). Sessions of a prompt share what they are asked: every distinct prompt is
 encoded once, its keys and values are used by all its responses, and gradients flow back through them. Rows without advantage count in the
 mean and are not encoded.
 """
@@ -53,7 +53,8 @@ def policy_loss(model: PreTrainedModel, turns: Sequence[TrainedTurn], temperatur
         return torch.zeros(())
     log_probs_BT, mask_BT = log_probs(model, turns, temperature)
     advantage_B = torch.tensor([turn.advantage for turn in turns], dtype=log_probs_BT.dtype)
-    return -(log_probs_BT * advantage_B[:, None] * mask_BT).sum() / tokens
+    ratio_BT = (log_probs_BT - log_probs_BT.detach()).exp()
+    return -(ratio_BT * advantage_B[:, None] * mask_BT).sum() / tokens
 
 
 def log_probs(

@@ -251,12 +251,13 @@ def by_verl(model, turns: list[TrainedTurn], config, temperature: float) -> torc
 
 @pytest.mark.parametrize("count", [7, 1])  # 1: a single token
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_the_gradient_is_verls(job, count, temperature):
+def test_the_loss_and_its_gradient_are_verls(job, count, temperature):
     config = job("dyad")
     model = AutoModelForCausalLM.from_pretrained(config.actor_rollout_ref.model.path, dtype=torch.float32)
     turns = turns_of(model, count)
-    gradients = []
-    for loss in (policy_loss(model, turns, temperature), by_verl(model, turns, config, temperature)):
+    gradients, losses = [], (policy_loss(model, turns, temperature), by_verl(model, turns, config, temperature))
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
+    for loss in losses:
         model.zero_grad()
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
