@@ -2,9 +2,9 @@
 
     loss = - sum over rows and their response tokens of A p(token) / p_old(token) / number of all response tokens
 
-The ratio to the old policy is 1 by construction, so nothing is clipped and the gradient is that of A log p(token). Sessions of a prompt share what they are asked: every distinct prompt is
-encoded once, its keys and values are used by all its responses, and gradients flow back through them. Rows without advantage count in the
-mean and are not encoded.
+The ratio to the old policy is 1 by construction, so nothing is clipped and the gradient is that of A log p(token). Sessions of a prompt share
+what they are asked: every distinct prompt is encoded once, its keys and values are used by all its responses, and gradients flow back through
+them. Rows without advantage count in the mean and are not encoded.
 """
 
 from __future__ import annotations
