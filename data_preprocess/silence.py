@@ -29,10 +29,11 @@ from statistics import fmean
 from data_preprocess.schema import Row, make_row, summary, write_dataset
 from data_preprocess.toy import KNOWN_OVERLAP, MAX_TEST_SIZE, Problem, draw_problems
 
+NAME = "silence"
 VOTERS = 7
 COLUMN = "copies"
-OVERRIDES = (f"ccpo.team_kwargs.n_voters={VOTERS}", f"ccpo.team_kwargs.copies={COLUMN}")
-"""Of a vote that plays it (recipe/config/task/silence.yaml fits every team)."""
+OVERRIDES = {"vote": (f"ccpo.team_kwargs.n_voters={VOTERS}", f"ccpo.team_kwargs.copies={COLUMN}")}
+"""Team -> what it needs beside recipe/config/task/silence.yaml, which fits every team."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,14 @@ def copy_scores(sessions: Iterable[tuple[Row, Mapping[str, str | None]]]) -> dic
 
 def dataset_rows(split: str, count: int, seed: int) -> list[Row]:
     """``count`` rows, half of each kind on average. The same arguments give the same rows."""
-    rng = random.Random(f"{seed}/{split}/silence")
+    rng = random.Random(f"{seed}/{split}/{NAME}")
     rows = []
     for index, problem in enumerate(draw_problems(split, count, rng)):
         name = rng.choice(list(KINDS))
         copies = [copy.question for copy in draw_copies(problem, KINDS[name], rng)]
         columns = {COLUMN: copies}
         rows.append(
-            make_row(f"silence/{name}", problem.question, str(problem.answer), "boxed", split, index, columns=columns)
+            make_row(f"{NAME}/{name}", problem.question, str(problem.answer), "boxed", split, index, columns=columns)
         )
     return rows
 
@@ -148,9 +149,9 @@ def main() -> None:
             "seed": arguments.seed,
             "known_overlap": KNOWN_OVERLAP,
         }
-        manifest = write_dataset(arguments.out, rows, name="silence", sources=[source])
+        manifest = write_dataset(arguments.out, rows, name=NAME, sources=[source])
     except (ValueError, OSError) as error:
-        sys.exit(f"silence: {error}")
+        sys.exit(f"{NAME}: {error}")
     print(summary(arguments.out, manifest))
 
 

@@ -33,12 +33,12 @@ sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
 from ccpo.config import ConfigError  # noqa: E402
 from ccpo.run.json_file import write_atomic  # noqa: E402
+from ccpo.team.load import BUILT_IN  # noqa: E402
 from data_preprocess import silence  # noqa: E402
 
 SECTIONS = ("actor_rollout_ref", "algorithm", "ccpo", "data", "trainer")
 """Of the composed configuration, what a run depends on."""
-TEAMS = ("dyad", "vote")
-DATA = {"last_digit": "data_preprocess.toy", "silence": "data_preprocess.silence"}
+DATA = {"last_digit": "data_preprocess.toy", silence.NAME: "data_preprocess.silence"}
 """Task -> module that writes data/TASK."""
 
 
@@ -56,9 +56,9 @@ def configurations(
     import hydra
     from omegaconf import OmegaConf
 
-    name, own = (f"ccpo_{team}", []) if team in TEAMS else ("ccpo", [f"ccpo.team={json.dumps(team)}"])
-    if (team, task) == ("vote", "silence"):
-        own += silence.OVERRIDES
+    name, own = (f"ccpo_{team}", []) if team in BUILT_IN else ("ccpo", [f"ccpo.team={json.dumps(team)}"])
+    if task == silence.NAME:
+        own += silence.OVERRIDES.get(team, ())
     composed = {}
     with hydra.initialize_config_dir(str(ROOT / "recipe" / "config"), version_base=None):
         for rule in rules:
@@ -98,7 +98,7 @@ def run(task: str, rule: str, seed: int, config: dict[str, Any], path: Path) -> 
 
 def look_of(task: str) -> Any:
     """What else a validation of a task is asked."""
-    if task != "silence":
+    if task != silence.NAME:
         return lambda sessions: {}
 
     def look(sessions: Sequence[Any]) -> dict[str, float]:

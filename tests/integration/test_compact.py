@@ -52,7 +52,7 @@ JOBS = {
             "+ccpo.roles.reason={max_tokens: 3, stop: ['}']}",  # an answer ends where it would be cut
         ),
     ),
-    "silence": ("silence", "ccpo_vote", (*silence.OVERRIDES, "ccpo.credit.rule=resampled")),
+    "silence": ("silence", "ccpo_vote", (*silence.OVERRIDES["vote"], "ccpo.credit.rule=resampled")),
 }
 Worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
