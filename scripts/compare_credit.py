@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
 from ccpo.config import ConfigError  # noqa: E402
 from ccpo.run.json_file import write_atomic  # noqa: E402
+from ccpo.run.lock import run_lock  # noqa: E402
 from ccpo.team.load import BUILT_IN  # noqa: E402
 from data_preprocess import silence  # noqa: E402
 
@@ -52,9 +53,12 @@ class Mistake(ValueError):
 def configurations(
     team: str, task: str, rules: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """(rule, seed) -> the composed configuration, as plain data."""
+    """(rule, seed) -> the composed configuration, as plain data. Raises Mistake where there is none, or the compact trainer would not obey it."""
     import hydra
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from ccpo.compact import Settings
 
     name, own = (f"ccpo_{team}", []) if team in BUILT_IN else ("ccpo", [f"ccpo.team={json.dumps(team)}"])
     if task == silence.NAME:
@@ -64,12 +68,20 @@ def configurations(
         for rule in rules:
             word, *settings = rule.split()
             chosen = ["profile=cpu", f"task={task}", *own, f"ccpo.credit.rule={word}", *overrides, *settings]
-            composed[rule] = hydra.compose(name, chosen)
+            try:
+                composed[rule] = hydra.compose(name, chosen)
+            except (hydra.errors.HydraException, OmegaConfBaseException) as error:
+                raise Mistake(f"{rule}: {' '.join(str(error).split())}") from None
     found = {}
     for seed in seeds:  # in this order: what is stopped early has all rules on some seeds
         for rule, config in composed.items():
             config.seed = seed
             found[rule, seed] = {key: OmegaConf.to_container(config[key], resolve=True) for key in SECTIONS}
+    for rule in composed:
+        try:
+            Settings.of(found[rule, seeds[0]])
+        except ConfigError as error:
+            raise Mistake(f"{rule}: {error}") from None
     return found
 
 
@@ -273,7 +285,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of this comparison")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: processors)")
     parser.add_argument("--scores", nargs="+", default=(), help="scores of the table (default all)")
-    parser.add_argument("overrides", nargs="*", help="of every run: trainer.total_training_steps=30")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="of every run: trainer.total_training_steps=30; paths are seen from the repository's root",
+    )
     known, rest = parser.parse_known_args(argv)
     if wrong := [word for word in rest if "=" not in word or word.startswith("--")]:
         parser.error(f"{wrong[0]} is no argument of this command")
@@ -295,18 +311,21 @@ def ensure_data(config: Mapping[str, Any], task: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     known = arguments(argv)
+    known.out = known.out.absolute()
+    os.chdir(ROOT)  # as everywhere, paths in the configuration are seen from here
     try:
         configs = configurations(known.team, known.task, known.rules, known.seeds, known.overrides)
         ensure_data(next(iter(configs.values())), known.task)
-        run_all(known.task, configs, known.out, known.jobs)
-        values = {
-            key: scores(finished(run_path(known.out, *key), fingerprint(config))) for key, config in configs.items()
-        }
-    except (Mistake, ConfigError) as error:
+        with run_lock(known.out):
+            run_all(known.task, configs, known.out, known.jobs)
+            values = {
+                key: scores(finished(run_path(known.out, *key), fingerprint(config))) for key, config in configs.items()
+            }
+            write_scores(known.out / "scores.csv", values)
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")
-    write_scores(known.out / "scores.csv", values)
     print(table(values, known.scores))
     print(f"every score of every run: {known.out / 'scores.csv'}")
 

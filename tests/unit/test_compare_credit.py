@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ccpo.run.lock import run_lock
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -175,6 +177,15 @@ def test_runs_of_another_job_are_not_mixed_in(script, job, tmp_path, changed):
         script.run_all("t", job(lr=0.2 if changed == "settings" else 0.1), tmp_path / "out", 1)
 
 
+def test_a_folder_belongs_to_one_comparison_at_a_time(script, job, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "configurations", lambda *args: job())
+    words = ["--rules", "shared", "own", "--out", str(tmp_path / "out")]
+    with run_lock(tmp_path / "out"), pytest.raises(SystemExit, match="out is in use"):
+        script.main(words)
+    script.main(words)
+    assert (tmp_path / "out" / "scores.csv").exists() and len(job.ran) == 4
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
 def test_a_damaged_run_is_named(script, job, tmp_path, content):
     script.run_all("t", job(), tmp_path / "out", 1)
@@ -203,6 +214,23 @@ def test_missing_data_names_its_command(script, tmp_path):
     config = {"data": {"train_files": str(tmp_path / "silence" / "train.parquet"), "val_files": "x"}}
     with pytest.raises(script.Mistake, match="python -m data_preprocess.silence --out .*silence"):
         script.ensure_data(config, "silence")
+
+
+@pytest.mark.parametrize(
+    "rule, override, says",
+    [
+        ("sharde", "seed=0", "did you mean 'shared'"),
+        ("shared", "data.no_such_key=1", "no_such_key"),
+        ("shared", "loss=paper_v1", "loss_agg_mode"),
+        ("shared ccpo.credit.normalize=[", "seed=0", "normalize"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_runs(script, rule, override, says, tmp_path, monkeypatch):
+    pytest.importorskip("verl")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=says):
+        script.main(["--rules", rule, "--out", "out", override])
+    assert not list(tmp_path.iterdir())
 
 
 def test_configurations_are_the_recipes(script):
