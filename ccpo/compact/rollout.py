@@ -127,9 +127,16 @@ async def _play(
         for row in rows
         for number in range(sampling.n)
     ]
-    work = asyncio.ensure_future(asyncio.gather(*sessions))
+    timeout = settings.ccpo.session_timeout
+    work = asyncio.ensure_future(asyncio.wait_for(asyncio.gather(*sessions), timeout))
     await desk.serve(work)
-    return await work
+    try:
+        return await work
+    except asyncio.TimeoutError:
+        raise RuntimeError(
+            f"the sessions of step {step} did not end within ccpo.session_timeout={timeout} s: the team's program waits for something that "
+            "never comes, or set it higher"
+        ) from None
 
 
 async def _session(

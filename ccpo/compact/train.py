@@ -38,6 +38,7 @@ def train(
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums split over threads round differently
+    gc.collect()
     gc.freeze()  # sessions are many small objects: every full collection would look at all of torch again, half of a step's time
     try:
         yield from _train(settings, look)

@@ -323,6 +323,24 @@ def test_a_voter_without_a_copy_ends_the_run(job):
         entries_of(job("silence", "ccpo.team_kwargs.n_voters=9"))
 
 
+def test_a_program_that_waits_for_ever_ends_the_run(job, tmp_path):
+    (tmp_path / "waits.py").write_text(
+        "import asyncio\nfrom ccpo.team.vote import Vote\n\n\nclass Waits(Vote):\n    async def play(self, s):\n"
+        "        if '<' not in s.question:  # not in the plan\n            await asyncio.Event().wait()\n"
+        "        return await super().play(s)\n"
+    )
+    (tmp_path / "waits.yaml").write_text((ROOT / "ccpo/team/vote.yaml").read_text())
+    with pytest.raises(RuntimeError, match="step 0 did not end within ccpo.session_timeout=0.3 s"):
+        entries_of(
+            job(
+                "dyad",
+                f"ccpo.team={tmp_path / 'waits.py'}:Waits",
+                "ccpo.credit.rule=shared",
+                "ccpo.session_timeout=0.3",
+            )
+        )
+
+
 @pytest.mark.parametrize(
     "override, says",
     [
