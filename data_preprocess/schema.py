@@ -9,25 +9,35 @@ training config. What is wrong with a row or a file is found by ``ccpo.data``, h
     ability       str
     reward_model  {"style": "rule", "ground_truth": str}
     extra_info    {"split": "train" | "test", "index": int (row of the source), "answer_type": str, "question": str,
-                   "options": [str] (of a multiple-choice question, without their letters; otherwise empty)}
-
-A task may have columns of its own beside these, each a list of texts: what only some roles are shown (`ccpo.team.session.Team.columns`).
+                   "options": [str] (of a multiple-choice question, without their letters; otherwise empty),
+                   and the columns of a user's own, for teams and rewards: the same in every row}
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccpo.data import FORMAT_VERSION, MANIFEST, id_problem, name_problem, row_note, row_problem, sha256, text_problem
+from ccpo.data import (
+    FORMAT_VERSION,
+    LONGEST_TEXT,
+    MANIFEST,
+    id_problem,
+    name_problem,
+    row_note,
+    row_problem,
+    sha256,
+    shown,
+    text_problem,
+)
 from data_preprocess.base_rates import best_constant
 from data_preprocess.folder import replace_folder
 
@@ -52,6 +62,10 @@ _ROW = pa.schema(
 )
 
 Row = dict[str, Any]
+FACTS = tuple(field.name for field in _ROW.field("extra_info").type)
+"""What every row's extra_info has."""
+HEARD = ("interaction_kwargs", "need_tools_kwargs", "tools_kwargs")
+"""What verl would obey in extra_info (verl 0.9.1, rl_dataset.py)."""
 
 
 def make_row(
@@ -63,9 +77,10 @@ def make_row(
     index: int,
     ability: str = "math",
     options: Sequence[str] = (),
-    columns: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    extra: Mapping[str, Any] | None = None,
 ) -> Row:
-    """Build and check one row; ``index`` is the row number in the source, ``options`` the texts of options A, B, ..., ``columns`` the task's own.
+    """Build and check one row; ``index`` is the row number in the source, ``options`` the texts of options A, B, ...,
+    ``extra`` further columns: text, numbers, true or false, or lists of them.
 
     Blanks around the truth are left out. Raises ValueError saying what is wrong.
     """
@@ -80,8 +95,8 @@ def make_row(
             "answer_type": answer_type,
             "question": question,
             "options": list(options),
+            **(extra or {}),
         },
-        **{name: list(texts) for name, texts in columns.items()},
     }
     check_row(row)
     return row
@@ -89,11 +104,17 @@ def make_row(
 
 def check_row(row: Mapping[str, Any]) -> None:
     """Raise ValueError naming the first field of ``row`` that breaks the format in the module's docstring."""
-    own = [name for name in row if name not in _ROW.names]
-    _keys("row", row, [*_ROW.names, *own])
-    for name in ("reward_model", "extra_info"):
-        _keys(name, row[name], [field.name for field in _ROW.field(name).type])
+    _keys("row", row, _ROW.names)
+    _keys("reward_model", row["reward_model"], [field.name for field in _ROW.field("reward_model").type])
     extra = row["extra_info"]
+    _keys(
+        "extra_info",
+        {name: extra[name] for name in FACTS if name in extra} if isinstance(extra, Mapping) else extra,
+        FACTS,
+    )
+    for name, value in extra.items():
+        if name not in FACTS and (reason := _extra_problem(name, value)):
+            raise ValueError(f"column {shown(name)} {reason}")
     if row["prompt"] != [{"role": "user", "content": extra["question"]}]:
         raise ValueError("prompt must be one user message whose content is extra_info.question")
     if row["reward_model"]["style"] != "rule":
@@ -106,11 +127,6 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise ValueError(f"ability {reason}")
     if reason := row_problem(row, extra["split"]):
         raise ValueError(reason)
-    for name in own:
-        if not isinstance(row[name], list) or not row[name]:
-            raise ValueError(f"column {name} must be a list of texts, got {row[name]!r}")
-        if reason := next(filter(None, map(text_problem, row[name])), None):
-            raise ValueError(f"a text of column {name} {reason}")
 
 
 def write_dataset(
@@ -142,7 +158,6 @@ def write_dataset(
             place = f"split {key!r}, row {number}"
             try:
                 check_row(row)
-                _keys("row", row, list(rows[0]))
                 if reason := id_problem(seen[row["extra_info"]["split"]], row, place):
                     raise ValueError(reason)
             except ValueError as error:
@@ -160,12 +175,12 @@ def write_dataset(
     }
     if note:
         manifest["note"] = note
+    tables = _tables(splits, name)
 
     def write(folder: Path) -> None:
         for key, rows in splits.items():
             path = folder / f"{key}.parquet"
-            own = [pa.field(name, pa.list_(pa.string())) for name in rows[0] if name not in _ROW.names]
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=pa.schema([*_ROW, *own])), path)
+            pq.write_table(tables[key], path)
             manifest["files"][path.name] = {
                 "rows": len(rows),
                 "duplicate_questions": len(rows) - len({_normalize(row) for row in rows}),
@@ -178,15 +193,60 @@ def write_dataset(
     return manifest
 
 
+def _tables(splits: Mapping[str, Sequence[Row]], name: str) -> dict[str, pa.Table]:
+    """Split -> its rows as a table. Columns of a user's own get the one type that holds all their values. Raises ValueError for two."""
+    infos = [(key, number, row["extra_info"]) for key, rows in splits.items() for number, row in enumerate(rows)]
+    own: dict[str, pa.DataType] = {}
+    for column in dict.fromkeys(column for *_, info in infos for column in info if column not in FACTS):
+        for key, number, info in infos:
+            if column not in info:
+                raise ValueError(
+                    f"dataset {name!r}, split {key!r}, row {number}: no column {column!r}, which other rows have"
+                )
+        try:
+            own[column] = pa.array([info[column] for *_, info in infos]).type
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            kinds = sorted({type(info[column]).__name__ for *_, info in infos})
+            raise ValueError(
+                f"dataset {name!r}: column {column!r} holds values of several kinds ({', '.join(kinds)}, or numbers beyond 64 bits): make them of one"
+            ) from None
+    info = pa.struct([*_ROW.field("extra_info").type, *(pa.field(column, kind) for column, kind in own.items())])
+    schema = _ROW.set(_ROW.get_field_index("extra_info"), pa.field("extra_info", info))
+    return {key: pa.Table.from_pylist(list(rows), schema=schema) for key, rows in splits.items()}
+
+
+def _extra_problem(name: Any, value: Any) -> str | None:
+    """Why a column of a user's own cannot be one."""
+    if reason := name_problem(name):
+        return f"cannot be called so: its name {reason}"
+    if name in HEARD:
+        return "cannot be called so: verl obeys it; rename it"
+    if isinstance(value, list):
+        return next(
+            (f"holds a list with an item that {reason}" for item in value if (reason := _value_problem(item))), None
+        )
+    return _value_problem(value)
+
+
+def _value_problem(value: Any) -> str | None:
+    if isinstance(value, str):
+        return text_problem(value, LONGEST_TEXT) if value.strip() else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"is {value}: a value is missing"
+    return None if isinstance(value, (bool, int, float)) else f"is {shown(value)}: set text, a number, or true or false"
+
+
 def summary(out: Path, manifest: Mapping[str, Any]) -> str:
     """What a data command says of what it wrote."""
     lines = []
     for file, facts in manifest["files"].items():
         constant = facts["best_constant_answer"]
-        lines.append(
-            f"{out / file}: {facts['rows']} rows, {facts['duplicate_questions']} duplicate questions; always answering "
-            f"{constant['answer']} is right on {constant['share']:.1%}"
+        says = (
+            f"always answering {constant['answer']} is right on {constant['share']:.1%}"
+            if constant
+            else "judged by a reward of your own"
         )
+        lines.append(f"{out / file}: {facts['rows']} rows, {facts['duplicate_questions']} duplicate questions; {says}")
     lines += [f"odd: {text}" for text in _some(manifest["odd_rows"])]
     if "note" in manifest:
         lines.append(manifest["note"])

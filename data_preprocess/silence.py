@@ -103,7 +103,7 @@ def copy_scores(sessions: Iterable[tuple[Row, Mapping[str, str | None]]]) -> dic
     """
     abstained, right = defaultdict(list), defaultdict(list)
     for row, ballots in sessions:
-        for copy, ballot in zip(row[COLUMN], ballots.values(), strict=False):
+        for copy, ballot in zip(row["extra_info"][COLUMN], ballots.values(), strict=False):
             what = next((name for name, kind in KINDS.items() if kind.mark in copy), "clean")
             abstained[what].append(ballot is None)
             if ballot is not None:
@@ -119,10 +119,8 @@ def dataset_rows(split: str, count: int, seed: int) -> list[Row]:
     for index, problem in enumerate(draw_problems(split, count, rng)):
         name = rng.choice(list(KINDS))
         copies = [copy.question for copy in draw_copies(problem, KINDS[name], rng)]
-        columns = {COLUMN: copies}
-        rows.append(
-            make_row(f"{NAME}/{name}", problem.question, str(problem.answer), "boxed", split, index, columns=columns)
-        )
+        answer, extra = str(problem.answer), {COLUMN: copies}
+        rows.append(make_row(f"{NAME}/{name}", problem.question, answer, "boxed", split, index, extra=extra))
     return rows
 
 

@@ -11,12 +11,13 @@ from typing import Any
 from ccpo.compact.policy import Policy
 from ccpo.compact.settings import Sampling, Settings
 from ccpo.credit.rules import RULES
+from ccpo.judge import RowJudge
 from ccpo.prompts import Messages, with_persona
 from ccpo.seeds import request_seed
 from ccpo.team.replay import Played, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
 from ccpo.types import SessionRecord
-from ccpo.verifier import label, same_answer, verify
+from ccpo.verifier import Verdict, same_answer, verify
 from ccpo.verl_cpu.generation import Request, SamplingParams
 
 QUIET = 16
@@ -26,24 +27,11 @@ _verdict = lru_cache(maxsize=1 << 16)(verify)
 _same = lru_cache(maxsize=1 << 16)(same_answer)
 
 
-@dataclass(frozen=True)
-class RowJudge:
-    """A `ccpo.team.session.Judge` as `ccpo.judge` has one; a text that was judged is remembered, and no thread is worth its while here."""
+class _Judge(RowJudge):
+    """Remembers what it has judged, as the same few texts are said again and again; no thread is worth its while."""
 
-    truth: str
-    answer_type: str
-    options: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> RowJudge:
-        info = row["extra_info"]
-        return cls(row["reward_model"]["ground_truth"], info["answer_type"], tuple(info.get("options") or ()))
-
-    async def verify(self, text: str) -> Any:
+    async def verify(self, text: str) -> Verdict:
         return _verdict(text, self.truth, self.answer_type, self.options)
-
-    def label(self, answer: str) -> str:
-        return label(answer, self.answer_type)
 
     async def same(self, a: str, b: str) -> bool:
         return _same(a, b, self.answer_type)
@@ -180,7 +168,7 @@ async def _session(
         question=row["prompt"][-1]["content"],
         decode=decode,
         render=render,
-        judge=RowJudge.of(row),
+        judge=_Judge.of(row),
         budget=budget,
         row=row,
         number=number,

@@ -16,7 +16,7 @@ from ccpo.team.session import Decoded, Scene, TeamError
 from ccpo.team.vote import Vote
 from ccpo.types import REMOVE
 from data_preprocess import silence
-from data_preprocess.schema import check_row, make_row, write_dataset
+from data_preprocess.schema import check_row
 from data_preprocess.silence import COLUMN, KINDS, VOTERS, Copy, smudged
 from data_preprocess.toy import Problem, parse_question, problem_pool
 
@@ -51,7 +51,7 @@ def of_kind(rows, name):
 def test_rows_have_a_copy_for_every_voter(rows):
     for row in rows:
         check_row(row)
-        assert len(row[COLUMN]) == VOTERS
+        assert len(row["extra_info"][COLUMN]) == VOTERS
         assert parse_question(row["prompt"][0]["content"]).answer == int(row["reward_model"]["ground_truth"])
     assert 0.4 < len(of_kind(rows, "one_smudge")) / len(rows) < 0.6
     assert rows == silence.dataset_rows("train", 600, seed=0) != silence.dataset_rows("train", 600, seed=1)
@@ -60,16 +60,16 @@ def test_rows_have_a_copy_for_every_voter(rows):
 def test_one_smudge_is_the_same_for_all_who_have_it(rows):
     clean = []
     for row in of_kind(rows, "one_smudge"):
-        smudges = {copy for copy in row[COLUMN] if "~" in copy}
+        smudges = {copy for copy in row["extra_info"][COLUMN] if "~" in copy}
         assert len(smudges) <= 1
-        clean += [copy == row["prompt"][0]["content"] for copy in row[COLUMN]]
+        clean += [copy == row["prompt"][0]["content"] for copy in row["extra_info"][COLUMN]]
     assert 0.26 < fmean(clean) < 0.34
 
 
 def test_own_smudges_are_everybodys_own(rows):
     found = of_kind(rows, "own_smudges")
-    assert all(copy.count("^") == 1 and "~" not in copy for row in found for copy in row[COLUMN])
-    assert fmean(len(set(row[COLUMN])) for row in found) > 5
+    assert all(copy.count("^") == 1 and "~" not in copy for row in found for copy in row["extra_info"][COLUMN])
+    assert fmean(len(set(row["extra_info"][COLUMN])) for row in found) > 5
 
 
 def test_splits_are_those_of_last_digit(rows):
@@ -90,8 +90,8 @@ def test_copies_survive_the_file(run_module, tmp_path):
 
 
 def test_scores_tell_clean_copies_from_smudged_ones():
-    row = {"reward_model": {"ground_truth": "5"}, COLUMN: ["1+4?", "1+~4?", "1+~4?", "2+3?"]}
-    other = {"reward_model": {"ground_truth": "5"}, COLUMN: ["^1+4?"] * 4}
+    row = {"reward_model": {"ground_truth": "5"}, "extra_info": {COLUMN: ["1+4?", "1+~4?", "1+~4?", "2+3?"]}}
+    other = {"reward_model": {"ground_truth": "5"}, "extra_info": {COLUMN: ["^1+4?"] * 4}}
     sessions = [
         (row, {"voter_0": "5", "voter_1": None, "voter_2": "7", "voter_3": "6"}),
         (other, dict.fromkeys(("voter_0", "voter_1", "voter_2", "voter_3"), "5")),
@@ -105,29 +105,6 @@ def test_scores_tell_clean_copies_from_smudged_ones():
         "own_smudges/accuracy": 1.0,
     }
     assert silence.copy_scores([]) == {}
-
-
-# --- rows with columns of their own -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "texts, says",
-    [([], "must be a list of texts"), (["a", ""], "is empty or blank"), (["a", 3], "is 3, not text"), (["\ud800"], "no valid Unicode")],
-)  # fmt: skip
-def test_a_column_that_no_voter_could_read_is_refused(texts, says):
-    with pytest.raises(ValueError, match=f"column copies.*{says}|{says}"):
-        make_row("s", "q", "1", "boxed", "train", 0, columns={COLUMN: texts})
-
-
-def test_rows_of_one_file_have_the_same_columns(tmp_path):
-    rows = [
-        make_row("s", "q", "1", "boxed", "train", 0, columns={COLUMN: ["a"]}),
-        make_row("s", "q", "1", "boxed", "train", 1),
-    ]
-    for listed in (rows, rows[::-1]):
-        with pytest.raises(ValueError, match="row 1: row must have exactly the fields"):
-            write_dataset(tmp_path / "d", {"train": listed}, name="d")
-    assert not (tmp_path / "d").exists()
 
 
 # --- the vote ---------------------------------------------------------------------------------------------------------
@@ -155,7 +132,7 @@ def played(team: Vote, copies, replays=()):
         asked.append((role, heard["question"]))
         return Decoded(heard["question"])  # says what it was asked
 
-    scene = Scene("the question", decode, lambda role, fields: fields, Judge(), row={COLUMN: copies})
+    scene = Scene("the question", decode, lambda role, fields: fields, Judge(), row={"extra_info": {COLUMN: copies}})
     return asyncio.run(play(team, scene, plan(team), replays)), asked
 
 
