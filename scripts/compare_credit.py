@@ -6,8 +6,8 @@
 A rule may bring settings of its own, in quotes: "own_correctness ccpo.credit.normalize=centred". Overrides at the end are every run's.
 
 Every run is written when it is over, to OUT/runs; the same command goes on with those that are missing, and a run that was ended begins anew. Then
-OUT/scores.csv (rule, seed, score, value) and a table: means over seeds with 95 % t intervals, and differences to the first rule with the same
-seed. All runs of a seed are asked the same prompts in the same order, with as many sessions: rules whose replays decode cost more (``tokens``).
+OUT/scores.csv (rule, seed, score, value), OUT/curves.png and a table: means over seeds with 95 % t intervals, and differences to the first rule
+with the same seed. All runs of a seed are asked the same prompts in the same order, with as many sessions: rules whose replays decode cost more (``tokens``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -41,6 +41,9 @@ SECTIONS = ("actor_rollout_ref", "algorithm", "ccpo", "data", "trainer")
 """Of the composed configuration, what a run depends on."""
 DATA = {"last_digit": "data_preprocess.toy", silence.NAME: "data_preprocess.silence"}
 """Task -> module that writes data/TASK."""
+
+
+COLOURS = ("#8a8a8a", "#1b6ca8", "#2a8a57", "#c2356b", "#d1602f", "#7a4fa3", "#b07d12", "#3aa6a6")
 
 
 class Mistake(ValueError):
@@ -248,14 +251,61 @@ def table(values: Mapping[tuple[str, int], Mapping[str, float]], names: Sequence
 
 def interval(values: Sequence[float], sign: str = "") -> str:
     """Mean and 95 % t interval; the mean alone of a single value."""
-    from scipy.stats import t
-
     digits = 0 if max(map(abs, values)) > 100 else 3
     mean = f"{statistics.fmean(values):{sign}.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} +- {half_width(values):.{digits}f}"
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Of the 95 % t interval of the mean; 0 for a single value."""
+    from scipy.stats import t
+
     if len(values) < 2:
-        return mean
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean} +- {half:.{digits}f}"
+        return 0.0
+    return float(t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5)
+
+
+def draw(path: Path, runs: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+    """Team accuracy in training, and what the last validation says of every source: means over seeds with 95 % intervals (PNG)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rules = list(dict.fromkeys(rule for rule, _ in runs))
+    last = {key: scores(found) for key, found in runs.items()}
+    shown = [name for name in next(iter(last.values())) if name.split("/")[0] in ("team", "abstention")]
+    with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+        for number, rule in enumerate(rules):
+            seeds = [key for key in runs if key[0] == rule]
+            curves = [
+                [e["metrics"]["ccpo/sessions/team_accuracy"] for e in runs[key]["entries"] if e["kind"] == "train"]
+                for key in seeds
+            ]
+            steps = range(1, len(curves[0]) + 1)
+            means, halves = zip(
+                *((statistics.fmean(at), half_width(at)) for at in map(_around(curves), steps)), strict=True
+            )
+            colour = COLOURS[number % len(COLOURS)]
+            left.plot(steps, means, color=colour, linewidth=2, label=f"{rule} ({len(seeds)})")
+            low, high = ([mean + sign * half for mean, half in zip(means, halves, strict=True)] for sign in (-1, 1))
+            left.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+            found = [[last[key][name] for key in seeds] for name in shown]
+            places = [i + (number - (len(rules) - 1) / 2) * 0.8 / len(rules) for i in range(len(shown))]
+            bars = list(map(half_width, found))
+            right.errorbar(list(map(statistics.fmean, found)), places, xerr=bars, fmt="o", color=colour, markersize=4)
+        left.set(xlabel="step", ylabel="team accuracy on training batches, mean of three steps", ylim=(-0.02, 1.02))
+        left.legend(frameon=False, fontsize=9, title="credit rule (seeds)", loc="best")
+        right.set(xlabel="last validation", yticks=range(len(shown)), yticklabels=shown, xlim=(-0.02, 1.02))
+        right.invert_yaxis()
+        figure.savefig(path, dpi=130, metadata={"Software": None})
+        plt.close(figure)
+
+
+def _around(curves: Sequence[Sequence[float]]) -> Callable[[int], list[float]]:
+    """step (1, 2, ...) -> every curve's mean over it and its neighbours."""
+    return lambda step: [statistics.fmean(curve[max(0, step - 2) : step + 1]) for curve in curves]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -318,16 +368,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         ensure_data(next(iter(configs.values())), known.task)
         with run_lock(known.out):
             run_all(known.task, configs, known.out, known.jobs)
-            values = {
-                key: scores(finished(run_path(known.out, *key), fingerprint(config))) for key, config in configs.items()
-            }
+            runs = {key: finished(run_path(known.out, *key), fingerprint(config)) for key, config in configs.items()}
+            values = {key: scores(found) for key, found in runs.items()}
             write_scores(known.out / "scores.csv", values)
+            draw(known.out / "curves.png", runs)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")
     print(table(values, known.scores))
-    print(f"every score of every run: {known.out / 'scores.csv'}")
+    print(f"every score of every run: {known.out / 'scores.csv'}; curves: {known.out / 'curves.png'}")
 
 
 if __name__ == "__main__":

@@ -184,6 +184,7 @@ def test_a_folder_belongs_to_one_comparison_at_a_time(script, job, tmp_path, mon
         script.main(words)
     script.main(words)
     assert (tmp_path / "out" / "scores.csv").exists() and len(job.ran) == 4
+    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
