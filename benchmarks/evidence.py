@@ -14,12 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [
     str(ROOT),
     str(ROOT / "tests" / "e2e"),
 ]  # jobs.py of the end-to-end tests: starting, ending, comparing jobs
+
+from ccpo.run.json_file import write_atomic  # noqa: E402
 
 PACKAGES = ("torch", "verl", "ray", "TransferQueue", "tensordict", "transformers", "numpy", "sympy", "math-verify")
 
@@ -51,9 +54,7 @@ class Evidence:
         """Write the result as JSON, whole or not at all."""
         self.about["seconds"] = round(time.monotonic() - self.began)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps({**self.about, **figures}, indent=1) + "\n")
-        temporary.replace(path)
+        write_atomic(path, json.dumps({**self.about, **figures}, indent=1) + "\n")
         print(f"\n{path} ({self.about['seconds']} s)")
 
 
@@ -90,8 +91,4 @@ def quantile(values: list[float], q: float) -> float | None:
 
 def table(rows: list[list[object]]) -> str:
     """Rows of equal length, the first of them the head, as aligned columns."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in texts
-    )
+    return tabulate(rows, headers="firstrow", tablefmt="plain", disable_numparse=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ccpo.verifier import ANSWER_TYPES, LETTERS, truth_problem
+from ccpo.verifier import ANSWER_TYPES, LETTERS, OWN, truth_problem
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -33,20 +33,20 @@ def row_problem(row: Mapping[str, Any], split: str) -> str | None:
     if reason := name_problem(row.get("data_source")):
         return f"data_source {reason}"
     truth, info = section(row.get("reward_model")).get("ground_truth"), section(row.get("extra_info"))
-    if truth is None or truth == "":
+    kind, options = info.get("answer_type"), info.get("options")
+    if truth is None or (truth == "" and kind != OWN):
         return "no ground truth: without reward_model.ground_truth nothing can be verified"
     if reason := index_problem(info.get("index")):
         return reason
-    kind, options = info.get("answer_type"), info.get("options")
-    if not isinstance(kind, str) or kind not in ANSWER_TYPES:
-        return f"extra_info.answer_type is {shown(kind)}: the verifier knows {', '.join(ANSWER_TYPES)}"
+    if not isinstance(kind, str) or kind not in (*ANSWER_TYPES, OWN):
+        return f"extra_info.answer_type is {shown(kind)}: the verifier knows {', '.join(ANSWER_TYPES)}; {OWN} is for a reward of your own"
     if info.get("split") != split:
         return f"extra_info.split is {shown(info.get('split'))}, expected {split!r}: agent loops tell training from validation by it"
     if reason := options_problem(options, kind):
         return f"extra_info.options: {reason}"
-    if reason := text_problem(truth):
+    if truth != "" and (reason := text_problem(truth)):
         return f"reward_model.ground_truth {reason}"
-    if reason := truth_problem(truth, kind, tuple(options or ())):
+    if kind != OWN and (reason := truth_problem(truth, kind, tuple(options or ()))):
         return f"reward_model.ground_truth: {reason}"
     return None
 

@@ -72,9 +72,10 @@ def step_metrics(
 def contribution(sessions: Sessions) -> dict[str, float]:
     """What each role changed, with b what the team gets without it and R the value of each session, R and b in [0, 1].
 
-    ``<role>/contribution`` = mean(R - b); ``help_rate`` = mean(R (1 - b)): right where the team without the role would be wrong;
-    ``hurt_rate`` = mean((1 - R) b). Over sessions with a removal of that role in the step (of its own, or shared by the prompt);
-    absent without any. Source: removal principle of the paper; the rates with an independent replay are our construction.
+    ``<role>/contribution`` = mean(R - b); ``help_rate`` = mean of max(R - b, 0): right where the team without the role would be wrong;
+    ``hurt_rate`` = mean of max(b - R, 0); with partial credit, what was gained and what was lost. Over sessions with a removal of that
+    role in the step (of its own, or shared by the prompt); absent without any. Source: removal principle of the paper; the rates with an
+    independent replay are our construction.
     """
     out: dict[str, float] = {}
     for code, role in enumerate(sessions.roles):
@@ -83,8 +84,8 @@ def contribution(sessions: Sessions) -> dict[str, float]:
             continue
         reward, b = sessions.value_S[base.has_S], base.b_S[base.has_S]
         out[f"{role}/contribution"] = float((reward - b).mean())
-        out[f"{role}/help_rate"] = float((reward * (1 - b)).mean())
-        out[f"{role}/hurt_rate"] = float(((1 - reward) * b).mean())
+        out[f"{role}/help_rate"] = float(np.maximum(reward - b, 0.0).mean())
+        out[f"{role}/hurt_rate"] = float(np.maximum(b - reward, 0.0).mean())
     return out
 
 

@@ -23,7 +23,7 @@ from ccpo.credit.base import CreditConfig, HistoryConfig
 from ccpo.credit.history import HistoryState, Stream, normalize_by_history
 from ccpo.credit.normalize import group_normalize, group_normalize_roles
 from ccpo.credit.removal import baseline_of
-from ccpo.credit.rules import RULES, normalization
+from ccpo.credit.rules import RULES, normalization, partial_problems
 from ccpo.metrics import step_metrics
 from ccpo.types import REMOVE, Sessions, StepResult
 
@@ -59,12 +59,15 @@ def compute_advantages(sessions: Sessions, settings: StepSettings, state: Histor
         StepResult; advantages are 0 where nothing was said or is trained.
 
     Raises:
-        ValueError: the step lacks the replays that the rule needs. The caller keeps its old state: a failed step is not counted.
+        ValueError: the step lacks the replays that the rule needs, or has values between 0 and 1 for which it is not defined. The caller
+            keeps its old state: a failed step is not counted.
 
     Source: top of this module.
     """
     state, config, history = state or HistoryState(), settings.credit, settings.history
     spoke = sessions.spoke_SV
+    if RULES[config.rule].binary and (partial := _partial(sessions)) is not None:
+        raise ValueError(f"the reward gave {partial:g}, partial credit: {partial_problems(config.rule, None)[0]}")
     credit = RULES[config.rule].credit(sessions, state, config, history)
     how, state_after = normalization(config), credit.state
     trained = sessions.replays_of(REMOVE, shared=True) if config.train_replays else np.array([], dtype=int)
@@ -106,6 +109,13 @@ def compute_advantages(sessions: Sessions, settings: StepSettings, state: Histor
     if gate is not None:
         metrics["credit/gate"] = gate
     return StepResult(credit.credit_SV, advantage_SV, advantage_P, state_after, metrics)
+
+
+def _partial(sessions: Sessions) -> float | None:
+    """The first value between 0 and 1."""
+    values = np.concatenate([sessions.value_S, sessions.value_P])
+    found = values[(values > 0) & (values < 1)]
+    return float(found[0]) if len(found) else None
 
 
 def _gate(

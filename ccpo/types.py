@@ -60,7 +60,7 @@ class SessionRecord:
     """One joint run of the team.
 
     prompt:  key of the prompt: its sessions are one group. session: number within the group.
-    value:   R, what the team's outcome is worth; 0 to 1 for a verifier's verdict.
+    value:   R in [0, 1], what the team's outcome is worth.
     turns:   in order; a role may speak several times, or not at all. replays: its counterfactuals.
     ballots: role -> label of its ballot, None for an abstention, if the outcome is a plurality; ``truth``: label of right ballots.
     """

@@ -9,14 +9,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ccpo.verifier import LETTERS, label, verify
+from ccpo.verifier import LETTERS, OWN, label, verify
 
 CANDIDATES = 3
 """Of the most frequent truths, how many are judged: the verifier may call more of them equal than their labels do."""
 
 
-def best_constant(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The one ``answer`` that earns most, and the ``share`` of rows on which the verifier calls it right."""
+def best_constant(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The one ``answer`` that earns most, and the ``share`` of rows on which the verifier calls it right; None where it judges none."""
+    rows = [row for row in rows if row["extra_info"]["answer_type"] != OWN]
+    if not rows:
+        return None
     counts: Counter[str] = Counter()
     spelling: dict[str, str] = {}
     for row in rows:

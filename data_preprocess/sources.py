@@ -185,12 +185,12 @@ def parser(doc: str, sources: Sequence[Source]) -> argparse.ArgumentParser:
         metavar="REPO=COMMIT",
         help=f"commit, tag or branch of a hub dataset, repeatable (default: {pins}; 'main' may change)",
     )
-    options.add_argument("--limit", type=_positive, help="use only the first N source rows of every split")
+    options.add_argument("--limit", type=positive, help="use only the first N source rows of every split")
     options.add_argument("--skip-bad", action="store_true", help="leave bad rows out and count them")
     return options
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
@@ -198,6 +198,31 @@ def _positive(text: str) -> int:
 
 Build = Callable[[Record, int], Row]
 """(record, its number in the source) -> row; raises ValueError saying what is wrong with the record."""
+
+
+def built_rows(
+    records: Sequence[tuple[str, Any]],
+    build: Build,
+    options: argparse.Namespace,
+    skipped: list[str],
+    folder: Path | None,
+) -> list[Row]:
+    """The rows of ``records`` as ``--limit`` and ``--skip-bad`` say; what is left out is told and added to ``skipped``.
+
+    ``folder``: that of the source's files, which ``skipped`` need not name. Raises ValueError for a bad row that is not to be skipped.
+    """
+    rows = []
+    for number, (place, record) in enumerate(records[: options.limit]):
+        try:
+            if isinstance(record, ValueError):
+                raise record
+            rows.append(build(record, number))
+        except ValueError as error:
+            if not options.skip_bad:
+                raise ValueError(f"{place}: {error}. Nothing was written; --skip-bad leaves bad rows out") from None
+            print(f"skipped {place}: {error}", file=sys.stderr)
+            skipped.append(f"{place.removeprefix(f'{folder}/')}: {error}")
+    return rows
 
 
 def convert(name: str, options: argparse.Namespace, splits: dict[str, tuple[Source, Build]], note: str = "") -> None:
@@ -219,19 +244,7 @@ def convert(name: str, options: argparse.Namespace, splits: dict[str, tuple[Sour
         for key, (source, build) in splits.items():
             records, origin = read(source, options.source, revisions.get(source.hub, source.revision))
             origins.append(origin)
-            rows[key] = []
-            for number, (place, record) in enumerate(records[: options.limit]):
-                try:
-                    if isinstance(record, ValueError):
-                        raise record
-                    rows[key].append(build(record, number))
-                except ValueError as error:
-                    if not options.skip_bad:
-                        raise ValueError(
-                            f"{place}: {error}. Nothing was written; --skip-bad leaves bad rows out"
-                        ) from None
-                    print(f"skipped {place}: {error}", file=sys.stderr)
-                    skipped.append(f"{place.removeprefix(f'{options.source}/')}: {error}")
+            rows[key] = built_rows(records, build, options, skipped, options.source)
         manifest = write_dataset(options.out, rows, name=name, sources=origins, skipped=skipped, note=note)
     except (ValueError, OSError) as error:
         sys.exit(f"{name}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -11,6 +12,8 @@ from typing import Any
 import hydra
 
 HERE = Path(__file__).resolve().parent
+FULL_ERROR = "HYDRA_FULL_ERROR"
+ASKED = os.environ.get(FULL_ERROR)  # by the user, for tracebacks
 RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.60), too little on a busy machine
 
 # verl reads its platform and its modules when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
@@ -30,8 +33,8 @@ os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
 sys.argv[1:] = [f"++{word}" if word.startswith("ccpo.") else word for word in sys.argv[1:]]
 
 
-def start(config, hold, composed: str) -> None:
-    """Run verl's trainer on a checked configuration; blocks until training ends. ``hold``: of the run's folder. ``composed``: see `record`."""
+def start(config, hold, composed: str, settings: str) -> None:
+    """Run verl's trainer on a checked configuration; blocks until training ends. ``hold``: of the run's folder. The rest: see `record`."""
     import psutil
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -79,7 +82,7 @@ def start(config, hold, composed: str) -> None:
         check_cluster(config, ray.nodes(), get_platform().ray_resource_name())
         if not own_ray(config):
             nodes.check(config, hold.path)
-        record(composed, run_dir)
+        record(composed, settings, run_dir)
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
     prepare(config)
@@ -97,14 +100,18 @@ def start(config, hold, composed: str) -> None:
             pulse.end_ray()  # while the folder is still ours: nothing of this job writes there any more
 
 
-def record(composed: str, run_dir: Path) -> None:
-    """Keep the job's configuration in its folder: the first thing that a start changes on the disk, once nothing can refuse it any more."""
+def record(composed: str, settings: str, run_dir: Path) -> None:
+    """Keep the job's configuration in its folder, as it was composed and as checkpoints are compared with it.
+
+    It is the first thing that a start changes on the disk, once nothing can refuse it any more.
+    """
     from ccpo.run.checkpoint import write_atomic
-    from ccpo.run.folder import JOB
+    from ccpo.run.folder import JOB, SETTINGS
 
     try:
         (run_dir / JOB).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(run_dir / JOB, composed)
+        write_atomic(run_dir / SETTINGS, settings)
     except OSError as error:
         sys.exit(
             f"error: the job's folder cannot be written ({error}): set trainer.default_local_dir (OUT) to one that can"
@@ -119,16 +126,21 @@ def main(config) -> None:
     from ccpo.config import ConfigError
     from ccpo.run.folder import FOLDERS, run_folder
     from ccpo.run.lock import run_lock
-    from ccpo.team.load import absolute
-    from ccpo.verl_plugin import fit
+    from ccpo.user_code import absolute
+    from ccpo.verl_plugin import fit, resuming
+    from ccpo.verl_plugin.names import name_run
     from ccpo.verl_plugin.preflight import check, readable
 
-    composed = OmegaConf.to_yaml(config)
+    if not ASKED:
+        os.environ.pop(FULL_ERROR, None)
     try:
         readable(config)
+        name_run(config)
+        composed = OmegaConf.to_yaml(config)
         auto_set_device(config)
-        if isinstance(config.ccpo.get("team"), str):  # processes that Ray starts elsewhere look for a team's file, too
-            config.ccpo.team = absolute(config.ccpo.team)
+        for name in ("team", "reward", "prompts"):  # processes that Ray starts elsewhere look for a user's files, too
+            if isinstance(value := config.ccpo.get(name), str):
+                config.ccpo[name] = absolute(value)
         config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(HERE / "config" / "agent_loops.yaml")
         if not config.actor_rollout_ref.rollout.get("router_config_path"):
             config.actor_rollout_ref.rollout.router_config_path = str(HERE / "config" / "router.yaml")
@@ -143,10 +155,27 @@ def main(config) -> None:
             if misfits:
                 raise ConfigError(misfits)
             print(*plan, sep="\n")
-            start(config, hold, composed)
+            print(f"the run's folder is {run_dir}", flush=True)
+            start(config, hold, composed, json.dumps(resuming.settings(config), indent=1))
     except ConfigError as error:
         sys.exit(f"error: {error}")
 
 
+def run() -> None:
+    """`main`, with Hydra's refusals of the command line in our words."""
+    from ccpo.verl_plugin import advice
+
+    words = sys.argv[1:]
+    if found := advice.unknown_groups(words, HERE / "config"):
+        sys.exit("error: " + "\n".join(found))
+    os.environ[FULL_ERROR] = "1"  # Hydra raises what it would print
+    try:
+        main()
+    except Exception as error:
+        if ASKED or not (text := advice.why_not(error, words, HERE / "config")):
+            raise
+        sys.exit(f"error: {text}")
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -7,10 +7,18 @@
 #   TEAM=my_team.py:MyTeam bash recipe/run_ccpo.sh     any verl override may follow: data.train_batch_size=32
 #
 # TEAM is dyad, vote, path/to/file.py:Class or package.module:Class. Paths are seen from the repository's root.
+# MODEL, TASK, DATA, N_GPUS, SEED and OUT are environment variables. OUT is the folder of the run: without it, one below outputs/ that is
+# called after team, rule, policies, model, data and seed, and is printed at the start.
 # The same command after an interruption goes on from the last checkpoint. DRY_RUN=1 only prints the command.
 # Afterwards: .venv/bin/python scripts/report.py $OUT
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case " $* " in
+    *" --help "* | *" -h "*)
+        sed -n '2,/^set /{ /^set /d; s/^# \{0,1\}//; p; }' "${USAGE_OF:-recipe/run_ccpo.sh}"
+        exit 0
+        ;;
+esac
 
 TEAM=${TEAM:-dyad}
 MODEL=${MODEL:-Qwen/Qwen2.5-1.5B-Instruct} # a hub id or a folder
@@ -24,20 +32,16 @@ override() { # NAME VALUE: an override whose value is the text as it stands, wha
     printf "%s='%s'" "$1" "$(printf %s "$2" | sed -zE "s/(\\\\*)'/\1\1\\\\'/g; s/(\\\\+)\$/\1\1/")"
 }
 
-name=${TEAM##*:} # of the class, or of the built-in team
-name=${name//[^A-Za-z0-9_.-]/}
 case $TEAM in
     dyad) team=(--config-name ccpo_dyad) ;;
     vote)
         N_VOTERS=${N_VOTERS:-3} # 2 to 64
-        name=vote$N_VOTERS
         team=(--config-name ccpo_vote "ccpo.team_kwargs.n_voters=$N_VOTERS")
         ;;
     *) team=(--config-name ccpo "$(override ccpo.team "$TEAM")") ;;
 esac
-OUT=${OUT:-outputs/$name-$(basename -- "$MODEL")-$(basename -- "$DATA")-seed$SEED} # checkpoints, metrics.jsonl, curves.png
 
-for value in "$TEAM" "$MODEL" "$DATA" "$OUT"; do
+for value in "$TEAM" "$MODEL" "$DATA" "${OUT:-}"; do
     if [[ $value == *'${'* ]]; then
         echo "error: $value: a name with \${ cannot be used, verl puts another value in its place; rename it" >&2
         exit 1
@@ -53,8 +57,8 @@ command=(
     "$(override data.train_files "$DATA/train.parquet")"
     "$(override data.val_files "$DATA/test.parquet")"
     "trainer.n_gpus_per_node=$N_GPUS"
-    "$(override trainer.default_local_dir "$OUT")"
     "seed=$SEED"
+    ${OUT:+"$(override trainer.default_local_dir "$OUT")"} # checkpoints, metrics.jsonl, curves.png
     "$@" # last, so that it wins
 )
 if [ -n "${DRY_RUN:-}" ]; then
@@ -63,7 +67,19 @@ if [ -n "${DRY_RUN:-}" ]; then
     exit 0
 fi
 if [ ! -f "$DATA/train.parquet" ]; then
-    echo "error: $DATA/train.parquet is missing; make it with: $PYTHON -m data_preprocess.$TASK --out $DATA" >&2
+    task=recipe/config/task/$TASK.yaml
+    tasks=$(cd recipe/config/task && printf '%s ' *.yaml)
+    if [ ! -f "$task" ]; then
+        echo "error: TASK=$TASK: there is no such task (prompts and lengths; a file of recipe/config/task): set one of ${tasks//.yaml/}and," \
+            "for other data, DATA; $PYTHON -m data_preprocess.benchmarks --out data/benchmarks makes sets to evaluate on" >&2
+    elif ! made=$(grep -om1 'data_preprocess\.[a-z0-9_]* --out data/[a-z0-9_]*\( --[a-z-]*\)*' "$task"); then
+        echo "error: $DATA/train.parquet is missing, and $task names no command that makes it: set DATA to a folder with train.parquet and" \
+            "test.parquet" >&2
+    else
+        options=${made#* --out data/}
+        options=${options#"${options%% *}"}
+        echo "error: $DATA/train.parquet is missing; make it with: $PYTHON -m ${made%% *} --out $(printf %q "$DATA")$options" >&2
+    fi
     exit 1
 fi
 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "${command[@]}"

@@ -9,5 +9,5 @@
 # The same command after an interruption goes on from the last checkpoint. DRY_RUN=1 only prints the command.
 # Afterwards: .venv/bin/python scripts/report.py $OUT
 set -euo pipefail
-export TEAM=vote TASK=${TASK:-logiqa}
+export TEAM=vote TASK=${TASK:-logiqa} USAGE_OF=recipe/run_ccpo_vote.sh
 exec bash "$(dirname "${BASH_SOURCE[0]}")/run_ccpo.sh" "$@"

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ccpo.verifier import verify  # noqa: E402
+from ccpo.verifier import OWN, verify  # noqa: E402
 from data_preprocess.base_rates import earned  # noqa: E402
 
 GENERATORS = ("first_generator", "second_generator")
@@ -40,7 +40,7 @@ def generator(name: str):
 
 
 def read_rows(folders: list[Path]) -> dict[str, list[dict]]:
-    """Answer type -> rows of all splits. Raises SystemExit where there is nothing to read."""
+    """Answer type of the verifier -> rows of all splits. Raises SystemExit where there is nothing to read."""
     import pyarrow.parquet as parquet
 
     rows: dict[str, list[dict]] = defaultdict(list)
@@ -50,7 +50,10 @@ def read_rows(folders: list[Path]) -> dict[str, list[dict]]:
             sys.exit(f"error: {folder} has no parquet file: make one with a python -m data_preprocess.* command")
         for file in files:
             for row in parquet.read_table(file).to_pylist():
-                rows[row["extra_info"]["answer_type"]].append(row)
+                if row["extra_info"]["answer_type"] != OWN:
+                    rows[row["extra_info"]["answer_type"]].append(row)
+    if not rows:
+        sys.exit("error: these rows are judged by a reward of your own, and not by the verifier")
     return rows
 
 

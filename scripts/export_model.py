@@ -4,7 +4,7 @@
     python scripts/export_model.py outputs/dyad/global_step_20 exported   # this one
 
 One policy is written to OUT itself, several to OUT/<policy>. The weights are those of the checkpoint, bit for bit, in its own number
-format (verl trains and saves float32 unless told otherwise). OUT appears when it is complete.
+format (verl trains and saves float32 unless told otherwise); a LoRA adapter is merged into them. OUT appears when it is complete.
 
 Nothing that a run's folder says is run. The card is written from the team's program, and a team that is not built in is imported for it: say
 which one, --team examples/panel.py:Panel. Shards are read as plain data (ccpo/verl_plugin/loading.py); a model with code of its own needs
@@ -245,13 +245,14 @@ def write_model(policy: ExportedPolicy, target: Path, trust_remote_code: bool) -
         def save_hf_model_and_tokenizer(self, state_dict):
             kinds = [tensor.dtype for tensor in state_dict.values() if tensor.is_floating_point()]
             super().save_hf_model_and_tokenizer(state_dict)
+            merge_adapter(self.get_transformers_auto_model_class(), target, reduce(torch.promote_types, kinds))
             config = AutoConfig.from_pretrained(target, trust_remote_code=trust_remote_code)
             config.dtype = reduce(torch.promote_types, kinds)
             config.save_pretrained(target)
             for weights in target.glob("*.safetensors"):  # which are written for the owner alone
                 shutil.copymode(target / "config.json", weights)
 
-    ExactMerger(
+    merger = ExactMerger(
         ModelMergerConfig(
             operation="merge",
             backend="fsdp",
@@ -260,7 +261,29 @@ def write_model(policy: ExportedPolicy, target: Path, trust_remote_code: bool) -
             target_dir=str(target),
             trust_remote_code=trust_remote_code,
         )
-    ).merge_and_save()
+    )
+    # verl saves the attention that the job trained with, which may be the plugin's own: it is no property of the model.
+    merger.model_config._attn_implementation = None
+    merger.merge_and_save()
+
+
+def merge_adapter(model_class: Any, target: Path, dtype: Any) -> None:
+    """Where the actor was LoRA's, verl's merger writes the base model and a folder beside it, which who loads the model passes over."""
+    adapter = target / "lora_adapter"
+    if not adapter.exists():
+        return
+    from peft import PeftModel
+    from safetensors import safe_open
+
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        if other := [name for name in file.keys() if not name.endswith((".lora_A.weight", ".lora_B.weight"))]:
+            raise ExportError(
+                f"the adapter has more than LoRA's two matrices ({', '.join(other[:3])}), and verl's checkpoint does not say how they are used: it "
+                "cannot be exported; the shards are whole"
+            )
+    model = model_class.from_pretrained(target, dtype=dtype)
+    PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True).save_pretrained(target)
+    shutil.rmtree(adapter)
 
 
 # --- card -----------------------------------------------------------------------------------------------------------
@@ -449,6 +472,7 @@ def _facts(checkpoint: Checkpoint, base: str) -> list[tuple[str, str]]:
         ("steps", f"{checkpoint.step} of {job.trainer.total_training_steps or 'all epochs'}"),
         ("prompts per step, sessions per prompt", f"{job.data.train_batch_size}, {_n(job)}"),
         ("learning rate", job.actor_rollout_ref.actor.optim.lr),
+        *_lora(job.actor_rollout_ref.model),
         ("team", _plain(config.team)),
         *((f"ccpo.team_kwargs.{name}", value) for name, value in config.team_kwargs.items()),
         ("prompt set", _plain(config.prompts) if isinstance(config.prompts, str) else "the job's own, above"),
@@ -462,6 +486,17 @@ def _facts(checkpoint: Checkpoint, base: str) -> list[tuple[str, str]]:
         rows += [(f"ccpo.{path}.{name}", value) for name, value in _changed(section).items() if name not in shown]
     rows.append(("seeds", f"sampling (ccpo.seed) {config.seed}, data order (data.seed) {job.data.seed}"))
     return [(name, str(_plain(value)).replace("|", "\\|").replace("\n", " ")) for name, value in rows]
+
+
+def _lora(model: DictConfig) -> list[tuple[str, Any]]:
+    if not model.get("lora_rank"):
+        return []
+    return [
+        (
+            "LoRA rank, alpha, modules; merged into these weights",
+            f"{model.lora_rank}, {model.lora_alpha}, {model.target_modules}",
+        )
+    ]
 
 
 def _changed(section: Any) -> dict[str, Any]:

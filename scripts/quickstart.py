@@ -34,8 +34,9 @@ from ccpo.run.folder import LOCK, METRICS, PREPARE_LOG, QUICKSTART, TRAIN_LOG  #
 from ccpo.run.json_file import Damaged, read_object, write_atomic  # noqa: E402
 from ccpo.run.lock import Hold, handed_on, run_lock  # noqa: E402
 from ccpo.run.run_log import read_run_log  # noqa: E402
-from ccpo.team.load import BUILT_IN, absolute  # noqa: E402
+from ccpo.team.load import BUILT_IN  # noqa: E402
 from ccpo.team.session import TeamError  # noqa: E402
+from ccpo.user_code import absolute  # noqa: E402
 from data_preprocess import silence  # noqa: E402
 
 TASKS = {"last_digit": "data_preprocess.toy", silence.NAME: "data_preprocess.silence"}

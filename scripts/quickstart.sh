@@ -9,5 +9,12 @@
 #   bash scripts/quickstart.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case " $* " in
+    *" --help "* | *" -h "*) # all options are the program's to list; nothing is installed to read them
+        if [ -e .venv/ccpo-setup ] && .venv/bin/python scripts/quickstart.py --help 2>/dev/null; then exit 0; fi
+        sed -n '2,/^set /{ /^set /d; s/^# \{0,1\}//; p; }' scripts/quickstart.sh
+        exit 0
+        ;;
+esac
 bash scripts/setup.sh cpu
 exec .venv/bin/python scripts/quickstart.py "$@"

@@ -3,6 +3,12 @@
 # Arguments go to pytest and leave the former out: bash scripts/test.sh -k credit
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case " $* " in
+    *" --help "* | *" -h "*)
+        sed -n '2,/^set /{ /^set /d; s/^# \{0,1\}//; p; }' scripts/test.sh
+        exit 0
+        ;;
+esac
 bash scripts/setup.sh cpu
 longest=3h # what -m slow may take on a busy machine
 if [ $# -eq 0 ]; then # with arguments it stays quick

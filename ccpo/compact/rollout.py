@@ -11,7 +11,7 @@ from typing import Any
 from ccpo.compact.policy import Policy
 from ccpo.compact.settings import Sampling, Settings
 from ccpo.credit.rules import RULES
-from ccpo.judge import RowJudge
+from ccpo.judge import RowJudge, judge_of
 from ccpo.prompts import Messages, with_persona
 from ccpo.seeds import request_seed
 from ccpo.team.replay import Played, play
@@ -71,6 +71,8 @@ class _Desk:
                 quiet = quiet + 1 if len(self._waiting) == seen else 0
                 seen = len(self._waiting)
             asked, self._waiting = self._waiting, []
+            if not asked:  # they wait for a reward of the user's own
+                await asyncio.sleep(0.001)
             for policy in dict.fromkeys(policy for policy, _, _ in asked):
                 while policy.sampler.busy:
                     policy.sampler.step()
@@ -168,7 +170,7 @@ async def _session(
         question=row["prompt"][-1]["content"],
         decode=decode,
         render=render,
-        judge=_Judge.of(row),
+        judge=judge_of(row, config.own_reward) if config.own_reward else _Judge.of(row),
         budget=budget,
         row=row,
         number=number,

@@ -7,7 +7,7 @@ normalized. `fits` says why a rule is none for a team, `refusals` what is wrong 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ class Rule:
     ballots:   it reads the ballots of a plurality, one of every role. recombines: those of different sessions.
     published: reproduced exactly: a team of two, and every session has its replay.
     end_when_truncated: a turn that was cut ends its session.
+    binary:    it is defined for R of 0 and 1 alone (a tie's worth aside); why, in words.
     """
 
     credit: Callable[..., Credit]
@@ -61,6 +62,7 @@ class Rule:
     recombines: bool = False
     published: bool = False
     end_when_truncated: bool = False
+    binary: str = ""
 
     @property
     def natural(self) -> str:
@@ -169,6 +171,7 @@ RULES: dict[str, Rule] = {
         ("centred",),
         (REMOVE, FIRST),
         published=True,
+        binary="its bonus is for what is right with the first speaker and wrong without, or the reverse",
     ),
 }
 
@@ -204,6 +207,22 @@ def fits(name: str, plan: Plan) -> str | None:
     return None
 
 
+def partial_problems(name: str, plan: Plan | None) -> list[str]:
+    """Why values of R between 0 and 1, which no tie made, cannot be used with a rule and a team (None: whatever it is)."""
+    found = []
+    if name in RULES and RULES[name].binary:
+        others = [other for other in (fitting(plan) if plan else RULES) if not RULES[other].binary]
+        found.append(
+            f"rule {name} is not defined for it: {RULES[name].binary}; set ccpo.credit.rule to one of {', '.join(others)}, or give 0 or 1"
+        )
+    if plan is not None and plan.tie is not None:
+        found.append(
+            "the team's outcome is a plurality, which is worth 1 where its answer is right and 0 where it is wrong; give 0 or 1, or let one turn be "
+            "the team's answer (s.answer)"
+        )
+    return found
+
+
 def fitting(plan: Plan) -> list[str]:
     """Names of the rules that fit a team."""
     return [name for name in RULES if fits(name, plan) is None]
@@ -225,13 +244,16 @@ def replays_per_prompt(config: CreditConfig, n: int) -> int:
     return min(2, n) if needed or config.train_replays else 0
 
 
-def refusals(config: CreditConfig, history: HistoryConfig, plan: Plan | None, n: int) -> list[str]:
+def refusals(
+    config: CreditConfig, history: HistoryConfig, plan: Plan | None, n: int, others: Mapping[str, Plan] | None = None
+) -> list[str]:
     """Everything wrong with a rule and its settings.
 
     Args:
         config, history: the settings.
         plan: the team's; None where the team itself is broken: what depends on it is not checked.
         n: sessions per prompt.
+        others: name -> plan of well-known teams, to be named where the rule fits them instead.
     """
     found = _values(config, history, n)
     if config.rule not in RULES:
@@ -244,8 +266,10 @@ def refusals(config: CreditConfig, history: HistoryConfig, plan: Plan | None, n:
             *found,
         ]
     if plan is not None and (reason := fits(config.rule, plan)):
+        teams = [name for name, other in (others or {}).items() if fits(config.rule, other) is None]
         return [
-            f"rule {config.rule} does not fit this team: {reason}. Rules that fit: {', '.join(fitting(plan))}",
+            f"rule {config.rule} does not fit this team: {reason}. Rules that fit: {', '.join(fitting(plan))}"
+            + (f". Teams that {config.rule} fits: {', '.join(teams)}" if teams else ""),
             *found,
         ]
     if config.normalize is not None and config.normalize not in NORMALIZATIONS:
@@ -309,7 +333,7 @@ def _normalization(config: CreditConfig, plan: Plan | None, n: int) -> list[str]
         elif name == "counterfactual":
             found.append(
                 f"rule counterfactual with normalize '{how}' equals the shared reward: the baseline is one constant inside a prompt's group, "
-                "and centring the group removes it (with tanh, too: two values of R stay two values); set ccpo.credit.normalize=history (or null)"
+                "and centring the group removes it (with tanh, too, where R has two values); set ccpo.credit.normalize=history (or null)"
             )
         elif how == "history+group":
             found.append(

@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,18 @@ from typing import Any
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState
 from ccpo.credit.rules import replays_per_prompt
-from ccpo.run.folder import MARKER, METRICS, STEP, STEP_METRICS, TRACKER, run_folder, step_folder, step_name, step_of
+from ccpo.run.folder import (
+    MARKER,
+    METRICS,
+    SETTINGS,
+    STEP,
+    STEP_METRICS,
+    TRACKER,
+    run_folder,
+    step_folder,
+    step_name,
+    step_of,
+)
 from ccpo.run.json_file import Damaged, read_object, write_atomic
 from ccpo.run.json_file import flush as _flush
 from ccpo.run.run_log import finite
@@ -104,6 +116,20 @@ def kept_metrics(folder: Path) -> dict[str, float]:
         return finite(read_object(Path(folder) / STEP_METRICS, {}))
     except Damaged:
         return {}
+
+
+def keep_settings(root: Path, step: int) -> None:
+    """Before `commit`: what the job was started with, for `verl_plugin.resuming` to compare. A folder without it keeps none."""
+    with suppress(FileNotFoundError):
+        shutil.copyfile(Path(root) / SETTINGS, step_folder(root, step) / SETTINGS)
+
+
+def kept_settings(folder: Path) -> dict[str, Any] | None:
+    """What `keep_settings` kept; None in a checkpoint that has none."""
+    try:
+        return read_object(Path(folder) / SETTINGS, {})
+    except Damaged:
+        return None
 
 
 def commit(root: Path, step: int, config: CcpoConfig, n: int, history: HistoryState) -> None:

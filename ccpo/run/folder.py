@@ -2,8 +2,10 @@
 
     metrics.jsonl                one line per step and validation (run_log.py)
     hydra/.hydra/config.yaml     the composed configuration of the job
+    settings.json                the job's settings, resolved, with sums of its data and prompts (verl_plugin/resuming.py)
     global_step_N/               a checkpoint (checkpoint.py), complete when it has its marker ccpo_state.json
         step_metrics.json        what its step measured before it was saved
+        settings.json            that of the job that saved it
         actor/ or POLICY/        shards of the only policy, or of each
     latest_checkpointed_iteration.txt
     run.lock                     who trains here now (lock.py); only while somebody does
@@ -25,6 +27,7 @@ METRICS = "metrics.jsonl"
 JOB = Path("hydra") / ".hydra" / "config.yaml"  # Hydra's own place; recipe/main_ccpo.py writes it, after every check
 MARKER = "ccpo_state.json"
 STEP_METRICS = "step_metrics.json"
+SETTINGS = "settings.json"
 LOCK = "run.lock"
 CURVES = "curves.png"
 

@@ -8,11 +8,7 @@ path/to/debate.py:Debate        a class in a file; prompts may stand in debate.y
 from __future__ import annotations
 
 import difflib
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -21,6 +17,7 @@ from typing import Any
 
 from ccpo.prompts import PromptError, Prompts
 from ccpo.team.session import Team, TeamError
+from ccpo.user_code import UserCodeError, module_of
 
 BUILT_IN = {"dyad": "ccpo.team.dyad:Dyad", "vote": "ccpo.team.vote:Vote"}
 
@@ -36,7 +33,10 @@ def team_class(reference: str) -> type[Team]:
             + f"set {', '.join(BUILT_IN)}, "
             "package.module:Class, or path/to/file.py:Class"
         )
-    module = _module(where)
+    try:
+        module = module_of(where, "team")
+    except UserCodeError as error:
+        raise TeamError(str(error)) from error
     found = getattr(module, name, None)
     if not (inspect.isclass(found) and issubclass(found, Team)):
         teams = [
@@ -52,61 +52,6 @@ def team_class(reference: str) -> type[Team]:
     if not inspect.iscoroutinefunction(found.play) or found.play is Team.play:
         raise TeamError(f"{name} in {where} has no program: define `async def play(self, s)`")
     return found
-
-
-def _module(where: str) -> Any:
-    try:
-        if where.endswith(".py"):
-            path = Path(where).expanduser().resolve()
-            if not path.is_file():
-                raise TeamError(f"the team's file {where} does not exist (looked for {path})")
-            return _file_module(path, hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12])
-        return importlib.import_module(where)
-    except TeamError:
-        raise
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        line = _line_in(error, where)
-        raise TeamError(
-            f"the team's module {where} cannot be imported: {type(error).__name__}: {error}{line}. Every process of the job imports it: it "
-            "needs what is installed there, or on PYTHONPATH"
-        ) from error
-
-
-def _line_in(error: BaseException, where: str) -> str:
-    if isinstance(error, SyntaxError):
-        return ""
-    trace, number = error.__traceback__, None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename.endswith(Path(where).name):
-            number = trace.tb_lineno
-        trace = trace.tb_next
-    return f" (line {number})" if number else ""
-
-
-@lru_cache(maxsize=32)
-def _file_module(path: Path, digest: str) -> Any:
-    """Imported once per path and content, under a name of its own, with the file's folder on the path while it is imported."""
-    name = f"ccpo_team_{path.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
-def absolute(reference: str) -> str:
-    """The same reference for another working folder."""
-    where, colon, name = reference.rpartition(":")
-    return f"{Path(where).expanduser().resolve()}:{name}" if colon and where.endswith(".py") else reference
 
 
 def settings_class(cls: type[Team]) -> type[Team] | None:
@@ -162,8 +107,10 @@ def prompts_of(cls: type[Team], chosen: Any, setting: str = "ccpo.prompts") -> P
 
 @lru_cache(maxsize=32)
 def _read(path: Path, stamp: float) -> Any:
-    import yaml
-
+    try:
+        import yaml
+    except ModuleNotFoundError:  # the method alone needs none
+        raise PromptError(f"{path} is YAML, which needs a package to be read: pip install pyyaml") from None
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -110,7 +110,7 @@ class Judge(Protocol):
     truth: str
 
     def verify(self, text: str) -> Awaitable[Any]:
-        """A verdict: ``answer`` (what was read, or None), ``reward``, ``parsed``."""
+        """A verdict: ``answer`` (what was read, or None), ``reward`` in [0, 1], ``parsed`` (without an answer: it was judged as a whole)."""
 
     def label(self, answer: str) -> str:
         """Canonical spelling of an answer."""
@@ -369,8 +369,17 @@ class Answers:
 
     async def _label(self, turn: Turn) -> str | None:
         verdict, truth = await self.verdict(turn), self._judge.truth
+        if verdict.answer is None and verdict.parsed:
+            raise TeamError(
+                "a vote counts answers, and the reward gave a bare number: let it return ccpo.reward.Reward(value, answer)"
+            )
         if verdict.answer is None:
             return None
+        if 0 < verdict.reward < 1:
+            raise TeamError(
+                f"a vote is worth 1 where its answer is right and 0 where it is wrong, and the reward gave the answer {verdict.answer[:40]!r} "
+                f"{verdict.reward:g}: let it give ballots 0 or 1, or let one turn be the team's answer (s.answer)"
+            )
         if verdict.reward == 1.0:
             return truth
         own = self._judge.label(verdict.answer)

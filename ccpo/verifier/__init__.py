@@ -24,11 +24,13 @@ from ccpo.verifier.spelling import last_boxed, normalize
 from ccpo.verifier.stated import box_is_stated, prepared
 
 __all__ = [
-    "ANSWER_TYPES", "LETTERS", "UNPARSED", "Verdict", "label", "last_boxed", "looks_like_answer", "same_answer", "strip_answer",
+    "ANSWER_TYPES", "LETTERS", "OWN", "UNPARSED", "Verdict", "label", "last_boxed", "looks_like_answer", "same_answer", "strip_answer",
     "truth_problem", "verify",
 ]  # fmt: skip
 
 ANSWER_TYPES = ("boxed", "number", "option")
+OWN = "own"
+"""The answer type of rows that only a reward of the user's own judges (`ccpo.reward`)."""
 MAX_TEXT = 100_000  # characters; of a longer text the end is read, where the final answer is
 _MISSING = frozenset("nan none null inf infinity -inf +inf n/a <na>".split())  # what a missing value is as text
 

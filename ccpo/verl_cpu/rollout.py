@@ -182,8 +182,8 @@ class HfCpuAdapter(BaseRollout):
     ) -> None:
         if wire_format != "named_tensors" or peft_config is not None:
             raise ValueError(
-                "the hf_cpu rollout takes full weights: set actor_rollout_ref.model.lora.merge=True, or use no LoRA, "
-                "and keep rollout.checkpoint_engine.backend=naive"
+                "the hf_cpu rollout takes whole weights: leave actor_rollout_ref.model.lora.merge true, as profile=cpu has it, and "
+                "rollout.checkpoint_engine.backend=naive"
             )
         named = {}
         for name, tensor in weights:  # on every rank, because gathering a shard is a collective call

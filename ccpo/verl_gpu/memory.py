@@ -1,18 +1,21 @@
 """What a policy takes of a GPU, in bytes: arithmetic on the model's shape, with constants that were measured.
 
-P parameters, L layers, h hidden, m feed-forward, q and k widths of all query and of all key heads, V vocabulary, T tokens of a pack, G GPUs.
+P parameters, A those of a LoRA adapter, L layers, h hidden, m feed-forward, q and k widths of all query and of all key heads, V vocabulary,
+T tokens of a pack, G GPUs.
 
     state      16 P / G         float32 weights, gradients and two moments (FSDP2 shards them)
+               (4 P + 16 A) / G with an adapter: the model's weights have neither gradients nor moments
     gathered   2.5 P            bfloat16 weights of a layer at a time, gradients of those not yet reduced
     head       V (4 h + 6,144)  gradient of the output layer, and logits of 512 tokens at a time (fused kernels)
     layer      T (8 m + 12 h + 10 q + 4 k)     what one layer keeps for its gradient: bfloat16, and float32 in the norms
     update   = state + gathered + head + L layer                       without gradient checkpointing
              = state + gathered + head + L 2 h T + layer               with it: the layers' inputs, and one layer at a time
-    resting  = 12 P / G         while answers are decoded: no gradients
+    resting  = 12 P / G         while answers are decoded: no gradients; (4 P + 12 A) / G with an adapter
     engine   = 2 P / size + KV cache + WORKSPACE
 
 The layer's constants and `gathered` are fitted to one H100 (torch 2.11, packed attention, fused AdamW): docs/scaling.md has prediction and
-measurement side by side. Source: our construction.
+measurement side by side. With an adapter nothing was measured: `gathered` and `layer` are those of a whole model, which keeps more. Source:
+our construction.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ FEW_ROWS = 8  # that an engine has a cache for, at least
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder's sizes: the letters at the top of this module. ``kv``: bytes a token takes in the cache of a whole model."""
+    """A decoder's sizes: the letters at the top of this module; ``adapter`` is 0 where the model's own weights learn. ``kv``: bytes a token
+    takes in the cache of a whole model."""
 
     parameters: int
     layers: int
@@ -42,23 +46,39 @@ class Shape:
     query: int
     key: int
     vocabulary: int
+    adapter: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Parameters that have neither gradients nor moments."""
+        return self.parameters if self.adapter else 0
+
+    @property
+    def learning(self) -> int:
+        return self.adapter or self.parameters
 
     @property
     def kv(self) -> int:
         return 2 * 2 * self.layers * self.key
 
 
-def shape_of(model: Any) -> Shape:
+def shape_of(model: Any, lora: dict[str, Any] | None = None) -> Shape:
     """Sizes of a model.
 
     Args:
         model: its transformers configuration. The parameters are counted on torch's meta device: no memory, no weights.
+        lora: arguments of peft.LoraConfig, if an adapter learns.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in AutoModelForCausalLM.from_config(model).parameters())
+        whole = AutoModelForCausalLM.from_config(model)
+        parameters, adapter = whole.num_parameters(), 0
+        if lora:
+            from peft import LoraConfig, get_peft_model
+
+            adapter = get_peft_model(whole, LoraConfig(**lora)).num_parameters(only_trainable=True)
     text = model.get_text_config()
     heads = text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -70,15 +90,16 @@ def shape_of(model: Any) -> Shape:
         heads * head,
         (getattr(text, "num_key_value_heads", None) or heads) * head,
         text.vocab_size,
+        adapter,
     )
 
 
 def state(shape: Shape, gpus: int) -> float:
-    return 16 * shape.parameters / gpus
+    return (4 * shape.kept + 16 * shape.learning) / gpus
 
 
 def resting(shape: Shape, gpus: int) -> float:
-    return 12 * shape.parameters / gpus
+    return (4 * shape.kept + 12 * shape.learning) / gpus
 
 
 def fixed(shape: Shape, gpus: int) -> float:

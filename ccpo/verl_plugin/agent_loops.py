@@ -17,7 +17,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from ccpo.config import CcpoConfig
 from ccpo.credit.rules import RULES
-from ccpo.judge import RowJudge
+from ccpo.judge import judge_of
 from ccpo.prompts import Messages, with_persona
 from ccpo.seeds import request_seed
 from ccpo.team.replay import PlayedReplay, play
@@ -116,7 +116,7 @@ class TeamAgentLoop(AgentLoopBase):
             player = self._as(role)
             return PromptBudget(player._count, player._cut, self.rollout_config.prompt_length)
 
-        judge = RowJudge.of(row)
+        judge = judge_of(row, config.own_reward)
         scene = Scene(
             question=row["raw_prompt"][-1]["content"],
             decode=decode,

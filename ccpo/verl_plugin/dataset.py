@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ccpo.data import id_problem, parquet_rows, read_files, row_problem, shown
 from ccpo.team.session import visible
+from ccpo.verifier import OWN
 from ccpo.verl_plugin.trajectory import COLUMN
 
 # verl hands every column of a row to the agent loop by its name, and writes it beside what the model has said (verl 0.9.1: agent_loop_tq.py,
@@ -87,7 +88,7 @@ def problems(config: DictConfig, columns: tuple[str, ...]) -> tuple[list[str], l
                 continue
             total += len(rows)
             found += [f"data.{key}: {path}: {problem}" for problem in _file_problems(rows, config.data)]
-            texts, problem = _judge(rows, path, split, columns, seen)
+            texts, problem = _judge(rows, path, split, columns, OmegaConf.select(config, "ccpo.reward"), seen)
             questions += texts
             found += [f"data.{key}: {problem}"] if problem else []
         if key == "train_files":
@@ -142,7 +143,12 @@ def _file_problems(rows: list[dict[str, Any] | ValueError], data: DictConfig) ->
 
 
 def _judge(
-    rows: list[dict[str, Any] | ValueError], path: Path, split: str, columns: tuple[str, ...], seen: dict
+    rows: list[dict[str, Any] | ValueError],
+    path: Path,
+    split: str,
+    columns: tuple[str, ...],
+    reward: str | None,
+    seen: dict,
 ) -> tuple[list[str], str | None]:
     """(questions, problem) of a file: its first bad row, and how many there are."""
     questions, bad, first = [], 0, ""
@@ -152,6 +158,7 @@ def _judge(
             reason = str(row)
         else:
             reason = row_problem(row, split) or id_problem(seen, row, place) or _column_problem(row, columns)
+            reason = reason or _judge_problem(row, reward)
         if reason is None:
             questions.append(row["prompt"][0]["content"])
             continue
@@ -160,6 +167,15 @@ def _judge(
     if bad < 2:
         return questions, first or None
     return questions, f"{first} ({bad} of {len(rows)} rows are bad, this is the first)"
+
+
+def _judge_problem(row: dict[str, Any], reward: str | None) -> str | None:
+    """Why nobody can judge a row."""
+    if row["extra_info"]["answer_type"] != OWN or reward:
+        return None
+    return (
+        "extra_info.answer_type is 'own', which only a reward of your own can judge: set ccpo.reward (docs/your_own.md)"
+    )
 
 
 def _column_problem(row: dict[str, Any], columns: tuple[str, ...]) -> str | None:

@@ -111,8 +111,8 @@ def place_of(actor: Any) -> str:
 
 def all_dropped(step: int, run_dir: Path) -> str:
     return (
-        f"every session of step {step} was dropped: the rollout servers refuse every request, or are gone; the first error of an agent loop "
-        f"worker above says which. {what_is_whole(run_dir)}"
+        f"every session of step {step} was dropped: the rollout servers refuse every request or are gone, or the team's program or reward "
+        f"fails; the first error of an agent loop worker above says which. {what_is_whole(run_dir)}"
     )
 
 

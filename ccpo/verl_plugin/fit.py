@@ -88,6 +88,15 @@ def _fill(config: DictConfig, name: str, value: Any) -> Any:
     return section[last]
 
 
+def lora_settings(model: DictConfig) -> dict[str, Any] | None:
+    """What verl makes the adapter of, as arguments of peft.LoraConfig; None where the model's own weights learn."""
+    if not model.lora_rank:
+        return None
+    names = ("target_modules", "target_parameters", "exclude_modules")
+    values = OmegaConf.to_container(model, resolve=True)
+    return {"task_type": "CAUSAL_LM", "r": model.lora_rank, **{name: values.get(name) for name in names}}
+
+
 class _Plan:
     def __init__(self, config: DictConfig, gpu: float) -> None:
         from transformers import AutoConfig
@@ -105,7 +114,9 @@ class _Plan:
             )
             for policy in self.policies
         }
-        self.shapes: dict[str, Shape] = {name: memory.shape_of(found) for name, found in self.models.items()}
+        self.shapes: dict[str, Shape] = {
+            name: memory.shape_of(found, lora_settings(model)) for name, found in self.models.items()
+        }
         self.size = replica_size(config.actor_rollout_ref.rollout)
         self.room = memory.room(gpu)
 
@@ -206,7 +217,9 @@ class _Plan:
         entry = self.config.actor_rollout_ref
         head = (
             f"plan for {gpus} GPU(s) of {self.gpu / GIB:.1f} GiB, {len(self.shapes)} policy(ies) of up to {shape.parameters / 1e9:.3g} billion "
-            "parameters; GiB of a GPU:"
+            "parameters"
+            + (f", a LoRA adapter of {shape.adapter / 1e6:.3g} million learns" if shape.adapter else "")
+            + "; GiB of a GPU:"
         )
         lines = [head]
         for title, part, whole in (("while it learns", rows, learning), ("while it decodes", decoding, total)):

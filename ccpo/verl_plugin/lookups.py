@@ -16,7 +16,11 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from ccpo.verl_gpu import memory
+from ccpo.verl_plugin import loggers
 from ccpo.verl_plugin.faults import cause_of
+from ccpo.verl_plugin.fit import lora_settings
+from ccpo.verl_plugin.values import LOGGERS
 
 MODEL = "actor_rollout_ref.model"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -32,6 +36,7 @@ def problems(config: DictConfig) -> list[str]:
         *_attention(config.actor_rollout_ref.model),
         *_rollout(config.actor_rollout_ref.rollout),
         *_sampler(config.trainer.v1.sampler.get("custom_sampler") or {}),
+        *_logins(config.trainer.get("logger")),
     ]
 
 
@@ -99,9 +104,53 @@ def _libraries(model: DictConfig) -> Iterator[str]:
 
 
 def _adapter(model: DictConfig) -> Iterator[str]:
-    path = model.get("lora_adapter_path")
+    """Modules that an adapter is put on, or an adapter to go on from."""
+    path, setting = model.get("lora_adapter_path"), f"{MODEL}.lora_adapter_path"
     if path and not os.path.isdir(os.path.expanduser(str(path))):
-        yield f"{MODEL}.lora_adapter_path is {path!r}: there is no such folder; set one with adapter_config.json, or null"
+        yield f"{setting} is {path!r}: there is no such folder; set one with adapter_config.json, or null"
+    elif path:
+        yield from _saved_adapter(os.path.expanduser(str(path)), model.lora_rank)
+    elif model.lora_rank and (why := _tried(lambda: _with_adapter(model))):
+        yield (
+            f"{MODEL}.target_modules is {model.target_modules}: a LoRA adapter cannot be put on {model.path} ({why}); set all-linear, or names "
+            "of its linear layers"
+        )
+
+
+def _with_adapter(model: DictConfig) -> None:
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(
+            os.path.expanduser(str(model.path)), trust_remote_code=model.trust_remote_code
+        )
+    except Exception:  # of a model that is not there, which is named elsewhere
+        return
+    memory.shape_of(found, lora_settings(model))
+
+
+def _saved_adapter(folder: str, rank: int) -> Iterator[str]:
+    """What verl's checkpoints cannot say of an adapter would be lost in its export: they know rank and alpha alone."""
+    from peft import LoraConfig
+
+    setting = f"{MODEL}.lora_adapter_path is {folder!r}"
+    found: list[LoraConfig] = []
+    if why := _tried(lambda: found.append(LoraConfig.from_pretrained(folder))):
+        yield f"{setting}, whose adapter_config.json cannot be read ({why}): set a folder that peft has saved, or null"
+        return
+    (adapter,) = found
+    odd = [
+        name
+        for name in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
+        if getattr(adapter, name, None)
+    ]
+    if odd:
+        yield (
+            f"{setting}, which has {', '.join(odd)}: verl's checkpoints keep rank and alpha of an adapter alone, so that it could not be exported; "
+            "set a plain LoRA adapter, or null"
+        )
+    if adapter.r != rank:
+        yield f"{setting}, of rank {adapter.r}, and {MODEL}.lora_rank is {rank}: the rollout takes the latter for it; set lora_rank={adapter.r}"
 
 
 def _names(value: Any) -> list[Any]:
@@ -155,7 +204,7 @@ def _rollout(rollout: DictConfig) -> Iterator[str]:
 
 def _sampler(sampler: Any) -> Iterator[str]:
     """A module of another name may bring the buffer, too: the tests' do, with more."""
-    if not sampler:  # `relations.py` asks for one
+    if not sampler or not isinstance(sampler, DictConfig):  # `relations.py` asks for one
         return
     path = sampler.get("path")
     module = path.removeprefix("pkg://") if isinstance(path, str) and path.startswith("pkg://") else None
@@ -163,6 +212,14 @@ def _sampler(sampler: Any) -> Iterator[str]:
         yield (
             f"trainer.v1.sampler.custom_sampler.path is {path!r}, which leads to no module: set pkg://ccpo.verl_plugin.faults and WatchedBuffer"
         )
+
+
+def _logins(names: Any) -> Iterator[str]:
+    """Of loggers that are installed; `values.py` names the others."""
+    for name in dict.fromkeys(_names(names)):
+        package = LOGGERS.get(name) if isinstance(name, str) else None
+        if package and _is_module(package) and (why := loggers.problem(name)):
+            yield f"trainer.logger has {name}: {why}; or drop it from trainer.logger (ccpo writes metrics.jsonl itself)"
 
 
 def _router(path: str, load: Callable[[str], type]) -> None:

@@ -32,7 +32,6 @@ READ = (  # settings that name what any node may read; a hub's name is a folder 
     "actor_rollout_ref.rollout.agent.agent_loop_config_path",
     "actor_rollout_ref.rollout.router_config_path",
     "data.custom_cls.path",
-    "reward.custom_reward_function.path",
     "trainer.resume_from_path",
 )
 SAME = "the same path on every node: put it on storage that they share, or copy it to each"
@@ -74,6 +73,7 @@ def read_paths(config: DictConfig) -> list[str]:
     named += [
         config.ccpo.team,
         config.ccpo.prompts,
+        config.ccpo.get("reward"),
         *(role.get(name) for role in roles for name in ("model", "prompts")),
     ]
     found: dict[str, None] = {}

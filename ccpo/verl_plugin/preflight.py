@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ccpo.data import shown
 from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
 from ccpo.run.folder import FOLDERS, METRICS, run_folder
-from ccpo.verl_plugin import dataset, lookups, network, relations, resources, values
+from ccpo.verl_plugin import dataset, lookups, network, relations, resources, resuming, reward_trial, values
 
 LEAST_HEARD = 8
 """Tokens that must be left in a prompt for each turn that a role hears; less than a phrase says nothing."""
@@ -60,10 +61,13 @@ def check(config: DictConfig) -> list[str]:
     problems += also(network.problems, config, settings)
     no_folder = also(_folder_problems, config)
     problems += no_folder
-    problems += also(_checkpoint_problems, config, None if no_folder else settings)
+    unfit, changes = also(_checkpoint_problems, config, None if no_folder else settings, nothing=([], []))
+    problems += unfit
     columns = settings.members.columns if settings else ()
     questions, data_problems = also(dataset.problems, config, columns, nothing=([], []))
     problems += data_problems
+    if settings and not data_problems:
+        problems += also(reward_trial.problems, config, settings)
     tokenizer_of, model_problems = also(_tokenizers, config, settings, nothing=({}, [""]))
     problems += filter(None, model_problems)
     if settings and questions and not model_problems:
@@ -74,6 +78,7 @@ def check(config: DictConfig) -> list[str]:
     if problems:
         raise ConfigError(problems)
     return [
+        *changes,
         *settings.warnings(),
         *_temperature_notes(config, settings),
         *_copies_notes(config, settings),
@@ -139,10 +144,10 @@ def _folder_problems(config: DictConfig) -> list[str]:
     return found
 
 
-def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> list[str]:
-    """What a job could not save whole, and why it could not go on from what it finds."""
+def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> tuple[list[str], list[str]]:
+    """(What a job could not save whole, and why it could not go on from what it finds; what it goes on from otherwise than it was made.)"""
     trainer, actor = config.trainer, config.actor_rollout_ref.actor
-    found = []
+    found, notes = [], []
     saved, loaded = set(actor.checkpoint.save_contents), set(actor.checkpoint.load_contents)
     if trainer.save_freq > 0 and not STATE <= saved:
         found.append(
@@ -180,9 +185,11 @@ def _checkpoint_problems(config: DictConfig, settings: CcpoConfig | None) -> lis
                         "trainer.n_gpus_per_node): each reads the part that it saved; set them as they were, or start in another folder from the "
                         "model that scripts/export_model.py makes of it"
                     )
+                changed, notes = resuming.compare(folder, config)
+                found += changed
         except ConfigError as error:
             found += error.problems
-    return found
+    return found, notes
 
 
 def _tokenizers(config: DictConfig, settings: CcpoConfig | None) -> tuple[dict[str, Any], list[str]]:
@@ -208,7 +215,11 @@ def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
     if not own and model.tokenizer_path:
         path, says = str(model.tokenizer_path), f"actor_rollout_ref.model.tokenizer_path={model.tokenizer_path}"
         change = "set it to a folder or a hub id, or null (the model's own)"
-    path = os.path.expanduser(path)
+    path, weights = os.path.expanduser(path), os.path.expanduser(str(own or model.path))
+    if why := _no_folder(weights) or (None if model.hf_config_path and not own else _no_config(weights)):
+        return None, [f"{named}: {why}: set MODEL to a whole model's folder, or a hub id"]
+    if why := _no_folder(path):
+        return None, [f"{says}: {why}: {change}"]
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except Exception as error:
@@ -220,7 +231,6 @@ def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
         ]
     if model.custom_chat_template:
         tokenizer.chat_template = model.custom_chat_template
-    weights = os.path.expanduser(str(own or model.path))
     path, says, change = weights, named, "set MODEL to a whole model's folder, or a hub id"
     if not own and model.hf_config_path and model.hf_config_path != model.path:
         path, says = (
@@ -228,6 +238,8 @@ def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
             f"actor_rollout_ref.model.hf_config_path={model.hf_config_path}",
         )
         change = "set it to a folder with config.json or a hub id, or null (the model's own)"
+    if why := _no_folder(path) or _no_config(path):
+        return None, [f"{says}: {why}: {change}"]
     try:
         architecture = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except Exception as error:
@@ -239,12 +251,40 @@ def _tokenizer(config: DictConfig, own: str | None) -> tuple[Any, list[str]]:
     return tokenizer, _context_problems(config, named, architecture)
 
 
+HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def _no_folder(path: str) -> str | None:
+    """Why there is no model under ``path``: of a folder that is not there the hub would say that its name is none of the hub's."""
+    if os.path.isdir(path):
+        return None if os.listdir(path) else f"the folder {path} is empty"
+    if os.path.exists(path):
+        return f"{path} is a file, no model's folder"
+    first = path.split("/")[0]
+    if not HUB_ID.fullmatch(path) or ("/" in path and os.path.isdir(first)):  # no id, or a folder's subfolder
+        return f"the folder {path} does not exist"
+    return None
+
+
+def _no_config(path: str) -> str | None:
+    missing = os.path.isdir(path) and not os.path.isfile(os.path.join(path, "config.json"))
+    return f"the folder {path} has no config.json" if missing else None
+
+
 def _why_not(path: str, error: Exception) -> str:
-    """Why nothing could be loaded from ``path``: of a folder that is not there the hub would say that its name is none of the hub's."""
-    if not os.path.isdir(path) and (os.path.exists(path) or path.startswith(("/", ".", "~")) or path.count("/") > 1):
-        return "that is a file, no model's folder" if os.path.exists(path) else "there is no such folder"
+    """Why nothing could be loaded from ``path``, a folder or the hub's name of a model."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return reason if os.path.isdir(path) else f"there is no such folder, and on the hub: {reason}"
+    if os.path.isdir(path):
+        return reason
+    causes = []
+    while error is not None:
+        causes.append(type(error).__name__)
+        error = error.__cause__ or error.__context__
+    if "RepositoryNotFoundError" in causes:
+        return f"there is no folder {path}, and the hub has no model of that name (or it needs a login: hf auth login)"
+    if "couldn't connect" in reason or {"LocalEntryNotFoundError", "OfflineModeIsEnabled"} & set(causes):
+        return f"there is no folder {path}, and the hub cannot be reached from here, nor has it been loaded before"
+    return f"there is no folder {path}, and on the hub: {reason}"
 
 
 def _context_problems(config: DictConfig, named: str, architecture: Any) -> list[str]:

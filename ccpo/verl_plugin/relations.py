@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ccpo.verl_plugin.estimator import TRAINER_MODE
+from ccpo.verl_plugin.values import leaves, verls_defaults
 
 AGENT_LOOP = "ccpo_team"
 
 
 def problems(config: DictConfig) -> list[str]:
-    return [*_trainers(config), *_unused(config), *_lengths(config), *_batches(config), *_shares(config)]
+    return [
+        *_trainers(config),
+        *_unused(config),
+        *_rewards(config),
+        *_lora(config),
+        *_lengths(config),
+        *_batches(config),
+        *_shares(config),
+    ]
 
 
 def _trainers(config: DictConfig) -> Iterator[str]:
@@ -43,11 +52,10 @@ def _trainers(config: DictConfig) -> Iterator[str]:
         )
     if algorithm.filter_groups and algorithm.filter_groups.enable:
         yield "algorithm.filter_groups.enable is true: dropping all-equal groups would bias the reward history; set it to false"
-    if config.reward.reward_model.enable:
-        yield "reward.reward_model.enable is true: sessions are scored by the verifier; set it to false"
     if config.critic.enable:
         yield "critic.enable is true: credit needs no critic, and none would be asked; set it to null"
-    sampler = trainer.v1.sampler.custom_sampler or {}
+    sampler = trainer.v1.sampler.custom_sampler
+    sampler = sampler if isinstance(sampler, DictConfig) else {}
     if (name := sampler.get("name")) != "WatchedBuffer":
         yield (
             f"trainer.v1.sampler.custom_sampler.name is {name!r}: ccpo's trainer needs a buffer whose wait for sessions has a limit; set "
@@ -66,7 +74,7 @@ def _trainers(config: DictConfig) -> Iterator[str]:
 
 def _unused(config: DictConfig) -> Iterator[str]:
     """What others of verl's trainers do, and this one would pass over or be led astray by."""
-    algorithm, rollout, data, reward = config.algorithm, config.actor_rollout_ref.rollout, config.data, config.reward
+    algorithm, rollout, data = config.algorithm, config.actor_rollout_ref.rollout, config.data
     if data.get("prompt_key", "prompt") != "prompt":
         yield f"data.prompt_key is {data.prompt_key!r}: rows are asked what their column prompt says; set prompt, and rename the column"
     if algorithm.get("use_pf_ppo", False):
@@ -88,16 +96,40 @@ def _unused(config: DictConfig) -> Iterator[str]:
             "actor_rollout_ref.rollout.multi_turn.enable is true: verl's turns with tools; who speaks when is the team's program here "
             "(ccpo.team); set it to false"
         )
-    if reward.custom_reward_function.path:
+
+
+def _rewards(config: DictConfig) -> Iterator[str]:
+    """verl's rewards, by their names and by those of earlier versions of it: none of them is ever asked."""
+    sections = ("reward", "custom_reward_function", "reward_model", "sandbox_fusion")
+    given = {name: OmegaConf.to_container(config[name], resolve=True) for name in sections if config.get(name)}
+    usual = dict(leaves({name: verls_defaults().get(name) or {} for name in sections}))
+    changed = [
+        f"{name}={value!r}"
+        for name, value in leaves(given)
+        if not name.endswith("._target_") and name != "reward.num_workers" and value != usual.get(name)
+    ]
+    if changed:
         yield (
-            f"reward.custom_reward_function.path is {reward.custom_reward_function.path!r}: sessions are scored by the verifier, and it would never "
-            "be asked; set null"
+            f"{', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''}: verl's rewards are never asked, since a team's turns are judged while "
+            "it plays; leave them as verl ships them, and set ccpo.reward=path/to/file.py:function for a reward of your own, which may also ask a "
+            "model (docs/your_own.md)"
         )
-    if reward.reward_manager.source != "register":
+
+
+def _lora(config: DictConfig) -> Iterator[str]:
+    """verl has two sets of settings for it: of the FSDP actor, which is ccpo's, and of Megatron's."""
+    name, model = "actor_rollout_ref.model", config.actor_rollout_ref.model
+    if model.lora.rank:
         yield (
-            f"reward.reward_manager.source is {reward.reward_manager.source!r}: sessions are scored by the verifier, and a manager of your own "
-            "would never be asked; set register"
+            f"{name}.lora.rank is {model.lora.rank}: it is Megatron's, and the FSDP actor would train all weights; set {name}.lora_rank"
         )
+    if model.get("lora_adapter_path") and not model.lora_rank:
+        yield (
+            f"{name}.lora_adapter_path is {model.lora_adapter_path!r} and {name}.lora_rank is 0: the adapter would not be loaded; set lora_rank to "
+            "its rank"
+        )
+    if model.lora_rank and not model.lora.merge and config.trainer.device == "cpu":
+        yield f"{name}.lora.merge is false: rollouts on the CPU take whole weights; set it to true"
 
 
 def _lengths(config: DictConfig) -> Iterator[str]:

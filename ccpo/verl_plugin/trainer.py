@@ -44,6 +44,7 @@ from ccpo.verl_plugin.faults import (
     what_is_whole,
 )
 from ccpo.verl_plugin.loading import CONVERT, more_than_data
+from ccpo.verl_plugin.loggers import settings_to_tensorboard
 from ccpo.verl_plugin.plain_names import plain_names
 from ccpo.verl_plugin.policies import (
     PolicyCheckpoints,
@@ -109,6 +110,7 @@ class CcpoTrainer(PPOTrainerSync):
             f"agent loop worker {i}": w for i, w in enumerate(agent_loop_manager.agent_loop_workers)
         }
         self.watchdog.beat("the first step")
+        settings_to_tensorboard(self.config)
         with self.watchdog.explaining():
             super().fit(agent_loop_manager)
 
@@ -460,6 +462,7 @@ class CcpoTrainer(PPOTrainerSync):
                 super()._save_checkpoint()
             self.run_log.check_place()
             checkpoint.keep_metrics(self.run_dir, self.global_steps, line)
+            checkpoint.keep_settings(self.run_dir, self.global_steps)
             checkpoint.commit(self.run_dir, self.global_steps, self.ccpo, self.n, self.history)
         except Moved:  # nothing more is written or removed there
             raise

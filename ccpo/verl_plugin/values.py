@@ -40,11 +40,14 @@ UNUSED = (
 """Sections of parts that ccpo's trainer does not have or nobody has switched on."""
 TAKEN = ("trainer.remove_previous_ckpt_in_save", "trainer.wandb_proxy")  # verl reads them and ships them in no file
 TEXT_OR_LIST = ("trainer.logger",)
+TEXT_OR_NULL = ("trainer.experiment_name",)  # null: `names.name_run`
 FRACTIONS = ("trainer.esi_redundant_time", "trainer.v1.*.num_warmup_batches")  # verl's own value happens to be whole
 ELSEWHERE = (  # named by ccpo.config, dataset.py, run/checkpoint.py and relations.py
     *("actor_rollout_ref.rollout.n", "data.train_files", "data.val_files", "trainer.resume_mode"),
     *("trainer.v1.sampler.custom_sampler", "trainer.v1.sampler.custom_sampler.*"),
 )
+
+ENGINES = re.compile(r"actor_rollout_ref\.rollout\.engine_kwargs\.\w+")
 
 UNSAID = object()  # the annotation of what has none
 
@@ -190,6 +193,7 @@ LOAD_FORMATS = (  # vLLM's; verl's own dummy waits for the first weights
 )
 LOGGERS = {  # those of verl's that import a package of their own: found missing only after the whole start
     **{name: name for name in ("wandb", "mlflow", "swanlab", "tensorboard", "clearml", "trackio")},
+    "tracking": "wandb",  # its old name
     "vemlp_wandb": "volcengine_ml_platform",
 }
 
@@ -286,23 +290,25 @@ CHOICES: tuple[tuple[str, tuple[str, ...] | Callable[[], tuple[str, ...]], str],
 def problems(config: DictConfig) -> list[str]:
     """Every setting that verl does not know, every value of another kind, and every one out of its range."""
     tree = OmegaConf.to_container(config, resolve=True)
-    own = [name for name in tree if name not in (*OURS, *_verls_defaults())]
+    own = [name for name in tree if name not in (*OURS, *verls_defaults())]
     text = OmegaConf.to_yaml(config) if own else ""
     return problems_of(tree, frozenset(name for name in own if "${" + name in text))
 
 
 def problems_of(tree: Mapping[str, Any], own: frozenset[str] = frozenset()) -> list[str]:
     """`problems` of a resolved configuration. ``own``: sections of the user's own, to which other settings refer (${lr})."""
-    named = {name: problem for name, problem in _misfits(tree, _verls_defaults(), None, "") if name not in own}
+    named = {name: problem for name, problem in _misfits(tree, verls_defaults(), None, "") if name not in own}
     found = list(named.values())
-    for name, value in _leaves(tree):
+    for name, value in leaves(tree):
         if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, list) else [value])):
             found.append(f"{name} is {value!r}: it holds a NUL, which no name or path may; write it anew")
+        if ENGINES.fullmatch(name) and value is not None:
+            found.append(f"{name} is {value!r}: it is a section of the engine's own settings; set {name}.KEY=VALUE")
         if name not in named and value is not None and not _fits_any(name, (*UNUSED, *ELSEWHERE)):
             found += _range_problem(name, value) or _choice_problem(name, value)
     for name in NEEDED:
         value = _select(tree, name)
-        if not value and name not in named:
+        if not value and name not in named and not (value is None and name in TEXT_OR_NULL):
             found.append(f"{name} is {value!r}: set text")
     return found
 
@@ -311,7 +317,7 @@ def problems_of(tree: Mapping[str, Any], own: frozenset[str] = frozenset()) -> l
 
 
 @cache
-def _verls_defaults() -> dict[str, Any]:
+def verls_defaults() -> dict[str, Any]:
     """verl's shipped configuration."""
     import verl.trainer.config as package
 
@@ -356,6 +362,8 @@ def _misfits(
         if key == "_target_" or name in (*OURS, *ELSEWHERE) or _fits_any(name, UNUSED):
             if name == "seed":
                 yield from _misfit(name, value, int, 0)
+            elif _fits_any(name, UNUSED):
+                yield from _no_sections({key: value}, known, path)
             continue
         if key not in known and key not in hints:
             if _fits_any(name, WHOLE):
@@ -377,6 +385,17 @@ def _misfits(
             yield from _misfit(name, value, hint, default)
 
 
+def _no_sections(node: Mapping[str, Any], known: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """What stands where verl has a section: it reads from those of parts that are not switched on, too."""
+    for key, value in node.items():
+        name = f"{path}.{key}" if path else str(key)
+        if isinstance(default := known.get(key), Mapping):
+            if isinstance(value, Mapping):
+                yield from _no_sections(value, default, name)
+            elif default or value is not None:
+                yield name, f"{name} is {value!r}: it is a section of settings; set {name}.KEY=VALUE"
+
+
 def _free(path: str, node: Mapping[str, Any]) -> bool:
     """Whether a section may have keys that verl does not know: those of Ray, TransferQueue or a dataset class of the user's."""
     if path == "data":
@@ -385,9 +404,33 @@ def _free(path: str, node: Mapping[str, Any]) -> bool:
 
 
 def _unknown(name: str, path: str, known: Any) -> str:
-    near = difflib.get_close_matches(name.rpartition(".")[2], [str(key) for key in known if key != "_target_"], n=1)
-    hint = f"did you mean {path}{'.' if path else ''}{near[0]}?" if near else "nothing reads such a key there; drop it"
-    return f"{name} is not a setting, and would do nothing or end the job later: {hint}"
+    keys = [str(key) for key in (*known, *(() if path else OURS)) if key != "_target_"]
+    return f"{name} is not a setting, and would do nothing or end the job later: {_guess(name, path, keys)}"
+
+
+def nearest(name: str, known: Mapping[str, Any]) -> str:
+    """What a name that is no setting may have meant. ``known``: the settings, by section."""
+    path, node = "", known
+    for key in name.split("."):
+        if key not in node:
+            break
+        path, node = f"{path}.{key}" if path else key, node[key]
+        if not isinstance(node, Mapping):
+            return f"{path} is no section; set {path}=VALUE"
+    guess = _guess(name, path, [str(key) for key in node if key != "_target_"])
+    rest = name[len(path) :].lstrip(".").partition(".")[2]
+    return guess.removesuffix("?") + f".{rest}?" if rest and guess.count("?") == 1 and " or " not in guess else guess
+
+
+def _guess(name: str, path: str, keys: list[str]) -> str:
+    """``keys``: of the section ``path``, in which the first unknown part of ``name`` stands."""
+    first = name[len(path) :].lstrip(".").partition(".")[0]
+    if near := difflib.get_close_matches(first, keys, n=1):
+        return f"did you mean {path}{'.' if path else ''}{near[0]}?"
+    leaf, top = name.rpartition(".")[2], name.partition(".")[0]
+    used = ((key, value) for key, value in leaves(verls_defaults().get(top, {}), top) if not _fits_any(key, UNUSED))
+    same = [key for key, _ in used if key.rpartition(".")[2] == leaf]
+    return f"did you mean {' or '.join(same[:3])}?" if same else "nothing reads such a key there; drop it"
 
 
 def _misfit(name: str, value: Any, hint: Any, default: Any) -> Iterator[tuple[str, str]]:
@@ -416,6 +459,8 @@ def _kinds(name: str, hint: Any, default: Any) -> list[Any]:
     """The kinds that a value may be of; none: anything. verl's own value always fits."""
     if _fits_any(name, WHOLE):
         return [int, None]
+    if name in TEXT_OR_NULL:
+        return [str, None]
     if hint is UNSAID:  # as verl's own value
         kinds = [kind for kind in (bool, int, float, str, list, dict) if isinstance(default, kind)][:1]
         return [str, list] if _fits_any(name, TEXT_OR_LIST) else [float] if _fits_any(name, FRACTIONS) else kinds
@@ -549,10 +594,10 @@ def _fits_any(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, node
 

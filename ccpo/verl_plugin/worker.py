@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from tensordict import TensorDict
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
@@ -53,6 +56,19 @@ class ActorWorker(TrainingWorker):
         return output
 
 
+def left_out_of_the_merge(actor: nn.Module) -> Iterator[str]:
+    """LoRA's layers that verl does not merge for the rollout: of FSDP2's parts it takes all but the root (fsdp_merge_unmerge), where a tied
+    embedding and the output layer are."""
+    from peft.tuners.lora import LoraLayer
+
+    if not isinstance(actor, FSDPModule):  # FSDP1, which is gathered as a whole
+        return
+    parts = [name for name, module in actor.named_modules() if name and isinstance(module, FSDPModule)]
+    for name, module in actor.named_modules():
+        if isinstance(module, LoraLayer) and not any(f"{name}.".startswith(f"{part}.") for part in parts):
+            yield name
+
+
 class PolicyWorker(ActorRolloutRefWorker):
     """One policy inside the shared worker process; its rollout adapter talks to this policy's servers."""
 
@@ -66,6 +82,13 @@ class PolicyWorker(ActorRolloutRefWorker):
     def init_model(self) -> None:
         super().init_model()
         if self.actor is not None:
+            names = list(left_out_of_the_merge(self.actor.engine.module))
+            if names and self.config.model.lora.get("merge"):
+                raise ValueError(
+                    f"actor_rollout_ref.model.target_modules: an adapter on {', '.join(names)} is not merged into what the rollout gets, so that it "
+                    "would sample from another policy than the one that learns; leave these out (all-linear does), or set "
+                    "actor_rollout_ref.model.lora.merge=false where the rollout takes adapters (vLLM on a GPU)"
+                )
             gap = RolloutGap()
             self.actor.watch(gap)
             if not self.distillation_enabled:  # which has a loss of its own

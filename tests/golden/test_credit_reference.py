@@ -112,9 +112,16 @@ ONE_POLICY = pytest.mark.parametrize(
 # ------------------------------------------------------------------------------------------------------ steps to compare
 
 
-def _records(draw: random.Random, case: Case, n: int, prompts: int, step: int, ragged: bool) -> list[dict]:
+def _records(
+    draw: random.Random, case: Case, n: int, prompts: int, step: int, ragged: bool, partial: bool = False
+) -> list[dict]:
     """A step's sessions: accuracies differ by prompt and drift with the step; ragged ones lose sessions and replays, some turns are cut,
-    and a chain's refiner is silent at times. paper_v1 refuses a session without its replay, so there only whole sessions are lost."""
+    and a chain's refiner is silent at times. paper_v1 refuses a session without its replay, so there only whole sessions are lost.
+    ``partial``: R is anywhere in [0, 1]."""
+
+    def worth(chance: float) -> float:
+        return draw.random() ** (1 / max(chance, 0.1)) if partial else float(draw.random() < chance)
+
     its, rule = PLANS[case.team], RULES[case.credit.rule]
     k, loss = replays_per_prompt(case.credit, n), 0.0 if rule.published and rule.end_when_truncated else 0.2
     if rule.needs == (REMOVE, "each") and its.first and case.credit.replays_per_prompt is None:
@@ -130,7 +137,7 @@ def _records(draw: random.Random, case: Case, n: int, prompts: int, step: int, r
                 del spoke["refiner"]
             right = min(0.95, accuracy + 0.03 * step)
             record = {"prompt": key, "session": session, "spoke": spoke, "ballots": None, "replays": []}
-            record["value"] = float(draw.random() < right)
+            record["value"] = worth(right)
             if case.team == "vote":
                 cast = [draw.choices(["C", "W", "X", None], [right, 1 - right, 0.3, 0.1])[0] for _ in its.roles]
                 record["ballots"] = dict(zip(its.roles, cast, strict=True))
@@ -142,17 +149,17 @@ def _records(draw: random.Random, case: Case, n: int, prompts: int, step: int, r
                 lost = ragged and draw.random() < loss
                 if i == 0:
                     if session < k and not lost:
-                        value = float(draw.random() < 0.8 * accuracy)
+                        value = worth(0.8 * accuracy)
                         record["replays"].append((REMOVE, role, value, True, len(its.roles) - 1))
                 elif role == its.roles[-1]:
                     record["replays"].append((REMOVE, role, 0.0, False, 0))
                 elif not lost:
-                    record["replays"].append((REMOVE, role, float(draw.random() < 0.7 * accuracy), False, 1))
+                    record["replays"].append((REMOVE, role, worth(0.7 * accuracy), False, 1))
             if rule.needs and rule.needs[0] == RESAMPLE:
                 for role in its.roles:
                     if not its.replay(RESAMPLE, role).shared and not (ragged and draw.random() < 0.2):
                         for _ in range(draw.randint(1, 2)):
-                            record["replays"].append((RESAMPLE, role, float(draw.random() < right), False, 1))
+                            record["replays"].append((RESAMPLE, role, worth(right), False, 1))
             records.append(record)
     draw.shuffle(records)
     if records and its.first and k:
@@ -238,6 +245,46 @@ def test_six_steps_equal_the_reference(case: Case, ragged: bool):
         _assert_same(ours, theirs, f"step {step}")
         moved += sum(map(abs, ours.values()))
     assert moved > 1, "all advantages are zero: the comparison says nothing"
+
+
+PARTIAL = [
+    case
+    for case in ALLOWED
+    if case.team != "vote"
+    and not RULES[case.credit.rule].binary
+    and case.policies == "shared"
+    and case.credit.coefficient != 1.0
+]
+
+
+@pytest.mark.parametrize("case", PARTIAL, ids=str)
+def test_partial_credit_equals_the_reference(case: Case):
+    draw = random.Random(f"partial {case}")
+    state, memory, values = HistoryState(), {}, set()
+    for step in range(3):
+        records = _records(draw, case, n=4, prompts=5, step=step, ragged=True, partial=True)
+        values |= {record["value"] for record in records}
+        ours, state = _run(records, case, state)
+        theirs, memory = _expected(records, case, memory)
+        _assert_same(ours, theirs, f"step {step}")
+    assert len([value for value in values if 0 < value < 1]) > 10
+
+
+@pytest.mark.parametrize("where", ["session", "replay"])
+def test_event_v2_refuses_the_first_partial_value(where: str):
+    case = next(case for case in ALLOWED if case.credit.rule == "event_v2")
+    records = _records(random.Random(0), case, n=4, prompts=2, step=0, ragged=False)
+    _run(records, case, HistoryState())
+    if where == "session":
+        records[3]["value"] = 0.25
+    else:
+        i = next(i for i, replay in enumerate(records[3]["replays"]) if replay[3])
+        records[3]["replays"][i] = (REMOVE, case.settings.first, 0.25, True, 1)
+    with pytest.raises(
+        ValueError,
+        match="the reward gave 0.25, partial credit: rule event_v2 is not defined for it: .* set ccpo.credit.rule",
+    ):
+        _run(records, case, HistoryState())
 
 
 def _shapes(n: int) -> list[Case]:

@@ -209,7 +209,9 @@ def test_a_tanh_does_not_save_it():
         np.testing.assert_allclose(
             result.advantage_SV, compute_advantages(table, _settings("shared")).advantage_SV, atol=2e-5
         )
-    assert "two values of R stay two values" in _refused("counterfactual", normalize="history+group", shaping="tanh")
+    assert "with tanh, too, where R has two values" in _refused(
+        "counterfactual", normalize="history+group", shaping="tanh"
+    )
 
 
 def test_removal_in_a_group_gives_the_first_speaker_the_shared_reward_and_is_refused():

@@ -113,6 +113,13 @@ class Judge:
         return a == b
 
 
+class Graded(Judge):
+    """Partial credit: neither answer is worth 0 or 1."""
+
+    async def verify(self, text):
+        return SimpleNamespace(answer=text, reward=0.85 if text == "1" else 0.3, parsed=True)
+
+
 Token = tuple[str, tuple]
 """(role, what it hears): one logit of the policy."""
 
@@ -135,7 +142,9 @@ class Path:
 
 
 @cache
-def paths(name: str, interventions: tuple[Intervention, ...] = (), policy: Callable = table) -> tuple[Path, ...]:
+def paths(
+    name: str, interventions: tuple[Intervention, ...] = (), policy: Callable = table, judge: type[Judge] = Judge
+) -> tuple[Path, ...]:
     """All of them, depth-first over what is decoded."""
     team, its = TEAMS[name], PLANS[name]
 
@@ -153,7 +162,7 @@ def paths(name: str, interventions: tuple[Intervention, ...] = (), policy: Calla
                 chance[0] *= p if choice else 1 - p
                 return Decoded(str(choice), payload=((role, heard), choice - p))
 
-            scene = Scene("q", decode, lambda role, fields: tuple(sorted(fields.items())), Judge())
+            scene = Scene("q", decode, lambda role, fields: tuple(sorted(fields.items())), judge())
             played = await play(team, scene, its, interventions)
             found.append(Path(chance[0], played, tuple(turn.payload for turn in played.turns)))
         return found
@@ -172,8 +181,8 @@ def gradient(weighted: Iterable[tuple[float, Path, Callable[[str], float]]]) -> 
     return dict(total)
 
 
-def true_gradient(name: str, policy: Callable = table) -> dict[Token, float]:
-    found = paths(name, (), policy)
+def true_gradient(name: str, policy: Callable = table, judge: type[Judge] = Judge) -> dict[Token, float]:
+    found = paths(name, (), policy, judge)
     return gradient((path.probability, path, lambda role, path=path: path.played.value) for path in found)
 
 
@@ -337,6 +346,26 @@ def test_repeated_resamples_are_averaged_and_stay_unbiased():
 def test_rules_that_recombine_two_sessions_of_a_vote_are_unbiased(name: str, rule: str):
     groups = pairs(paths(name))
     assert gap(credited(name, rule, groups), TRUE[name], PLANS[name].roles) < EXACT
+
+
+@pytest.mark.parametrize("name", ["dyad", "chain", "early stop", "unforeseen"])
+def test_partial_credit_is_unbiased(name: str):
+    """Every rule that fits a team with one answer and claims it, where R is 0, .3 or .85."""
+    its, true = PLANS[name], true_gradient(name, judge=Graded)
+    first, *others = its.roles
+    assert gap(credited(name, "shared", alone(paths(name, judge=Graded))), true, its.roles) < EXACT
+    assert max(map(abs, true.values())) > CLEARLY
+    for coefficient in (0.4, 1.0):
+        found = paths(name, (Intervention(REMOVE, its.first),), judge=Graded)
+        assert gap(credited(name, "counterfactual", alone(found), coefficient), true, its.roles) < EXACT
+        for role in its.roles:
+            found = with_stand_ins(paths(name, (Intervention(REMOVE, role),), judge=Graded), name)
+            assert gap(credited(name, "removal", alone(found), coefficient), true, [role]) < EXACT, role
+    for role in others:
+        groups = pairs(paths(name, (Intervention(RESAMPLE, role),), judge=Graded))
+        assert gap(credited(name, "resampling", groups), true, [first, role]) < EXACT, role
+    proved = {"shared", "shared_history", "counterfactual", "removal", "resampling"}
+    assert {rule for rule in fitting(its) if RULES[rule].unbiased} == proved
 
 
 @pytest.mark.parametrize("rule", ["shapley", "own_correctness"])

@@ -178,6 +178,31 @@ def test_the_first_k_sessions_decode_an_answer_without_think(rollout, k, with_so
     assert done.partitions == {"train"} and done.status == {"uid0": "finished"}
 
 
+OWN = """
+from ccpo.reward import Reward
+
+
+async def reward(text, truth, row):
+    assert sorted(row) == ["ability", "data_source", "extra_info", "prompt", "reward_model"], sorted(row)
+    assert row["prompt"][-1]["content"] == row["extra_info"]["question"] and truth == row["reward_model"]["ground_truth"]
+    return Reward(0.25, text.strip()) if {works} else 1 / 0
+"""
+
+
+def test_an_own_reward_sees_the_datas_columns_and_what_it_gives_is_the_value(rollout, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN.replace("{works}", "True"))
+    done, _ = rollout(settings={"ccpo.reward": f"{tmp_path}/mine.py:reward"})
+    assert [record["value"] for record in done.records().values()] == [0.25] * 4
+    assert {p["value"] for record in done.records().values() for p in record["replays"] if p["decoded"]} == {0.25}
+
+
+def test_a_session_whose_reward_fails_is_dropped_and_says_why(rollout, tmp_path, caplog):
+    (tmp_path / "mine.py").write_text(OWN.replace("{works}", "False"))
+    done, _ = rollout(settings={"ccpo.reward": f"{tmp_path}/mine.py:reward"})
+    assert done.keys == [] and done.status == {"uid0": "finished"}
+    assert "mine.py:reward raised ZeroDivisionError: division by zero (line 8)" in caplog.text
+
+
 def test_replays_that_are_trained_are_rows(rollout):
     done, _ = rollout(settings={"ccpo.credit.train_replays": True})
     assert done.sessions() == {s: [THINK, REASON, *[REASON] * (s < 2)] for s in range(4)}

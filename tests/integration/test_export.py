@@ -52,28 +52,34 @@ from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 
 base, root = sys.argv[1:]
 
-def save(rank, world_size):
+def save(rank, world_size, adapter=False):
+    name = f"lora{world_size}" if adapter else f"world{world_size}"
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{root}/store{world_size}", rank=rank, world_size=world_size
+        "gloo", init_method=f"file://{root}/store_{name}", rank=rank, world_size=world_size
     )
     model = AutoModelForCausalLM.from_pretrained(base)
     torch.manual_seed(0)
+    if adapter:
+        from peft import LoraConfig, get_peft_model
+        model = get_peft_model(model, LoraConfig(r=4, lora_alpha=12, target_modules="all-linear", task_type="CAUSAL_LM"))
     with torch.no_grad():
         for weight in model.parameters():  # as if trained
-            weight += 1e-4 * torch.randn_like(weight)
+            if not adapter or weight.requires_grad:
+                weight += (1e-2 if adapter else 1e-4) * torch.randn_like(weight)
     mesh = init_device_mesh("cpu", (world_size,), mesh_dim_names=("fsdp",))
-    for layer in model.model.layers:
+    for layer in (model.base_model.model if adapter else model).model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     manager = FSDPCheckpointManager(
         model, processing_class=AutoTokenizer.from_pretrained(base), checkpoint_config={"save_contents": ["model"]}
     )
-    manager.save_checkpoint(f"{root}/world{world_size}")
+    manager.save_checkpoint(f"{root}/{name}")
     torch.distributed.destroy_process_group()
 
 torch.set_num_threads(1)
-for world_size in (1, 2):
-    ranks = [multiprocessing.get_context("fork").Process(target=save, args=(r, world_size)) for r in range(world_size)]
+for world_size, adapter in ((1, False), (2, False), (2, True)):
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=save, args=(r, world_size, adapter)) for r in range(world_size)]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -84,13 +90,47 @@ for world_size in (1, 2):
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """world1 and world2: what verl writes into a policy's folder on one and on two processes."""
+    """world1 and world2: what verl writes into a policy's folder on one and on two processes; lora2: of an adapter, on two."""
     root = tmp_path_factory.mktemp("shards")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SAVE, str(MODEL), str(root)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return root
+
+
+def test_an_adapter_is_merged_into_what_is_exported(make_run, shards, tmp_path):
+    """Who loads the folder gets the policy that was trained, not the model that it began as."""
+    lora = ["actor_rollout_ref.model.lora_rank=4", "actor_rollout_ref.model.lora_alpha=12"]
+    run = make_run(tmp_path / "run", 2, *lora)
+    for folder in (step_folder(run, 4) / ACTOR).iterdir():
+        shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+    shutil.copytree(shards / "lora2", step_folder(run, 4) / ACTOR, dirs_exist_ok=True)
+    (step_folder(run, 4) / MARKER).unlink()
+    config = CcpoConfig.from_dict(OmegaConf.to_container(OmegaConf.load(run / JOB).ccpo, resolve=True), 4)
+    checkpoint.commit(run, 4, config, 4, HistoryState())
+    export(run / "global_step_4", tmp_path / "out")
+
+    parts = [torch.load(shards / f"lora2/model_world_size_2_rank_{rank}.pt", weights_only=False) for rank in range(2)]
+    whole = {
+        name: torch.cat([part[name].to_local() for part in parts], parts[0][name].placements[0].dim)
+        for name in parts[0]
+    }
+    base = AutoModelForCausalLM.from_pretrained(MODEL).state_dict()
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    changed = 0
+    for name, weight in base.items():
+        front = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{front}.lora_A.default.weight" in whole:
+            up, down = whole[f"{front}.lora_B.default.weight"], whole[f"{front}.lora_A.default.weight"]
+            weight, changed = weight + 12 / 4 * up @ down, changed + 1
+        assert torch.allclose(exported[name], weight, rtol=0, atol=1e-6), name
+    assert changed and exported["lm_head.weight"].dtype == torch.float32
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == set()
+    assert (
+        "| LoRA rank, alpha, modules; merged into these weights | 4, 12, all-linear |"
+        in (tmp_path / "out/README.md").read_text()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +228,16 @@ def test_the_exported_model_answers(vote):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(vote[1]), AutoTokenizer.from_pretrained(vote[1])
     with one_seeded_thread(0):
         assert accuracy(model, tokenizer, problems, list(map(vote_messages, problems)), VOTE_TOKENS) > 0.35
+
+
+def test_the_attention_that_the_job_trained_with_stays_with_the_job(copied, tmp_path):
+    """verl saves override_config with the model's configuration, and nobody else knows the plugin's attention."""
+    forget_files(copied)
+    settings = copied / "global_step_4/actor/huggingface/config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"attn_implementation": "torch_varlen"}))
+    export_model.export(copied, tmp_path / "out")
+    assert "torch_varlen" not in (tmp_path / "out" / "config.json").read_text()
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,23 @@ def test_seven_billion_with_float32_moments_are_refused_on_one_gpu_and_fit_four(
     assert not gpu_job("qwen2.5-7b", f"ccpo.policies={policies}", "trainer.n_gpus_per_node=4")[2]
 
 
+def test_of_a_lora_actor_the_adapter_alone_has_gradients_and_moments(gpu_job):
+    """Seven billion parameters of which an adapter learns rest on one GPU."""
+    rank = "actor_rollout_ref.model.lora_rank=16"
+    config, lines, problems = gpu_job("qwen2.5-7b", rank, "actor_rollout_ref.model.target_modules=[q_proj,v_proj]")
+    assert not problems
+    model = config_of("qwen2.5-7b")
+    head = model.hidden_size // model.num_attention_heads
+    query, value = model.num_attention_heads * head, model.num_key_value_heads * head
+    adapter = 16 * model.num_hidden_layers * (2 * model.hidden_size + query + value)
+    assert f"a LoRA adapter of {adapter / 1e6:.3g} million learns" in lines[0]
+    shape = memory.shape_of(model, {"task_type": "CAUSAL_LM", "r": 16, "target_modules": ["q_proj", "v_proj"]})
+    assert shape.adapter == adapter and shape.parameters == memory.shape_of(model).parameters
+    assert memory.state(shape, 1) == 4 * shape.parameters + 16 * adapter
+    assert memory.resting(shape, 2) == (4 * shape.parameters + 12 * adapter) / 2
+    assert gpu_job("qwen2.5-7b")[2] and not gpu_job("qwen2.5-7b", rank)[2], "all-linear"
+
+
 def test_several_policies_wait_in_host_memory(gpu_job):
     config, _, problems = gpu_job("qwen2.5-1.5b", "ccpo.policies=per_role")
     assert not problems

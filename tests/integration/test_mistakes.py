@@ -144,7 +144,7 @@ MISTAKES: dict[str, tuple] = {  # setting -> values that are wrong for it
     "trainer.log_val_generations": (-1, "x", None),
     "trainer.critic_warmup": (5, -1),
     "trainer.project_name": ("", None, 3),
-    "trainer.experiment_name": ("", None),
+    "trainer.experiment_name": ("", 3),
     "trainer.balance_batch": ("flase", 1),
     "trainer.total_step": (10,),
     "trainer.savefreq": (10,),
@@ -190,10 +190,21 @@ COMBINATIONS: tuple[tuple[str, dict], ...] = (  # what is named; settings that a
     ("fsdp_config.forward_only", {f"{ACTOR}.fsdp_config.forward_only": True}),
     ("rollout.ignore_eos", {f"{ROLLOUT}.ignore_eos": True}),
     ("rollout.multi_turn.enable", {f"{ROLLOUT}.multi_turn.enable": True}),
-    ("reward.custom_reward_function.path", {"reward.custom_reward_function.path": "mine.py"}),
-    ("reward.reward_manager.source", {"reward.reward_manager.source": "importlib"}),
+    ("reward.custom_reward_function.path='mine.py'", {"reward.custom_reward_function.path": "mine.py"}),
+    ("reward.reward_manager.source='importlib'", {"reward.reward_manager.source": "importlib"}),
+    ("reward.reward_manager.name='dapo'", {"reward.reward_manager.name": "dapo"}),
+    ("reward.reward_manager.module.path='m.py'", {"reward.reward_manager.module.path": "m.py"}),
+    ("reward.sandbox_fusion.url='http://s'", {"reward.sandbox_fusion.url": "http://s"}),
+    ("reward.reward_model.model_path='org/rm'", {"reward.reward_model.model_path": "org/rm"}),
+    ("custom_reward_function.path='mine.py'", {"custom_reward_function.path": "mine.py"}),
+    ("reward_model.enable=True", {"reward_model.enable": True}),
+    ("sandbox_fusion.url='http://s'", {"sandbox_fusion.url": "http://s"}),
+    ("set ccpo.reward=path/to/file.py:function", {"reward.custom_reward_function": {"path": "mine.py", "name": "score"}}),
     ("custom_sampler.name", {"trainer.v1.sampler.custom_sampler.name": "ReplayBuffer"}),
     ("trainer.val_only", {"trainer.val_only": True, "trainer.val_before_train": False}),
+    ("model.lora.rank", {f"{MODEL}.lora.rank": 8}),
+    ("lora_adapter_path", {f"{MODEL}.lora_adapter_path": "/adapter"}),
+    ("model.lora.merge", {f"{MODEL}.lora_rank": 8, f"{MODEL}.lora.merge": False}),
 )  # fmt: skip
 VERLS_OWN: tuple[tuple[str, dict], ...] = (
     ("ppo_micro_batch_size", {f"{ACTOR}.use_dynamic_bsz": False}),
@@ -350,6 +361,10 @@ def own(tmp_path):
     )
     (tmp_path / "broken.py").write_text("raise RuntimeError('no luck')\n")
     (tmp_path / "router.yaml").write_text("router_class: no.such.Router\n")
+    for name, more in (("plain", ""), ("odd", ', "use_rslora": true, "rank_pattern": {"q_proj": 2}'), ("broken", "]")):
+        (tmp_path / name).mkdir()
+        text = f'{{"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]{more}}}'
+        (tmp_path / name / "adapter_config.json").write_text(text)
     return tmp_path
 
 
@@ -372,6 +387,11 @@ LOOKUPS: tuple[tuple[dict, str], ...] = (
     ({f"{MODEL}.override_config": {}}, "attn_implementation is not set, and verl takes flash_attention_2"),
     ({f"{MODEL}.override_config": {"attn_implementation": "kernels-community/flash-attn"}}, "needs the package kernels"),
     ({f"{MODEL}.lora_adapter_path": "/nope"}, "lora_adapter_path is '/nope': there is no such folder"),
+    ({f"{MODEL}.lora_adapter_path": "OWN/odd", f"{MODEL}.lora_rank": 8}, "which has use_rslora, rank_pattern: verl's checkpoints keep"),
+    ({f"{MODEL}.lora_adapter_path": "OWN/broken", f"{MODEL}.lora_rank": 8}, "adapter_config.json cannot be read (JSONDecodeError"),
+    ({f"{MODEL}.lora_adapter_path": "OWN", f"{MODEL}.lora_rank": 8}, "adapter_config.json cannot be read ("),
+    ({f"{MODEL}.lora_adapter_path": "OWN/plain", f"{MODEL}.lora_rank": 4}, "of rank 8, and actor_rollout_ref.model.lora_rank is 4"),
+    ({f"{MODEL}.target_modules": ["q_prj"], f"{MODEL}.lora_rank": 4}, "target_modules is ['q_prj']: a LoRA adapter cannot be put on"),
     ({f"{ROLLOUT}.router_config_path": "/nope.yaml"}, "router_config_path=/nope.yaml cannot be used (FileNotFoundError"),
     ({f"{ROLLOUT}.router_config_path": "OWN/router.yaml"}, "Failed to import module 'no.such'"),
     ({"trainer.v1.sampler.custom_sampler.path": "mine.py"}, "custom_sampler.path is 'mine.py', which leads to no module"),
@@ -397,6 +417,9 @@ def test_names_that_lead_somewhere(cpu_config, own):
         {f"{MODEL}.override_config": {"attn_implementation": "flex_attention"}},
         {f"{MODEL}.override_config": {"attn_implementation": "torch_varlen"}, f"{MODEL}.external_lib": "ccpo.verl_gpu.workers"},
         {f"{ACTOR}.optim.optimizer": "SGD"},
+        {f"{MODEL}.lora_adapter_path": str(own / "plain"), f"{MODEL}.lora_rank": 8},
+        {f"{MODEL}.lora_rank": 4, f"{MODEL}.target_modules": ["q_proj"]},
+        {f"{MODEL}.lora_rank": 4, f"{MODEL}.path": "/no/model"},
         {f"{ROLLOUT}.router_config_path": str(ROOT / "recipe/config/router.yaml")},
         {f"{ROLLOUT}.agent.agent_loop_manager_class": "verl.trainer.ppo.v1.AgentLoopManagerTQ"},
     ):  # fmt: skip

@@ -23,7 +23,7 @@ from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
 from ccpo.run import checkpoint  # noqa: E402
 from ccpo.run.folder import JOB, METRICS  # noqa: E402
-from ccpo.verl_plugin import preflight  # noqa: E402
+from ccpo.verl_plugin import fit, preflight  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -142,28 +142,35 @@ def test_fewer_rows_than_a_batch(config):
 def test_no_model(config):
     config.actor_rollout_ref.model.path = "/no/such/model"
     found = problem(config)
-    assert "actor_rollout_ref.model.path=/no/such/model: its tokenizer cannot be loaded" in found and "MODEL" in found
+    assert (
+        "actor_rollout_ref.model.path=/no/such/model: the folder /no/such/model does not exist" in found
+        and "MODEL" in found
+    )
 
 
 @pytest.mark.parametrize(
     "name, value, says",
     [
-        ("path", "/no/such/model", "path=/no/such/model: its tokenizer cannot be loaded (there is no such folder)"),
-        ("path", "a/b/c", "path=a/b/c: its tokenizer cannot be loaded (there is no such folder)"),
-        ("path", str(MODEL / "config.json"), "(that is a file, no model's folder)"),
+        ("path", "/no/such/model", "path=/no/such/model: the folder /no/such/model does not exist: set MODEL"),
+        ("path", "a/b/c", "path=a/b/c: the folder a/b/c does not exist"),
+        ("path", "a b/c", "path=a b/c: the folder a b/c does not exist"),
+        ("path", "tests/model", "path=tests/model: the folder tests/model does not exist"),
+        ("path", "~/no such", "/no such does not exist"),
+        ("path", str(MODEL / "config.json"), "config.json is a file, no model's folder"),
         (
             "tokenizer_path",
             "/nope",
-            "tokenizer_path=/nope: its tokenizer cannot be loaded (there is no such folder): set it",
+            "tokenizer_path=/nope: the folder /nope does not exist: set it",
         ),
         (
             "hf_config_path",
             "/nope",
-            "hf_config_path=/nope: its config.json cannot be loaded (there is no such folder): set it",
+            "hf_config_path=/nope: the folder /nope does not exist: set it",
         ),
     ],
 )
-def test_the_setting_that_names_no_model_is_named(config, name, value, says):
+def test_the_setting_that_names_no_model_is_named(config, name, value, says, monkeypatch):
+    monkeypatch.chdir(ROOT)
     config.actor_rollout_ref.model[name] = value
     assert f"actor_rollout_ref.model.{says}" in (found := problem(config)) or says in found
 
@@ -256,7 +263,7 @@ def test_the_engine_must_hold_prompt_and_response(config):
         ),
         ("algorithm.use_kl_in_reward", True, "set actor_rollout_ref.actor.use_kl_loss=true instead"),
         ("algorithm.filter_groups.enable", True, "filter_groups.enable is true: dropping all-equal groups would bias"),
-        ("reward.reward_model.enable", True, "reward.reward_model.enable is true: sessions are scored by the verifier"),
+        ("reward.reward_model.enable", True, "reward.reward_model.enable=True: verl's rewards are never asked"),
         ("actor_rollout_ref.rollout.agent.default_agent_loop", "single_turn_agent", "teams are played by ccpo_team"),
         ("algorithm.norm_adv_by_std_in_grpo", False, "set ccpo.credit.normalize=centred"),
         ("trainer.v1.sampler.custom_sampler", None, "set pkg://ccpo.verl_plugin.faults and WatchedBuffer"),
@@ -336,7 +343,23 @@ def test_a_model_without_configuration_or_weights(config, tmp_path):
     weights.unlink()
     assert "has no weights (*.safetensors, *.bin): set MODEL to a whole model's folder" in problem(config)
     (model / "config.json").unlink()
-    assert f"actor_rollout_ref.model.path={model}" in problem(config)
+    assert f"actor_rollout_ref.model.path={model}: the folder {model} has no config.json" in problem(config)
+    for file in model.iterdir():
+        file.unlink()
+    assert f"the folder {model} is empty" in problem(config)
+    config.actor_rollout_ref.model.path = str(MODEL)
+    config.ccpo.policies, config.ccpo.roles = "per_role", {"think": {"model": str(model)}}
+    assert f"a role's model={model}: the folder {model} is empty" in problem(config)
+
+
+@pytest.mark.parametrize("name", ["no-such-org/no-such-model", "no-such-model"])
+def test_a_hub_that_cannot_be_reached_is_said_to_be(config, name, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config.actor_rollout_ref.model.path = name
+    found = problem(config)
+    assert f"there is no folder {name}, and the hub cannot be reached from here" in found and "Repo id" not in found
 
 
 def test_a_longer_context_than_the_model_was_made_for(config, monkeypatch):
@@ -387,6 +410,47 @@ def test_a_section_that_is_none_is_named(config, name, value):
     OmegaConf.update(config, name, value, merge=False)
     with pytest.raises(ConfigError, match="is a section of settings; set|cannot be read"):
         preflight.readable(config)
+
+
+def sections(node, path: str = ""):
+    """Names of all sections of a configuration."""
+    for key in node:
+        try:
+            found = node[key]
+        except Exception:  # nothing is there yet (???)
+            continue
+        if OmegaConf.is_dict(found):
+            yield f"{path}{key}"
+            yield from sections(found, f"{path}{key}.")
+
+
+def looked_at(config, name: str, value: object) -> None:
+    """Put ``value`` where a section is: one clear error, whatever checks read there."""
+    changed = copy.deepcopy(config)
+    OmegaConf.update(changed, name, value, merge=False, force_add=True)
+    try:
+        preflight.readable(changed)
+        fit.settle(changed)
+        preflight.check(changed)
+    except ConfigError as error:
+        assert any(name in text or "cannot be read" in text for text in error.problems), (name, error.problems)
+    else:
+        assert value is None or "turbo_config" in name, f"{name}={value} passes"
+
+
+def test_no_value_in_place_of_a_section_is_a_traceback(config):
+    names = [name for name in sections(config) if name.startswith("ccpo") or name.count(".") < 1]
+    assert len(names) > 15
+    for name in names:
+        for value in (None, 3):
+            looked_at(config, name, value)
+
+
+@pytest.mark.slow
+def test_no_value_in_place_of_any_section_is_a_traceback(config):
+    for name in sections(config):
+        for value in (None, 3, "x"):
+            looked_at(config, name, value)
 
 
 def test_all_mistakes_come_in_one_message(config):
@@ -565,6 +629,13 @@ def test_a_rule_that_the_team_has_no_counterfactual_for_names_those_that_fit(vot
     vote.ccpo.credit.rule = "counterfactual"
     found = problem(vote)
     assert "rule counterfactual does not fit this team" in found and "Rules that fit: removal, leave_one_out" in found
+    assert found.endswith("Teams that counterfactual fits: dyad")
+
+
+@pytest.mark.parametrize("rule", ["leave_one_out", "resampled", "shapley"])
+def test_a_rule_of_another_team_names_that_team(config, rule):
+    config.ccpo.credit.rule = rule
+    assert problem(config).endswith(f"Teams that {rule} fits: vote")
 
 
 def test_a_checkpoint_that_does_not_fit_is_found_before_anything_starts(config, tmp_path):

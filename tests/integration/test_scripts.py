@@ -626,6 +626,7 @@ def test_setup_keeps_a_gpu_environment_when_asked_for_the_cpu_one(clone, copying
     [
         (("tpu",), {}, "choose cpu or gpu"),
         ((), {"PYTHON": "/bin/false"}, "3.10, 3.11 or 3.12"),
+        ((), {"PYTHON": "/no/python"}, "no Python that starts"),
         (("gpu",), {}, "requirements.txt"),
     ],
 )
@@ -633,6 +634,54 @@ def test_setup_explains_mistakes_and_makes_nothing(clone, arguments, environment
     refused = setup(clone, *arguments, **environment)
     assert refused.returncode == 1 and words in refused.stderr
     assert not (clone / ".venv").exists()
+
+
+def called(version: str, python: str, at: Path) -> str:
+    """An interpreter ``at`` that is ``python``, and says that it is of this version."""
+    major, minor = version.split(".")
+    at.unlink(missing_ok=True)
+    at.write_text(f"""#!/bin/sh
+case $1 in
+--version) echo Python {version}.0 ;;
+-c) code=$2; shift 2; exec {python} -c "import sys; sys.version_info = ({major}, {minor}, 0)
+$code" "$@" ;;
+*) exec {python} "$@" ;;
+esac
+""")
+    at.chmod(0o755)
+    return str(at)
+
+
+@pytest.mark.parametrize("kind, fit", [("cpu", ["3.10", "3.11", "3.12"]), ("gpu", ["3.11", "3.12"])])
+def test_setup_takes_the_pythons_that_the_stack_has_builds_for(clone, copying, kind, fit):
+    (clone / "requirements.txt").write_text("# nothing\n")
+    for version in ("3.9", "3.10", "3.11", "3.12", "3.13"):
+        done = setup(clone, kind, PYTHON=called(version, copying["PYTHON"], clone / "python"))
+        if version in fit:
+            assert done.returncode == 0 and f"making .venv with Python {version}" in done.stdout, done.stderr
+            shutil.rmtree(clone / ".venv")
+        else:
+            assert done.returncode == 1 and f"is Python {version}.0, and" in done.stderr
+            assert f"needs Python {', '.join(fit[:-1])} or {fit[-1]}" in done.stderr
+            assert not (clone / ".venv").exists()
+
+
+def test_setup_looks_for_a_python_that_fits(clone, copying):
+    """On a machine whose plain python3 is too old for the GPU stack, or too new."""
+    (clone / "requirements.txt").write_text("# nothing\n")
+    (clone / "bin").mkdir()
+    for name, version in (("python3", "3.13"), ("python3.10", "3.10"), ("python3.12", "3.12")):
+        called(version, copying["PYTHON"], clone / "bin" / name)
+    path = f"{clone / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    assert "with Python 3.12" in setup(clone, "gpu", PYTHON="", PATH=path).stdout
+
+
+def test_setup_makes_an_environment_of_another_python_anew(clone, copying):
+    (clone / "requirements.txt").write_text("# nothing\n")
+    assert setup(clone, "gpu", **copying).returncode == 0
+    called("3.10", sys.executable, clone / ".venv" / "bin" / "python")
+    (clone / "requirements.txt").write_text("# something new\n")
+    assert "making .venv" in setup(clone, "gpu", **copying).stdout
 
 
 def recipe(script: str, *arguments: str, **environment: str) -> list[str]:
@@ -654,7 +703,7 @@ def test_a_recipe_prints_a_command_whose_last_words_are_the_users(script):
 @pytest.mark.parametrize(
     "script, environment, config, words",
     [
-        ("run_ccpo.sh", {}, "ccpo_dyad", {"task=math", "trainer.default_local_dir='outputs/dyad-m-math-seed0'"}),
+        ("run_ccpo.sh", {}, "ccpo_dyad", {"task=math"}),
         ("run_ccpo_dyad.sh", {"TEAM": "vote"}, "ccpo_dyad", {"task=math"}),
         (
             "run_ccpo_vote.sh",
@@ -663,7 +712,6 @@ def test_a_recipe_prints_a_command_whose_last_words_are_the_users(script):
             {
                 "task=logiqa",
                 "ccpo.team_kwargs.n_voters=5",
-                "trainer.default_local_dir='outputs/vote5-m-logiqa-seed0'",
             },
         ),
         ("run_ccpo.sh", {"TEAM": "vote"}, "ccpo_vote", {"ccpo.team_kwargs.n_voters=3", "task=math"}),
@@ -671,20 +719,21 @@ def test_a_recipe_prints_a_command_whose_last_words_are_the_users(script):
             "run_ccpo.sh",
             {"TEAM": "my teams/team.py:My_Team"},
             "ccpo",
-            {"ccpo.team='my teams/team.py:My_Team'", "trainer.default_local_dir='outputs/My_Team-m-math-seed0'"},
+            {"ccpo.team='my teams/team.py:My_Team'"},
         ),
         (
             "run_ccpo.sh",
-            {"TEAM": "package.module:Relay", "SEED": "3", "DATA": "tables/x"},
+            {"TEAM": "package.module:Relay", "SEED": "3", "DATA": "tables/x", "OUT": "my runs/a"},
             "ccpo",
-            {"ccpo.team='package.module:Relay'", "trainer.default_local_dir='outputs/Relay-m-x-seed3'"},
+            {"ccpo.team='package.module:Relay'", "seed=3", "trainer.default_local_dir='my runs/a'"},
         ),
     ],
 )
-def test_a_recipe_names_the_team_in_its_command_and_its_folder(script, environment, config, words):
+def test_a_recipe_names_the_team_in_its_command_and_the_folder_if_it_is_given(script, environment, config, words):
     command = recipe(script, MODEL="org/m", **environment)
     assert command[0] == config
     assert words <= set(command)
+    assert any("default_local_dir" in word for word in command) == ("OUT" in environment), "else called by its settings"
     if config != "ccpo_vote":
         assert not any("n_voters" in word for word in command)
 
@@ -692,7 +741,23 @@ def test_a_recipe_names_the_team_in_its_command_and_its_folder(script, environme
 @pytest.mark.parametrize("script, task", [("run_ccpo_dyad.sh", "math"), ("run_ccpo_vote.sh", "logiqa")])
 def test_a_recipe_without_data_says_how_to_make_it(script, task, tmp_path):
     done = bash(ROOT, f"recipe/{script}", DATA=str(tmp_path))
-    assert done.returncode == 1 and f"data_preprocess.{task}" in done.stderr
+    assert done.returncode == 1 and f"-m data_preprocess.{task} --out {tmp_path}" in done.stderr
+
+
+@pytest.mark.parametrize("task", sorted(path.stem for path in (ROOT / "recipe/config/task").glob("*.yaml")))
+def test_the_data_command_of_every_task_is_one(task, tmp_path, run_module):
+    done = bash(ROOT, "recipe/run_ccpo.sh", TASK=task, DATA=f"{tmp_path}/a b")
+    words = shlex.split(done.stderr.rpartition("make it with: ")[2])
+    assert words[1] == "-m" and words[3:5] == ["--out", f"{tmp_path}/a b"]
+    options = run_module(words[2], "--help").stdout
+    assert all(word in options for word in words[3:] if word.startswith("--"))
+
+
+@pytest.mark.parametrize("task", ["math500", "aime", "toy", "no such/../math"])
+def test_a_task_that_there_is_not_gets_the_list(task, tmp_path):
+    done = bash(ROOT, "recipe/run_ccpo.sh", TASK=task, DATA=str(tmp_path))
+    assert done.returncode == 1 and f"TASK={task}: there is no such task" in done.stderr
+    assert "set one of gsm8k last_digit logiqa math" in done.stderr and "data_preprocess.benchmarks" in done.stderr
 
 
 @pytest.mark.parametrize(

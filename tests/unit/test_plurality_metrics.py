@@ -142,6 +142,17 @@ def test_contribution_help_and_hurt():
     )
 
 
+def test_with_partial_credit_what_changes_nothing_neither_helps_nor_hurts():
+    table = Sessions.from_records([dyad(0, 0.5, 0.5), dyad(0, 0.75, 0.5, "q"), dyad(0, 0.25, 0.75, "r")])
+    assert contribution(table) == pytest.approx(
+        {
+            "think/contribution": (0.25 - 0.5) / 3,
+            "think/help_rate": 0.25 / 3,
+            "think/hurt_rate": 0.5 / 3,
+        }
+    )
+
+
 def test_what_replays_cost():
     """Four sessions of two prompts: two replays decoded a turn, one of them cut; prompt q has none."""
     cut = SessionRecord("p", 2, 1.0, (), (ReplayRecord(REMOVE, "think", 0.0, True, 3, True),))

@@ -11,9 +11,10 @@ from ccpo.config import CcpoConfig
 from ccpo.prompts import PromptError
 from ccpo.team import Team
 from ccpo.team.dyad import Dyad
-from ccpo.team.load import BUILT_IN, absolute, prompt_sets, prompts_of, settings_class, team_class
+from ccpo.team.load import BUILT_IN, prompt_sets, prompts_of, settings_class, team_class
 from ccpo.team.session import TeamError
 from ccpo.team.vote import Vote
+from ccpo.user_code import absolute
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = """\
@@ -55,6 +56,14 @@ def refused(reference: str) -> str:
 
 def test_built_in_teams_have_names():
     assert {name: team_class(name) for name in BUILT_IN} == {"dyad": Dyad, "vote": Vote}
+
+
+def test_references_for_another_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for same in ("dyad", "math", "a.b:C", "my.py", "yaml", ""):
+        assert absolute(same) == same
+    for own in ("t.py:C", "p.yaml:short", "p.yml", "d/p.yaml"):
+        assert absolute(own) == f"{tmp_path}/{own}"
 
 
 def test_a_package_path():
