@@ -330,15 +330,17 @@ def test_a_program_that_waits_for_ever_ends_the_run(job, tmp_path):
         "        return await super().play(s)\n"
     )
     (tmp_path / "waits.yaml").write_text((ROOT / "ccpo/team/vote.yaml").read_text())
+    settings = Settings.of(plain(job("dyad", f"ccpo.team={tmp_path / 'waits.py'}:Waits", "ccpo.credit.rule=shared")))
     with pytest.raises(RuntimeError, match="step 0 did not end within ccpo.session_timeout=0.3 s"):
-        entries_of(
-            job(
-                "dyad",
-                f"ccpo.team={tmp_path / 'waits.py'}:Waits",
-                "ccpo.credit.rule=shared",
-                "ccpo.session_timeout=0.3",
-            )
-        )
+        list(train(replace(settings, ccpo=replace(settings.ccpo, session_timeout=0.3))))
+
+
+def test_a_reward_of_the_users_own(job, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import asyncio\n\n\nasync def generous(text, truth, row):\n    await asyncio.sleep(0.001)\n    return 1.0\n"
+    )
+    entries = train(Settings.of(plain(job("dyad", f"ccpo.reward={tmp_path / 'own.py'}:generous"))))
+    assert next(entries)["metrics"]["val-core/toy/last_digit/team_accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(
