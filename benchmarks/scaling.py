@@ -27,6 +27,7 @@ from ccpo.credit.base import CreditConfig
 from ccpo.run.folder import JOB, METRICS
 from ccpo.run.run_log import read_run_log
 from ccpo.run.step_times import step_times
+from ccpo.verl_gpu import memory
 from ccpo.verl_gpu.memory import GIB
 
 MEASURED = Path(__file__).parent / "measured" / "steps.json"
@@ -34,6 +35,16 @@ TABLE_SHAPES = [name for name in SHAPES if name.startswith("qwen2.5")]
 TABLE_GPUS = (1, 2, 8, 32, 256)
 PER_GPU = 16  # prompts, in the table where the batch grows
 PARTS = ("gen", "adv", "update_actor", "update_weights", "other", "step")
+MATH_STEPS = 7495 // 64  # of an epoch of the default recipe
+JOBS = [
+    ("qwen2.5-0.5b", 1, "h100"),
+    ("qwen2.5-1.5b", 1, "h100"),
+    ("qwen2.5-1.5b", 2, "h100"),
+    ("qwen2.5-1.5b", 1, "h200"),
+    ("qwen2.5-3b", 1, "h100"),
+    ("qwen2.5-7b", 2, "h200"),
+    ("qwen2.5-7b", 8, "h100"),
+]
 
 
 def main() -> int:
@@ -94,7 +105,9 @@ def work(options: argparse.Namespace, prompts: int) -> model.Work:
 
 
 def tables(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
-    """(title, lines) of every table that docs/scaling.md shows."""
+    """(title, lines) of every table that docs/scaling.md shows; the first one stands in README.md, too."""
+    head = ["model", "GPUs", "GiB of a GPU, least", "s a step", "hours an epoch", "GB a checkpoint"]
+    yield "What a job takes", _markdown(head, [_job(*job, work(options, options.prompts)) for job in JOBS])
     yield "Constants", _markdown(["constant", "value", "what it is", "measured or assumed"], _constants())
     yield "Predicted and measured", _markdown(["job", *PARTS, "role"], _comparison())
     head = ["model", *(f"{gpus} GPU{'s' * (gpus > 1)}" for gpus in TABLE_GPUS)]
@@ -112,6 +125,17 @@ def tables(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     yield "What takes most", _markdown(["word", "what it is", "what helps"], rows)
 
 
+def _job(name: str, gpus: int, kind: str, wanted: model.Work) -> list[str]:
+    """A row: memory, time and disk of the default recipe on these GPUs."""
+    shape, gpu = sizes(name), model.GPUS[kind]
+    found = model.fit(shape, gpu, gpus, wanted)
+    if found.missing:
+        return [name, f"{gpus} {gpu.name}", f"no room: {found.missing}", "", "", ""]
+    step = sum(model.seconds(shape, gpu, gpus, wanted).values())
+    hours, disk = f"{step * MATH_STEPS / 3600:.1f}", f"{memory.resting(shape, 1) / 1e9:.0f}"
+    return [name, f"{gpus} {gpu.name}", f"{max(found.learns, found.decodes) / GIB:.0f}", f"{step:.0f}", hours, disk]
+
+
 def _whole(shape: str, gpu: model.Gpu, gpus: int, wanted: model.Work) -> tuple[float | None, str]:
     """(seconds of a step, what takes most of them); (None, what there is no room for)."""
     if missing := model.fit(sizes(shape), gpu, gpus, wanted).missing:
@@ -121,11 +145,12 @@ def _whole(shape: str, gpu: model.Gpu, gpus: int, wanted: model.Work) -> tuple[f
 
 
 def with_tables(page: str, options: argparse.Namespace) -> str:
-    """A page with these tables in place of its own; a table is known by its head, and those with one head by their order."""
+    """A page with these tables in place of its own: all that it has. A table is known by its head, and those with one head by their order."""
     lines, at = page.splitlines(), 0
-    for title, table in tables(options):
-        if table[0] not in lines[at:]:
-            raise SystemExit(f"the page has no table for: {title}, which begins with {table[0]}")
+    found = [table for _, table in tables(options) if table[0] in lines]
+    if not found:
+        raise SystemExit("the page has none of the tables: put the head of one where it is to stand")
+    for table in found:
         at = lines.index(table[0], at)
         end = next((i for i in range(at, len(lines)) if not lines[i].startswith("|")), len(lines))
         lines[at:end] = table

@@ -60,6 +60,8 @@ TIMES = {  # seconds: low, high, why
 }
 MOST_SESSIONS = 4096
 MOST_PROCESSES = 64
+MOST_KEPT = 4096
+KEPT_MB = (0.01, 10_000)
 WIDEST_NETWORK = 8  # bits: 10.0.0.0/8 is the widest that is anybody's own
 
 
@@ -144,6 +146,8 @@ class CcpoConfig:
     session_timeout:   seconds after which a session counts as dropped
     stall_timeout:     seconds without progress of the trainer after which the job stops
     validation_replays: what validation asks of every role besides the team's own answer: "remove" it, "replace" its turns with nothing
+    keep_sessions:     how many sessions of a training step are kept in sessions.jsonl, beside all of validation; 0: none, and no file
+    keep_sessions_mb:  largest size of that file in MB; what stays of it then: `ccpo.run.session_log`
     network:           where the job's ports may be reached, as 10.0.0.0/24. None: `LOOPBACK`, on this machine alone
     resume_changed:    go on from a checkpoint of another method: other data, prompts, model, learning rate (`verl_plugin.resuming`)
     roles:             role or pattern ("voter_*") -> settings
@@ -162,6 +166,8 @@ class CcpoConfig:
     session_timeout: float = 1800.0
     stall_timeout: float = 7200.0
     validation_replays: tuple[str, ...] = (REMOVE, REPLACE)
+    keep_sessions: int = 8
+    keep_sessions_mb: float = 64.0
     network: str | None = None
     resume_changed: bool = False
     credit: CreditConfig = field(default_factory=CreditConfig)
@@ -437,6 +443,15 @@ class CcpoConfig:
                 found.append(f"ccpo.{name} is {value}: set it above 0 seconds")
             elif not low <= value <= high:
                 found.append(f"ccpo.{name} is {value} seconds: {why}; set it in [{low}, {high}]")
+        if not 0 <= self.keep_sessions <= MOST_KEPT:
+            found.append(
+                f"ccpo.keep_sessions is {self.keep_sessions}: it is a number of sessions a step, 0 to keep none; set it in [0, {MOST_KEPT}]"
+            )
+        if not KEPT_MB[0] <= self.keep_sessions_mb <= KEPT_MB[1]:
+            found.append(
+                f"ccpo.keep_sessions_mb is {self.keep_sessions_mb}: it is the largest size of sessions.jsonl in MB, and must hold some "
+                f"sessions; set it in [{KEPT_MB[0]}, {KEPT_MB[1]}] (ccpo.keep_sessions=0 keeps none)"
+            )
         if self.seed is not None and not 0 <= self.seed < 2**32:
             found.append(
                 f"ccpo.seed is {self.seed}: like every seed of the job it is in [0, 4294967295]; set one, or null (requests without seeds)"

@@ -58,7 +58,7 @@ command=(
     "$(override data.val_files "$DATA/test.parquet")"
     "trainer.n_gpus_per_node=$N_GPUS"
     "seed=$SEED"
-    ${OUT:+"$(override trainer.default_local_dir "$OUT")"} # checkpoints, metrics.jsonl, curves.png
+    ${OUT:+"$(override trainer.default_local_dir "$OUT")"} # checkpoints, metrics.jsonl, sessions.jsonl, report.html
     "$@" # last, so that it wins
 )
 if [ -n "${DRY_RUN:-}" ]; then

@@ -18,10 +18,9 @@ from itertools import cycle
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
+sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
-import report  # noqa: E402
-
+from ccpo import report  # noqa: E402
 from ccpo.run.folder import METRICS  # noqa: E402
 from data_preprocess.toy_lessons import UNEQUAL_VOTERS  # noqa: E402
 
@@ -47,6 +46,13 @@ TEAM_LABEL, BALLOT_LABEL = "team (plurality of the votes)", "voter (mean of all)
 VOTER_IN_TRAINING = "ccpo/voter_{i}/accuracy"
 SMOOTH_STEPS = 3  # odd
 COLOURS = ("#c2356b", "#1b6ca8", "#2a8a57", "#d1602f", "#7a4fa3", "#8a8a8a")  # no two rules of a comparison look alike
+PLOT_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+}
 REFERENCE = "shared"  # rule that the others are compared with
 WARNING = (
     "One seed proves nothing: intervals are of the validation samples, not of training; repeat with --seed 1, 2, ..., then "
@@ -117,7 +123,7 @@ def draw(runs: Runs, names: Sequence[str], path: Path, title: str) -> None:
         f"voter {weak}, {names[weak]}": VOTER_IN_TRAINING.format(i=weak),
         "team (plurality)": report.TEAM_IN_TRAINING,
     }
-    with plt.rc_context(report.PLOT_STYLE):
+    with plt.rc_context(PLOT_STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, layout="constrained")
         for axis, (name, metric) in zip(axes, panels.items(), strict=True):
             for (rule, entries), colour in zip(runs.items(), cycle(COLOURS), strict=False):

@@ -34,7 +34,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
 
-from ccpo.config import CcpoConfig, ConfigError, RoleConfig  # noqa: E402
+from ccpo.config import MOST_SESSIONS, CcpoConfig, ConfigError, RoleConfig  # noqa: E402
 from ccpo.evaluate import EvaluationError, servers  # noqa: E402
 from ccpo.evaluate.client import Client, Endpoint  # noqa: E402
 from ccpo.evaluate.compare import compare  # noqa: E402
@@ -46,6 +46,7 @@ from ccpo.evaluate.store import opened, read_result, write_result  # noqa: E402
 from ccpo.evaluate.tables import show, show_comparison  # noqa: E402
 from ccpo.prompts import Messages, matching, with_persona  # noqa: E402
 from ccpo.run.folder import JOB, MARKER, step_folder, step_of  # noqa: E402
+from ccpo.team.load import BUILT_IN  # noqa: E402
 from ccpo.types import REMOVE, REPLACE, SHUFFLE  # noqa: E402
 
 HOWS = (REMOVE, REPLACE, SHUFFLE)
@@ -56,6 +57,16 @@ ByRole = dict[str, str]
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------
+
+
+def fields_of_requests(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError('it is a JSON object, as {"reasoning_effort": "low"}')
+    return found
 
 
 def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -104,7 +115,7 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     how.add_argument(
         "--body",
-        type=json.loads,
+        type=fields_of_requests,
         default={},
         metavar="JSON",
         help="more fields of every request; written into the results",
@@ -134,14 +145,14 @@ def check_numbers(given: argparse.Namespace) -> None:
     for name in ("limit", "k", "max_tokens", "single_max_tokens", "max_model_len", "concurrency"):
         if (value := getattr(given, name)) is not None and value < 1:
             raise EvaluationError(f"--{name.replace('_', '-')} is {value}: set at least 1")
+    if given.k > MOST_SESSIONS:
+        raise EvaluationError(f"--k is {given.k}: set at most {MOST_SESSIONS}")
     if given.retries < 0 or not 0 <= given.seed < 2**32:
         raise EvaluationError("--retries is at least 0, --seed a whole number from 0 to 4294967295")
     for name, low, high in (("temperature", 0, 100), ("top_p", 1e-9, 1), ("timeout", 1e-9, 86400)):
         value = getattr(given, name)
         if value is not None and not (math.isfinite(value) and low <= value <= high):
             raise EvaluationError(f"--{name.replace('_', '-')} is {value}: set it in [{low:g}, {high}]")
-    if not isinstance(given.body, dict):
-        raise EvaluationError("--body must be a JSON object: more fields of every request")
 
 
 def by_role(words: Iterable[str] | None, option: str) -> ByRole:
@@ -185,7 +196,8 @@ def open_checkpoints(models: Iterable[str], team: str | None) -> dict[str, Any]:
     found = {}
     for model in dict.fromkeys(models):
         if is_checkpoint(Path(model)):
-            found[model] = export_model.open_checkpoint(Path(model), team)
+            own = _recorded_team(Path(model)) in BUILT_IN  # else it has to be named, since its program runs
+            found[model] = export_model.open_checkpoint(Path(model), None if own else team)
             if found[model].job.actor_rollout_ref.model.trust_remote_code:
                 raise EvaluationError(
                     f"{model} needs code of its own (trust_remote_code): export it with scripts/export_model.py, serve it yourself, and name "
@@ -194,19 +206,27 @@ def open_checkpoints(models: Iterable[str], team: str | None) -> dict[str, Any]:
     return found
 
 
+def _recorded_team(path: Path) -> str | None:
+    from omegaconf import OmegaConf
+
+    job = (path.resolve().parent if step_of(path.resolve().name) is not None else path) / JOB
+    return OmegaConf.select(OmegaConf.load(job), "ccpo.team") if job.exists() else None
+
+
 def exported(checkpoint: Any, cache: Path) -> dict[str, Path]:
     """Role -> the Hugging Face folder of the policy that plays it, from the cache where this very checkpoint was exported before.
 
-    The folder's name is a digest of the checkpoint's marker, which holds the digests of all its files. Exports that nobody used for
-    `UNUSED_DAYS` are removed.
+    The folder's name has a digest of the checkpoint's marker, which holds the digests of all its files. Exports that nobody used for
+    `UNUSED_DAYS` are removed, and what an export that was killed has left.
     """
     import export_model
 
     marker = step_folder(checkpoint.run, checkpoint.step) / MARKER
-    out = cache / hashlib.sha256(marker.read_bytes()).hexdigest()[:24]
+    out = cache / f"ccpo-{hashlib.sha256(marker.read_bytes()).hexdigest()[:24]}"
     cache.mkdir(parents=True, exist_ok=True)
     for old in cache.iterdir():
-        if old != out and old.is_dir() and time.time() - old.stat().st_mtime > UNUSED_DAYS * 86400:
+        ours = re.fullmatch(r"ccpo-[0-9a-f]{24}|\.ccpo-[0-9a-f]{24}\.[0-9]+\.(tmp|old)", old.name)
+        if ours and old != out and time.time() - old.stat().st_mtime > UNUSED_DAYS * 86400:
             shutil.rmtree(old, ignore_errors=True)
     policies = checkpoint.policies
     if not out.exists():
@@ -224,8 +244,10 @@ def team_of(given: argparse.Namespace, checkpoint: Any | None) -> CcpoConfig:
     section: dict[str, Any] = {}
     if checkpoint is not None:
         ccpo = checkpoint.ccpo
-        section = {"team": ccpo.team, "team_kwargs": dict(ccpo.team_kwargs), "prompts": ccpo.prompts}
-        section["roles"] = {role: _settings(setting) for role, setting in ccpo.roles.items()}
+        section = {"team": ccpo.team, "prompts": ccpo.prompts}
+        if given.team in (None, ccpo.team):  # another team has other settings and roles
+            section["team_kwargs"] = dict(ccpo.team_kwargs)
+            section["roles"] = {role: _settings(setting) for role, setting in ccpo.roles.items()}
     if given.team is not None:
         section["team"] = given.team
     if given.prompts is not None:
@@ -234,8 +256,19 @@ def team_of(given: argparse.Namespace, checkpoint: Any | None) -> CcpoConfig:
         raise EvaluationError("--team is needed: only a checkpoint of ours says which team it was trained for")
     for word in given.settings:
         _set(section, word)
+    trained = checkpoint.job.ccpo.get("reward") if checkpoint is not None else None
+    if (
+        trained is not None and "reward" not in section
+    ):  # its program would run, and whoever can write there can name any
+        raise EvaluationError(
+            f"the run was trained with a reward of its own, {trained}: if it is the one that you mean, say ccpo.reward={trained}; to let the "
+            "verifier judge, ccpo.reward=null"
+        )
     section["validation_replays"] = [how for how in (REMOVE, REPLACE) if how in given.replays]
-    section["credit"] = {"rule": "shared"}  # nothing is credited here; this rule fits every team
+    section["credit"] = {
+        "rule": "shared",
+        "normalize": "none",
+    }  # nothing is credited here: what fits every team and any --k
     return CcpoConfig.from_dict(section, given.k)
 
 
@@ -250,7 +283,7 @@ def _set(section: dict[str, Any], word: str) -> None:
 
     name, equals, value = word.partition("=")
     first, *path = name.split(".")
-    allowed = ("team_kwargs", "roles", "prompts")
+    allowed = ("team_kwargs", "roles", "prompts", "reward", "reward_timeout", "reward_processes")
     if first != "ccpo" or not equals or not path or path[0] not in allowed:
         raise EvaluationError(
             f"{word!r} is no setting: what evaluation takes is ccpo.{{{','.join(allowed)}}}... =VALUE, spelt as in training"
@@ -292,11 +325,12 @@ def sampling_of(given: argparse.Namespace, config: CcpoConfig, checkpoint: Any |
 
 def body_of(given: argparse.Namespace, checkpoint: Any | None) -> dict[str, Any]:
     """More fields of every request: the chat template's settings of the checkpoint, and the option's."""
+    template = checkpoint.job.data.get("apply_chat_template_kwargs") if checkpoint is not None else None
+    if not template:
+        return given.body
     from omegaconf import OmegaConf
 
-    template = checkpoint.job.data.get("apply_chat_template_kwargs") if checkpoint is not None else None
-    own = {"chat_template_kwargs": OmegaConf.to_container(template, resolve=True)} if template else {}
-    return own | given.body
+    return {"chat_template_kwargs": OmegaConf.to_container(template, resolve=True)} | given.body
 
 
 # --- who speaks -------------------------------------------------------------------------------------------------------
@@ -418,6 +452,7 @@ def settings_of(
             for role in config.plan.roles
         },
         "body": dict(body),
+        "reward": config.reward,
     }
     if given.controls != NONE:
         role = last_speaker(config)
@@ -466,7 +501,7 @@ def evaluate(given: argparse.Namespace) -> None:
     config = team_of(given, checkpoint)
     roles = config.plan.roles
     check_roles(tables, roles)
-    rows = read_rows(given.data, given.limit, given.seed, config.members.columns)
+    rows = read_rows(given.data, given.limit, given.seed, config.members.columns, config.reward is not None)
     if given.limit is not None and given.limit < rows.total:
         print(f"a sample of {given.limit} of {rows.total} questions, drawn by seed {given.seed}", file=sys.stderr)
     cache = (
@@ -488,6 +523,8 @@ def evaluate(given: argparse.Namespace) -> None:
             role: started[voice.folder] if voice.folder is not None else remote[_hashable(voice)]
             for role, voice in voices.items()
         }
+        if config.own_reward is not None:
+            stack.callback(config.own_reward.close)
         result = asyncio.run(_run(given, config, rows, sampling, endpoints, store))
         path = write_result(given.out, result)
     needed = frozenset(
@@ -533,7 +570,7 @@ async def _run(
         return with_persona(config.prompt_sets[role].messages(role, fields), config.role(role).persona)
 
     seeded = not given.no_request_seeds
-    stage = Stage(config.members, config.plan, rendered, speakers, given.seed, seeded)
+    stage = Stage(config.members, config.plan, rendered, speakers, given.seed, seeded, config.own_reward)
     single = None
     if given.controls != NONE:
         role = last_speaker(config)
@@ -561,7 +598,7 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit(f"interrupted: what was played is kept in {given.out}; the same command goes on")
     except ConfigError as error:
         sys.exit("error: " + "; ".join(error.problems))
-    except ValueError as error:  # ours, and those of checkpoints and teams
+    except (ValueError, OSError) as error:  # ours, and those of checkpoints and teams
         sys.exit(f"error: {error}")
 
 

@@ -33,10 +33,9 @@ from huggingface_hub.utils import validate_repo_id
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
+sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
-import report  # noqa: E402
-
+from ccpo import report  # noqa: E402
 from ccpo.config import RENAMED, CcpoConfig  # noqa: E402
 from ccpo.credit.rules import RULES  # noqa: E402
 from ccpo.prompts import Messages, render, with_persona  # noqa: E402
@@ -135,6 +134,8 @@ def open_checkpoint(path: Path, team: str | None = None) -> Checkpoint:
             f"write a card. The weights are whole; verl's own merger makes a model of them, in bfloat16: {commands}"
         )
     section = OmegaConf.to_container(job.ccpo, resolve=True)
+    for name in [name for name in section if name.startswith("reward")]:
+        del section[name]  # a program that the run's folder names, and nothing here needs it
     ccpo = CcpoConfig.from_dict(
         _from_here(section | {"team": _trusted(section["team"], team, _job_file(run))}), _n(job)
     )

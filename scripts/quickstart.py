@@ -25,15 +25,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import compare  # noqa: E402
-import report  # noqa: E402
 
+from ccpo import report  # noqa: E402
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.rules import RULES, fits, fitting  # noqa: E402
 from ccpo.run.checkpoint import finished_steps  # noqa: E402
-from ccpo.run.folder import LOCK, METRICS, PREPARE_LOG, QUICKSTART, TRAIN_LOG  # noqa: E402
+from ccpo.run.folder import LOCK, METRICS, PREPARE_LOG, QUICKSTART, SESSIONS, TRAIN_LOG  # noqa: E402
 from ccpo.run.json_file import Damaged, read_object, write_atomic  # noqa: E402
 from ccpo.run.lock import Hold, handed_on, run_lock  # noqa: E402
 from ccpo.run.run_log import read_run_log  # noqa: E402
+from ccpo.run.session_log import read_sessions  # noqa: E402
 from ccpo.team.load import BUILT_IN  # noqa: E402
 from ccpo.team.session import TeamError  # noqa: E402
 from ccpo.user_code import absolute  # noqa: E402
@@ -104,7 +105,10 @@ def _run(options: argparse.Namespace, trainer: list[str] | None) -> int:
                 _prepare(out, options.task)
             if status := train(_command(options, trainer), out, options.steps, options.lock):
                 return status
-        report.show(out)
+        report.show([out])
+        sys.stdout.reconfigure(errors="backslashreplace")  # a model may say what the terminal cannot show
+        print()
+        print(report.before_and_after(read_sessions(out / SESSIONS), colour=sys.stdout.isatty()))
         return 0
 
 

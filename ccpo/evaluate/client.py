@@ -20,6 +20,7 @@ from ccpo.team.session import Decoded
 KEY = "OPENAI_API_KEY"
 LONGEST_ANSWER = 1_000_000  # characters; more is a server out of control, and would be sent to the next role
 LONGEST_REASON = 300
+LONGEST_WAIT_S = 120.0  # between two tries: the package waits no longer, whatever a server asks
 PROBE = [{"role": "user", "content": "Say yes."}]
 PROBE_RETRIES = 2  # whether somebody is there is soon known
 
@@ -114,6 +115,7 @@ class Client:
         import openai
 
         self.endpoint, self.retries = endpoint, retries
+        self._timeout = timeout
         self._gate = gate
         self._limit_field = "max_tokens"
         self._openai = openai.AsyncOpenAI(
@@ -155,7 +157,9 @@ class Client:
             answer = await self._asked(messages, sampling, seed, self.retries)
         choice = answer.choices[0]
         text = choice.message.content or ""  # None: it only reasoned, or said nothing
-        text = text.encode("utf-8", "replace").decode()  # half a character can neither be judged nor sent on
+        text = self._without_key(
+            text.encode("utf-8", "replace").decode()
+        )  # half a character can neither be judged nor sent on
         finish = str(choice.finish_reason) if choice.finish_reason else None
         cut = len(text) > LONGEST_ANSWER
         return Decoded(text[:LONGEST_ANSWER], cut or finish == "length", _usage(answer, finish))
@@ -186,27 +190,29 @@ class Client:
         import openai
 
         try:
-            return await self._openai.with_options(max_retries=retries).chat.completions.create(
+            sender = self._openai if retries == self.retries else self._openai.with_options(max_retries=retries)
+            asked = sender.chat.completions.create(
                 model=self.endpoint.model, messages=messages, extra_body=extra or None, **fields
             )
+            # The package's own limit is for silence: an answer that comes in drops would never be over.
+            return await asyncio.wait_for(asked, (retries + 1) * (self._timeout + LONGEST_WAIT_S))
         except openai.BadRequestError as error:
-            if (
-                "max_completion_tokens" in str(error) and "max_tokens" in fields
-            ):  # models that reason know the other name alone
+            # Models that reason know the limit under the other name alone.
+            if "max_completion_tokens" in str(error) and "max_tokens" in fields:
                 self._limit_field = "max_completion_tokens"
                 fields[self._limit_field] = fields.pop("max_tokens")
                 return await self._sent(messages, fields, extra, retries)
             kind = "context too long" if _is_overflow(f"{error} {error.code}") else "bad request (400)"
             raise RequestFailed(kind, self._clean(_message(error))) from None
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            where = "the key is missing or wrong" if not self.endpoint.key else "the key is not accepted"
-            raise Refused(f"{where} ({error.status_code})", self._clean(_message(error))) from None
+        except openai.AuthenticationError as error:
+            what = "the key is not accepted (401)" if self.endpoint.key else "the key is missing or wrong (401)"
+            raise Refused(what, self._clean(_message(error))) from None
         except openai.NotFoundError as error:
             text = self._clean(_message(error))
             raise Refused(
                 "there is no such model or address (404)", f"{text}; the model is {self.endpoint.model!r}"
             ) from None
-        except openai.APITimeoutError:
+        except (openai.APITimeoutError, asyncio.TimeoutError):
             raise RequestFailed("no answer in time", "raise --timeout, or lower --concurrency") from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
@@ -224,23 +230,27 @@ class Client:
             TypeError,
             AttributeError,
             RecursionError,
-        ):  # no JSON, or of another shape
+        ):  # the package read no answer
             return None
 
     @property
     def name(self) -> str:
         """For messages."""
-        return (
-            f"model {self.endpoint.model}"
-            if self.endpoint.local
-            else f"endpoint {self.endpoint.url}, model {self.endpoint.model}"
-        )
+        model = f"model {self.endpoint.model}"
+        return model if self.endpoint.local else f"endpoint {self.endpoint.url}, {model}"
 
     def _clean(self, text: str) -> str:
-        """A server's words for a message: short, one line, without the key."""
-        if self.endpoint.key:
-            text = text.replace(self.endpoint.key, "***")
-        return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST_REASON]
+        """A server's words for a message."""
+        return one_line(self._without_key(text))
+
+    def _without_key(self, text: str) -> str:
+        """What a server says is written down, and it may say what it was sent."""
+        return text.replace(self.endpoint.key, "***") if self.endpoint.key else text
+
+
+def one_line(text: str) -> str:
+    """Somebody else's words for a message: short, and nothing that a terminal obeys."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST_REASON]
 
 
 def _is_answer(answer: Any) -> bool:
@@ -258,7 +268,11 @@ def _usage(answer: Any, finish: str | None = None) -> Usage:
 
 def _is_overflow(text: str) -> bool:
     text = text.lower()
-    return "context_length_exceeded" in text or ("context" in text and ("length" in text or "token" in text))
+    return (
+        "context_length_exceeded" in text
+        or "max_model_len" in text
+        or ("context" in text and ("length" in text or "token" in text))
+    )
 
 
 def _message(error: Any) -> str:

@@ -59,7 +59,7 @@ def single_stage(config: CcpoConfig, speaker: Speaker, seed: int, seeded: bool) 
     def rendered(role: str, fields: Mapping[str, str]) -> Messages:
         return with_persona(render(template, **fields), persona)
 
-    return Stage(team, plan(team), rendered, {SINGLE: speaker}, seed, seeded)
+    return Stage(team, plan(team), rendered, {SINGLE: speaker}, seed, seeded, config.own_reward)
 
 
 def completion_tokens(record: Record) -> int | None:

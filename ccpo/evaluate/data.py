@@ -11,6 +11,7 @@ from typing import Any
 from ccpo.data import id_problem, parquet_rows, read_files, row_problem, section, sha256
 from ccpo.evaluate import EvaluationError
 from ccpo.team.session import visible
+from ccpo.verifier import OWN
 
 TEST = "test.parquet"
 Row = Mapping[str, Any]
@@ -32,11 +33,12 @@ def question_of(row: Row) -> Question:
     return str(row["data_source"]), int(row["extra_info"]["index"])
 
 
-def read_rows(path: Path, limit: int | None, seed: int, columns: Sequence[str] = ()) -> Rows:
+def read_rows(path: Path, limit: int | None, seed: int, columns: Sequence[str] = (), own_reward: bool = False) -> Rows:
     """The rows of a parquet file, or of a folder's test.parquet.
 
     Args:
-        limit: so many rows, drawn by ``seed``; None: all. columns: what the team's program reads.
+        limit: so many rows, drawn by ``seed``; None: all. columns: what the team's program reads. own_reward: a reward of the
+            user's own judges, also rows that the verifier cannot.
 
     Raises:
         EvaluationError: no such file, or a row that cannot be asked and judged.
@@ -56,6 +58,8 @@ def read_rows(path: Path, limit: int | None, seed: int, columns: Sequence[str] =
     for number, row in enumerate(rows):
         place = f"row {number}"
         reason = str(row) if isinstance(row, ValueError) else _problem(row, place, seen, columns)
+        if not reason and not own_reward and row["extra_info"]["answer_type"] == OWN:
+            reason = "only a reward of your own can judge it (answer_type 'own'): name it, ccpo.reward=file.py:function"
         if reason:
             raise EvaluationError(f"--data: {file}, {place}: {reason}")
     chosen = range(len(rows))

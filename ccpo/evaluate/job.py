@@ -19,12 +19,13 @@ from typing import Any, Protocol
 
 from ccpo.config import CcpoConfig
 from ccpo.evaluate import EvaluationError
-from ccpo.evaluate.client import Probed, Refused, RequestFailed
+from ccpo.evaluate.client import Probed, Refused, RequestFailed, one_line
 from ccpo.evaluate.controls import ALL, NONE, affordable, groups
 from ccpo.evaluate.data import Row, Rows, question_of
 from ccpo.evaluate.results import bad_answers, cost_of, ledger_of, measures_of, table_of
-from ccpo.evaluate.sessions import Record, Stage, donors_of, played_session, shuffled_session
-from ccpo.evaluate.store import FORMAT, SESSION, SESSIONS, SHUFFLED, SINGLE, Key, Store
+from ccpo.evaluate.sessions import Key, Record, Stage, donors_of, played_session, shuffled_session
+from ccpo.evaluate.store import FORMAT, SESSION, SESSIONS, SHUFFLED, SINGLE, Store
+from ccpo.reward import RewardError
 from ccpo.types import SHUFFLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,7 @@ async def run(job: Job, store: Store) -> dict[str, Any]:
         wanted[SHUFFLED] = shuffles
     if job.controls != NONE:
         wanted[SINGLE] = questions * groups(samples or Fraction(1), job.k)[-1].stop
-    table = await table_of(job.rows.rows, store, job.k, job.config.plan.tie, samples, job.seed)
+    table = await table_of(job.rows.rows, store, job.k, job.config.plan.tie, samples, job.seed, job.stage.reward)
     return {
         "format": FORMAT,
         "settings": store.settings,
@@ -127,7 +128,7 @@ async def _shuffles(job: Job, store: Store) -> int:
     """How many sessions have a role whose turns can be exchanged."""
     heard = [role for role in job.config.plan.roles if role in job.config.plan.heard]
     records = store.records[SESSION]
-    donors = {key: found for key, record in records.items() if (found := donors_of(record, records, heard, job.seed))}
+    donors = donors_of(records, heard, job.seed)
 
     async def played(row: Row, number: int) -> Record:
         key = question_of(row), number
@@ -175,14 +176,13 @@ async def _play(job: Job, store: Store, kind: str, what: str, wanted: Todo, play
                     f"{error}. What was played is kept in {store.path.parent}; the same command goes on"
                 ) from None
             except Exception as error:  # of the request, or of a team's own program
-                failure = (
-                    error.kind if isinstance(error, RequestFailed) else f"the team's program ({type(error).__name__})"
-                )
-                store.drop(kind, key, failure, str(error)[:500])
+                failure = _kind(error)
+                why = one_line(str(error))
+                store.drop(kind, key, failure, why)
                 failed += 1
                 if failed >= IN_A_ROW:
                     raise EvaluationError(
-                        f"{failed} sessions failed one after another, the last with: {error}. What was played is kept in {store.path.parent}; the "
+                        f"{failed} sessions failed one after another, the last with: {why}. What was played is kept in {store.path.parent}; the "
                         "same command goes on"
                     ) from None
             else:
@@ -198,6 +198,13 @@ async def _play(job: Job, store: Store, kind: str, what: str, wanted: Todo, play
             each.cancel()
         await asyncio.gather(*workers, return_exceptions=True)  # none writes after this
         bar.close()
+
+
+def _kind(error: Exception) -> str:
+    """Whose fault it was, in few words."""
+    if isinstance(error, RequestFailed):
+        return error.kind
+    return "the reward" if isinstance(error, RewardError) else f"the team's program ({type(error).__name__})"
 
 
 def _reasons(store: Store) -> str:

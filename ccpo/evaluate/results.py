@@ -26,11 +26,15 @@ from ccpo.evaluate.data import Question, Row, question_of
 from ccpo.evaluate.measures import Estimate, estimate, majority_at, mean, pass_at, sizes
 from ccpo.evaluate.sessions import Record
 from ccpo.evaluate.store import SESSION, SHUFFLED, SINGLE, Store
-from ccpo.judge import RowJudge
+from ccpo.judge import OwnJudge, RowJudge, judge_of
 from ccpo.plurality import vote_value
+from ccpo.reward import OwnReward
 
 RIGHT, NO_ANSWER = 0, -1
-NOT_BINARY = "pass@k, maj@k and votes need answers that are right or wrong, and these sessions have other values"
+NOT_BINARY = (
+    "pass@k, maj@k and votes need answers that are right or wrong and can be told apart: these values lie between, or the reward has no label "
+    "and no same"
+)
 Entry = dict[str, Any]
 
 
@@ -61,12 +65,14 @@ def answer_of(record: Record, tie: str | None, seed: int) -> str | int | None:
     return tied[0]
 
 
-async def codes_of(answers: Sequence[str | int | None], judge: RowJudge) -> list[int]:
+async def codes_of(answers: Sequence[str | int | None], judge: RowJudge | OwnJudge) -> list[int]:
     """Codes of one question's answers: equal ones, as the verifier sees it, have one."""
     known: list[str] = []
     codes: dict[str, int] = {}
     for answer in answers:
         if isinstance(answer, str) and answer not in codes:
+            if isinstance(judge, OwnJudge) and judge.reward.has("label"):
+                judge.labels[answer] = await judge.reward.label(answer)
             label = judge.label(answer)
             for number, other in enumerate(known, 1):
                 if other == label or await judge.same(other, label):
@@ -79,9 +85,11 @@ async def codes_of(answers: Sequence[str | int | None], judge: RowJudge) -> list
 
 
 async def labels_of(
-    records: Sequence[Record | None], tie: str | None, judge: RowJudge, seed: int
+    records: Sequence[Record | None], tie: str | None, judge: RowJudge | OwnJudge, seed: int
 ) -> list[int | None] | None:
     """A code for each session, None for one that was dropped; None for all where they have none."""
+    if isinstance(judge, OwnJudge) and not judge.reward.names_answers:
+        return None
     try:
         answers = [answer_of(record, tie, seed) for record in records if record is not None]
     except NoLabels:
@@ -91,12 +99,18 @@ async def labels_of(
 
 
 async def table_of(
-    rows: Sequence[Row], store: Store, k: int, tie: str | None, samples: Fraction | None, seed: int
+    rows: Sequence[Row],
+    store: Store,
+    k: int,
+    tie: str | None,
+    samples: Fraction | None,
+    seed: int,
+    reward: OwnReward | None = None,
 ) -> list[Entry]:
-    """One entry for each question. ``samples``: m of self-consistency (`ccpo.evaluate.controls`), None without it."""
+    """One entry for each question. ``samples``: m of self-consistency (`ccpo.evaluate.controls`), None without it. ``reward``: the user's own."""
     table = []
     for row in rows:
-        question, judge = question_of(row), RowJudge.of(row)
+        question, judge = question_of(row), judge_of(row, reward)
         sessions = [store.records[SESSION].get((question, number)) for number in range(k)]
         entry: Entry = {
             "source": question[0],

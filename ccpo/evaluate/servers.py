@@ -34,6 +34,10 @@ MEMORY = 0.9  # of a GPU, shared by the servers on it
 TAIL = 2000  # characters of a server's log in a message
 
 
+class NotStarted(EvaluationError):
+    """A server that is not there; its text has the end of what it said."""
+
+
 @dataclass(frozen=True)
 class Serving:
     """How local models are served. ``max_model_len``: prompt and answer in tokens; None: the model's own. ``gpus``: how many there are."""
@@ -102,7 +106,7 @@ def environment_of(serving: Serving, key: str, number: int) -> dict[str, str]:
 def served(models: Sequence[str], serving: Serving, body: Mapping[str, Any]) -> Iterator[dict[str, Endpoint]]:
     """Endpoints of these models (folders or hub ids), each by its model, until the block is left.
 
-    Servers start one after another: each takes its share of a GPU's memory by what is free. Raises EvaluationError where one does not start.
+    Servers start one after another: each takes its share of a GPU's memory by what is free. Raises NotStarted.
     """
     share = -(-len(models) // max(1, serving.gpus))
     with ExitStack() as stack:
@@ -116,7 +120,7 @@ def served(models: Sequence[str], serving: Serving, body: Mapping[str, Any]) -> 
 def _server(serving: Serving, model: str, number: int, share: int, body: Mapping[str, Any]) -> Iterator[Endpoint]:
     key, port = secrets.token_urlsafe(24), _free_port()
     endpoint = Endpoint(f"http://{HOST}:{port}/v1", model, key, local=True, body=body)
-    with tempfile.TemporaryFile() as log:
+    with _log() as log:
         process = subprocess.Popen(
             [sys.executable, guard.__file__, *command_of(serving, model, port, share)],
             stdin=subprocess.PIPE,
@@ -137,6 +141,20 @@ def _server(serving: Serving, model: str, number: int, share: int, body: Mapping
                 process.wait()
 
 
+@contextmanager
+def _log() -> Iterator[IO[bytes]]:
+    """A file for what a server says: removed in the end, kept if the server does not start, since a cause may stand far above the last line."""
+    with tempfile.NamedTemporaryFile(prefix="ccpo-server-", suffix=".log", delete=False) as log:
+        try:
+            yield log
+        except NotStarted:
+            raise
+        except BaseException:
+            os.unlink(log.name)
+            raise
+        os.unlink(log.name)
+
+
 def _free_port() -> int:
     with socket.socket() as found:
         found.bind((HOST, 0))
@@ -150,7 +168,7 @@ def _wait(process: subprocess.Popen, endpoint: Endpoint, log: IO[bytes]) -> None
     until = time.monotonic() + START_S
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise EvaluationError(
+            raise NotStarted(
                 f"the server of model {endpoint.model} ended while it started:\n{_tail(log, endpoint.key)}"
             )
         try:
@@ -158,12 +176,13 @@ def _wait(process: subprocess.Popen, endpoint: Endpoint, log: IO[bytes]) -> None
                 return
         except (OSError, urllib.error.URLError):
             time.sleep(0.1)
-    raise EvaluationError(
+    raise NotStarted(
         f"the server of model {endpoint.model} did not answer within {START_S:.0f} s:\n{_tail(log, endpoint.key)}"
     )
 
 
 def _tail(log: IO[bytes], key: str) -> str:
-    log.seek(0, os.SEEK_END)
-    log.seek(max(0, log.tell() - 4 * TAIL))
-    return log.read().decode("utf-8", "replace").replace(key, "***").strip()[-TAIL:]
+    with open(log.name, "rb") as whole:
+        whole.seek(max(0, os.path.getsize(log.name) - 4 * TAIL))
+        end = whole.read().decode("utf-8", "replace").replace(key, "***").strip()[-TAIL:]
+    return f"{end}\n(all that it said: {log.name})"

@@ -7,14 +7,17 @@ counts none) and finish, the server's word for why the answer ended.
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Any
 
 from ccpo.evaluate.client import Client, Usage
 from ccpo.evaluate.data import Question, Row, question_of
-from ccpo.judge import RowJudge
+from ccpo.judge import judge_of
 from ccpo.prompts import Messages
+from ccpo.reward import OwnReward
 from ccpo.run.sessions import session_facts
 from ccpo.seeds import request_seed
 from ccpo.team.plan import Plan
@@ -23,6 +26,8 @@ from ccpo.team.session import Decoded, Scene, Team, Turn
 from ccpo.types import SHUFFLE
 
 Record = dict[str, Any]
+Key = tuple[Question, int]
+"""A session: (question, its number)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Speaker:
 class Stage:
     """Where sessions of one team are played.
 
-    render: (role, fields) -> messages. speakers: role -> who speaks. seed: of the evaluation. seeded: requests get seeds.
+    render: (role, fields) -> messages. speakers: role -> who speaks. seed: of the evaluation. seeded: requests get seeds. reward: the
+    user's own, None: the verifier judges.
     """
 
     team: Team
@@ -46,6 +52,7 @@ class Stage:
     speakers: Mapping[str, Speaker]
     seed: int
     seeded: bool = True
+    reward: OwnReward | None = None
 
 
 async def played_session(
@@ -74,7 +81,7 @@ async def played_session(
         question=row["prompt"][-1]["content"],
         decode=decode,
         render=stage.render,
-        judge=RowJudge.of(row),
+        judge=judge_of(row, stage.reward),
         row=row,
         number=number,
         seed=(stage.seed, source, index, number),
@@ -108,26 +115,42 @@ async def shuffled_session(stage: Stage, row: Row, record: Record, donors: Mappi
     }
 
 
-def donors_of(
-    record: Record, records: Mapping[tuple[Question, int], Record], roles: Sequence[str], seed: int
-) -> dict[str, Record]:
-    """For each of these roles that spoke in the session: a session of another question in which it spoke, with the same number if there is one.
+def donors_of(records: Mapping[Key, Record], roles: Sequence[str], seed: int) -> dict[Key, dict[str, Record]]:
+    """For each session and each of these roles that spoke in it: a session of another question in which it spoke, by chance, and with the same
+    number if there is one.
 
     Args:
         records: all sessions, by (question, number).
 
     Returns:
-        role -> session; without a role where there is none.
+        session -> role -> donor; without a role, or a session, where there is none.
     """
-    mine, number = (record["source"], record["index"]), record["session"]
-    others = sorted(key for key, other in records.items() if key[0] != mine and other["question"] != record["question"])
-    random.Random(f"{seed}/{mine}/{number}/shuffle").shuffle(others)
-    others.sort(key=lambda key: key[1] != number)  # stable: by chance among equals
-    spoke = {turn["role"] for turn in record["turns"]}
-    found = {}
-    for role in roles:
-        if role in spoke:
-            donor = next((key for key in others if any(turn["role"] == role for turn in records[key]["turns"])), None)
-            if donor is not None:
-                found[role] = records[donor]
+    spoke = {key: {turn["role"] for turn in records[key]["turns"]} for key in sorted(records)}
+    places: dict[tuple[str, int | None], list[Key]] = defaultdict(list)
+    for key, spoken in spoke.items():
+        for role in spoken:
+            places[role, key[1]].append(key)
+            places[role, None].append(key)
+    found: dict[Key, dict[str, Record]] = {}
+    for key, spoken in spoke.items():
+        rng = random.Random(f"{seed}/{key}/shuffle")
+        for role in (role for role in roles if role in spoken):
+            for others in (places[role, key[1]], places[role, None]):
+                start = rng.randrange(len(others))
+                donor = next(
+                    (
+                        other
+                        for other in chain(islice(others, start, None), islice(others, start))
+                        if _apart(key, other, records)
+                    ),
+                    None,
+                )
+                if donor is not None:
+                    found.setdefault(key, {})[role] = records[donor]
+                    break
     return found
+
+
+def _apart(key: Key, other: Key, records: Mapping[Key, Record]) -> bool:
+    """Whether two sessions are of different questions; a set may ask one twice, under two numbers."""
+    return key[0] != other[0] and records[key]["question"] != records[other]["question"]

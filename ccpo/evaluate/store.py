@@ -11,7 +11,6 @@ agent's answer); dropped (``of`` which kind, and ``why``: tried again when the c
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +18,13 @@ from typing import Any
 
 from ccpo.config import ConfigError
 from ccpo.evaluate import EvaluationError
-from ccpo.evaluate.data import Question
-from ccpo.evaluate.sessions import Record
+from ccpo.evaluate.sessions import Key, Record
 from ccpo.run.json_file import Damaged, parsed, read_object, write_atomic
 from ccpo.run.lock import Held, run_lock
 
 FORMAT = 1
 SESSIONS, RESULT = "sessions.jsonl", "result.json"
 SETTINGS, SESSION, SHUFFLED, SINGLE, DROPPED = "settings", "session", "shuffle", "single", "dropped"
-Key = tuple[Question, int]
-"""(question, number of the session)."""
 
 
 class Store:
@@ -61,9 +57,16 @@ class Store:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         first = {"kind": SETTINGS, "format": FORMAT, "settings": self.settings}
-        with self.path.open("ab") as stream:  # closed: whole in the system's hands, so a killed process loses nothing
-            for part in (line,) if stream.tell() else (first, line):
-                stream.write(json.dumps(part).encode() + b"\n")
+        try:
+            with self.path.open(
+                "ab"
+            ) as stream:  # closed: whole in the system's hands, so a killed process loses nothing
+                for part in (line,) if stream.tell() else (first, line):
+                    stream.write(json.dumps(part).encode() + b"\n")
+        except OSError as error:
+            raise EvaluationError(
+                f"{self.path} cannot be written ({error.strerror}): what was played until then is kept; mend that and give the command again"
+            ) from None
 
     def _read(self) -> None:
         """Take in the file. Raises EvaluationError where it is of another configuration, or not ours."""
@@ -123,12 +126,6 @@ def opened(folder: Path, settings: Mapping[str, Any]) -> Iterator[Store]:
         ) from None
     except ConfigError as error:
         raise EvaluationError(f"--out {folder} cannot be used: {'; '.join(error.problems)}") from None
-    except OSError as error:
-        if error.filename is None or not Path(os.fsdecode(error.filename)).is_relative_to(folder):
-            raise
-        raise EvaluationError(
-            f"{error.filename} cannot be written ({error.strerror}): what was played until then is kept; mend that and give the command again"
-        ) from None
 
 
 def differences(theirs: Any, ours: Any, name: str = "") -> list[tuple[str, str, str]]:

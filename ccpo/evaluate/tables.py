@@ -13,7 +13,7 @@ Found = Mapping[str, Any]
 
 def show(result: Found, file: TextIO, indispensable: frozenset[str] = frozenset()) -> None:
     """Print all tables of a result. ``indispensable``: roles without which there is no answer."""
-    _print(file, _team(result), _roles(result, indispensable), _tokens(result))
+    _print(file, *(table for table in (_team(result), _roles(result, indispensable), _tokens(result)) if table.rows))
     for line in notes(result, indispensable):
         print(line, file=file)
 
@@ -121,6 +121,14 @@ def notes(result: Found, indispensable: frozenset[str]) -> Iterator[str]:
     """What a reader must know beside the numbers, line by line."""
     for role in sorted(indispensable):
         yield f"{role}: without it there is no answer, so its removal is worth all that the team has"
+    for role, found in result["measures"]["roles"].items():
+        worth = [measured["contribution"] for measured in found.values()]
+        if (
+            role not in indispensable
+            and worth
+            and all(each["low"] is not None and each["low"] <= 0 <= each["high"] for each in worth)
+        ):
+            yield f"{role}: no contribution was found, as every interval holds 0: it may be a free-rider, or the questions are too few"
     if note := result["measures"]["team"].get("note"):
         yield f"{note}: not shown"
     for name, label in (("team", "the team"), ("single", "one agent"), ("self_consistency", "one agent, voting")):

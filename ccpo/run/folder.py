@@ -1,6 +1,7 @@
 """The names of everything in a run's folder (``trainer.default_local_dir``).
 
     metrics.jsonl                one line per step and validation (run_log.py)
+    sessions.jsonl               what was said in all validation sessions and a few training sessions (session_log.py)
     hydra/.hydra/config.yaml     the composed configuration of the job
     settings.json                the job's settings, resolved, with sums of its data and prompts (verl_plugin/resuming.py)
     global_step_N/               a checkpoint (checkpoint.py), complete when it has its marker ccpo_state.json
@@ -9,7 +10,7 @@
         actor/ or POLICY/        shards of the only policy, or of each
     latest_checkpointed_iteration.txt
     run.lock                     who trains here now (lock.py); only while somebody does
-    curves.png                   what scripts/report.py draws
+    report.html                  what scripts/report.py draws
     quickstart.json, prepare.log, train.log      of scripts/quickstart.sh
 
 Readers and writers take them from here, so that a name stands in one place.
@@ -24,12 +25,13 @@ from pathlib import Path
 from ccpo.config import ConfigError
 
 METRICS = "metrics.jsonl"
+SESSIONS = "sessions.jsonl"
 JOB = Path("hydra") / ".hydra" / "config.yaml"  # Hydra's own place; recipe/main_ccpo.py writes it, after every check
 MARKER = "ccpo_state.json"
 STEP_METRICS = "step_metrics.json"
 SETTINGS = "settings.json"
 LOCK = "run.lock"
-CURVES = "curves.png"
+REPORT = "report.html"
 
 QUICKSTART = "quickstart.json"
 PREPARE_LOG = "prepare.log"

@@ -30,6 +30,18 @@ def write_atomic(path: Path, text: str) -> None:
     flush(path.parent)
 
 
+def append(path: Path, lines: str) -> None:
+    """Add whole lines and flush them to disk. A line that a full disk cut before is not to spoil them: they begin on a new one."""
+    with path.open("ab+") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                lines = "\n" + lines
+        stream.write(lines.encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def flush(path: Path) -> int:
     """Wait until a file or folder is on the disk and not only in its cache; its size in bytes."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import math
 import numbers
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ccpo.run.folder import Place
-from ccpo.run.json_file import parsed, write_atomic
+from ccpo.run.json_file import append, parsed, write_atomic
 
 KINDS = ("train", "val")
 
@@ -45,22 +44,16 @@ class RunLog:
     def write(self, step: int, kind: str, metrics: Mapping[str, object]) -> None:
         """Append one line; values that are not finite numbers are left out."""
         self.check_place()
-        line = json.dumps({"step": step, "kind": kind, "metrics": finite(metrics)}) + "\n"
-        with self.path.open("ab+") as stream:
-            if stream.tell():
-                stream.seek(-1, os.SEEK_END)
-                if (
-                    stream.read(1) != b"\n"
-                ):  # a disk was full: what could be written of that line is not to spoil this one
-                    line = "\n" + line
-            stream.write(line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())  # a checkpoint is on the disk when it is complete; so are the steps before it
+        # Flushed: a checkpoint is on the disk when it is complete, and so are the steps before it.
+        append(self.path, json.dumps({"step": step, "kind": kind, "metrics": finite(metrics)}) + "\n")
+
+    def steps(self, kind: str) -> set[int]:
+        """Steps that have an entry of a kind."""
+        entries = read_run_log(self.path) if self.path.exists() else []
+        return {entry["step"] for entry in entries if entry["kind"] == kind}
 
     def has(self, step: int, kind: str) -> bool:
-        return self.path.exists() and any(
-            entry["step"] == step and entry["kind"] == kind for entry in read_run_log(self.path)
-        )
+        return step in self.steps(kind)
 
 
 def finite(metrics: Mapping[str, object]) -> dict[str, float]:

@@ -30,7 +30,7 @@ def session_facts(played: Played, team: Team, row: Mapping[str, Any], number: in
         "source": str(row["data_source"]),
         "index": int(row["extra_info"]["index"]),
         "session": number,
-        "question": row["prompt"][-1]["content"] if "prompt" in row else row["raw_prompt"][-1]["content"],
+        "question": str((row["prompt"] if "prompt" in row else row["raw_prompt"])[-1]["content"]),
         "truth": row["reward_model"]["ground_truth"],
         "value": played.value,
         "answer": verdict.answer if verdict is not None else None,

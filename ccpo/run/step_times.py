@@ -61,7 +61,7 @@ def step_times(entries: Iterable[Mapping], most_roles: int) -> dict[str, Part]:
         entries: those of the run's log with kind "train".
         most_roles: more roles than these are told together.
     """
-    steps = [seconds for entry in entries if STEP in (seconds := _seconds(entry["metrics"]))]
+    steps = [seconds for entry in entries if STEP in (seconds := part_seconds(entry["metrics"]))]
     roles = list(dict.fromkeys(name for seconds in steps for name in seconds if _is_turn(name)))
     if len(roles) > most_roles:
         together = f"{DECODE}{len(roles)} roles"
@@ -85,7 +85,7 @@ def _is_turn(name: str) -> bool:
     return name.startswith(DECODE) and name != REPLAYS
 
 
-def _seconds(metrics: Mapping[str, float]) -> dict[str, float]:
+def part_seconds(metrics: Mapping[str, float]) -> dict[str, float]:
     """A step's parts by their names, with those that follow from others."""
     seconds = {name.removeprefix(TIMING): value for name, value in metrics.items() if name.startswith(TIMING)}
     policies = [name for name in seconds if name.endswith(f"/{TRAIN}") and not name.startswith(DECODE)]

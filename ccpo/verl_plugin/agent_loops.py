@@ -19,6 +19,8 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.rules import RULES
 from ccpo.judge import judge_of
 from ccpo.prompts import Messages, with_persona
+from ccpo.run.session_log import as_json, may_be_kept
+from ccpo.run.sessions import session_facts
 from ccpo.seeds import request_seed
 from ccpo.team.replay import PlayedReplay, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
@@ -142,8 +144,24 @@ class TeamAgentLoop(AgentLoopBase):
             prompt_id=prompt_id,
             truth=truth,
             with_replays=wanted,
+            kept=as_json(session_facts(played, config.members, row, number))
+            if self._may_be_kept(row, validating)
+            else None,
             has_log_probs=has_log_probs,
             verifying=sum(judge.waited),
+        )
+
+    def _may_be_kept(self, row: dict[str, Any], validating: bool) -> bool:
+        config = ccpo_config(self.config)
+        if validating or not config.keep_sessions:
+            return config.keep_sessions > 0
+        return may_be_kept(
+            config.keep_sessions,
+            self.config.data.train_batch_size,
+            config.seed,
+            (str(row["data_source"]), int(row["extra_info"]["index"])),
+            int(row["session_id"]),
+            int(row["global_steps"]),
         )
 
     def _sampling_params(self, role: str, base: dict[str, Any], validating: bool) -> dict[str, Any]:

@@ -7,14 +7,16 @@ batches whatever order the sessions finished in.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
+from ccpo.run.session_log import place_in_line
 from ccpo.types import ReplayRecord, SessionRecord, Sessions, StepResult, TurnRecord
 from ccpo.verl_plugin.trajectory import COLUMN
 
@@ -61,6 +63,33 @@ def to_sessions(rows: Sequence[Row], roles: Sequence[str], tie: str | None) -> S
     return Sessions.from_records(records, roles, tie or "expected")
 
 
+def kept_sessions(
+    rows: Sequence[Row], keep: int, seed: int | None, step: int, sessions: Sessions, result: StepResult
+) -> list[dict[str, Any]]:
+    """The facts of the ``keep`` sessions of a training step that are kept, in the rows' order, with what credit they got."""
+    number = _numbers(sessions)
+    found = [row for row in rows if row.facts["kept"] is not None]
+    first = sorted(found, key=lambda row: place_in_line(seed, row.facts["prompt"], row.session, step))[:keep]
+    kept = []
+    for row in sorted(first, key=lambda row: row.order):
+        s = number[row.uid, row.session]
+        spoke = [(i, role) for i, role in enumerate(sessions.roles) if sessions.spoke_SV[s, i]]
+        kept.append(
+            {
+                **json.loads(row.facts["kept"]),
+                "credit": {role: float(result.credit_SV[s, i]) for i, role in spoke},
+                "advantage": {role: float(result.advantage_SV[s, i]) for i, role in spoke},
+            }
+        )
+    return kept
+
+
+def validation_sessions(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The facts of every validation session, in the rows' order."""
+    found = [json.loads(row.facts["kept"]) for row in rows if row.facts["kept"] is not None]
+    return [{**facts, "credit": None, "advantage": None} for facts in found]
+
+
 def timings(rows: Sequence[Row]) -> dict[str, float]:
     """What sessions waited for, logged as verl's ``timing_s/...``: ``decode/<role>``, mean seconds of a role's turn; ``decode/replays``
     and ``verify``, mean seconds of a session (replays of a session may run at once: their seconds are added)."""
@@ -90,10 +119,7 @@ def _record(row: Row) -> SessionRecord:
 
 def advantages(rows: Sequence[Row], sessions: Sessions, result: StepResult) -> dict[str, float]:
     """Row key -> advantage: a role's in its session, or a replay's."""
-    number = {
-        (sessions.prompts[prompt], session): s
-        for s, (prompt, session) in enumerate(zip(sessions.prompt_S.tolist(), sessions.session_S.tolist(), strict=True))
-    }
+    number = _numbers(sessions)
     code = {role: i for i, role in enumerate(sessions.roles)}
     out = {}
     for row in rows:
@@ -103,3 +129,9 @@ def advantages(rows: Sequence[Row], sessions: Sessions, result: StepResult) -> d
         else:
             out[row.key] = float(result.advantage_P[sessions.replay_offset[s] + replay])
     return out
+
+
+def _numbers(sessions: Sessions) -> dict[tuple[Hashable, int], int]:
+    """(uid, session) -> its number in the columns."""
+    named = zip(sessions.prompt_S.tolist(), sessions.session_S.tolist(), strict=True)
+    return {(sessions.prompts[prompt], session): s for s, (prompt, session) in enumerate(named)}

@@ -27,8 +27,9 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.history import HistoryState
 from ccpo.metrics import session_rates, validation_scores
 from ccpo.run import checkpoint
-from ccpo.run.folder import METRICS, Moved
+from ccpo.run.folder import METRICS, SESSIONS, Moved
 from ccpo.run.run_log import RunLog
+from ccpo.run.session_log import SessionLog
 from ccpo.step import compute_advantages
 from ccpo.types import Sessions
 from ccpo.verl_plugin import early, start_times
@@ -58,7 +59,7 @@ from ccpo.verl_plugin.policies import (
     use_model,
     worker_class,
 )
-from ccpo.verl_plugin.rows import Row, advantages, read_rows, timings, to_sessions
+from ccpo.verl_plugin.rows import Row, advantages, kept_sessions, read_rows, timings, to_sessions, validation_sessions
 from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, own_ratio
 from ccpo.verl_plugin.worker import PolicyWorker
 
@@ -86,6 +87,8 @@ class CcpoTrainer(PPOTrainerSync):
         self.history = HistoryState()
         self.run_dir = Path(config.trainer.default_local_dir).absolute()
         self.run_log = RunLog(self.run_dir / METRICS)
+        most = int(self.ccpo.keep_sessions_mb * 1e6)
+        self.session_log = SessionLog(self.run_dir / SESSIONS, most, self.run_log.check_place)
         # verl prunes inside the save, before our marker makes the new checkpoint complete: pruning is `checkpoint.prune`'s.
         self.keep = config.trainer.max_actor_ckpt_to_keep
         config.trainer.max_actor_ckpt_to_keep = None
@@ -332,6 +335,11 @@ class CcpoTrainer(PPOTrainerSync):
         if not kl <= MAX_ROLLOUT_KL:  # not a number: neither
             raise self._wrong_weights(kl)
         self.history = result.state
+        # Before the save, which tells that the step is whole: what is dropped on a resume and what comes again then meet at its number.
+        kept = kept_sessions(
+            self._rows, self.ccpo.keep_sessions, self.ccpo.seed, self.global_steps, self._sessions, result
+        )
+        self.session_log.write(self.global_steps, "train", kept)
         metrics.update({f"ccpo/{name}": value for name, value in result.metrics.items()})
         return batch
 
@@ -382,6 +390,8 @@ class CcpoTrainer(PPOTrainerSync):
             scores = validation_scores(to_sessions(rows, plan.roles, plan.tie), self.ccpo.replay_names())
             for name, value in scores.items():
                 metrics[f"{'val-core' if name == 'team_accuracy' else 'val-aux'}/{source}/{name}"] = value
+        every_row = sorted((row for rows in by_source.values() for row in rows), key=lambda row: row.order)
+        self.session_log.write(self.global_steps, "val", validation_sessions(every_row))
         self.run_log.write(self.global_steps, "val", metrics)
         return metrics
 
@@ -518,6 +528,7 @@ class CcpoTrainer(PPOTrainerSync):
             ) from error
         checkpoint.rewind(self.run_dir, self.global_steps)
         self.run_log.rewind(self.global_steps)
+        self.session_log.rewind(self.global_steps, self.run_log.steps("val"))
         own = folder is not None and folder.parent.resolve() == self.run_dir.resolve()
         if own and not self.run_log.has(self.global_steps, "train"):  # ended between the save and the log line
             self.run_log.write(self.global_steps, "train", checkpoint.kept_metrics(folder))

@@ -39,6 +39,7 @@ class RoleOutput(AgentLoopOutput):
         prompt_id: tuple[str, int],
         replay: int | None = None,
         session: SessionRecord | None = None,
+        kept: str | None = None,
         has_log_probs: bool = False,
     ) -> RoleOutput:
         """Make the row of one turn.
@@ -49,6 +50,7 @@ class RoleOutput(AgentLoopOutput):
             prompt_id: (data source, row index) of the dataset row: identifies the prompt across runs, unlike verl's uid.
             replay: number of the replay that it was decoded for; None: the session's own.
             session: the session's record, on its first row.
+            kept: on the first row of a session that may be kept, its facts as JSON (`ccpo.run.sessions`): text travels whatever is in it.
             has_log_probs: the step's rows have a column of the server's log-probabilities, `NOT_ASKED` where they were not asked for.
         """
         prompt_ids, response, seconds = turn.payload
@@ -69,6 +71,7 @@ class RoleOutput(AgentLoopOutput):
             "prompt": prompt_id,
             "replay": replay,
             "session": asdict(session) if session is not None else None,
+            "kept": kept,
             "seconds": seconds,
             "session_seconds": None,
         }
@@ -90,17 +93,23 @@ def outputs_of(
     prompt_id: tuple[str, int],
     truth: str,
     with_replays: Callable[[PlayedReplay], bool],
+    kept: str | None = None,
     has_log_probs: bool = False,
     verifying: float = 0.0,
 ) -> list[RoleOutput]:
     """The rows of a session: its turns, then those decoded for the replays that are wanted (to be trained, or looked at).
 
-    ``verifying``: seconds that the session waited for verdicts.
+    ``kept``: see `RoleOutput.build`. ``verifying``: seconds that the session waited for verdicts.
     """
     record = played.record(prompt_id, 0, truth)  # uid and session number are verl's: they are in the row's key
     rows = [
         RoleOutput.build(
-            turn, played.value, prompt_id=prompt_id, session=None if i else record, has_log_probs=has_log_probs
+            turn,
+            played.value,
+            prompt_id=prompt_id,
+            session=None if i else record,
+            kept=None if i else kept,
+            has_log_probs=has_log_probs,
         )
         for i, turn in enumerate(played.turns)
     ]

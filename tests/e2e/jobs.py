@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from ccpo.run.folder import METRICS, step_folder
+from ccpo.run.folder import METRICS, SESSIONS, step_folder
 from ccpo.run.run_log import read_run_log
+from ccpo.run.session_log import read_sessions
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
@@ -149,6 +150,14 @@ def numbers(out: Path) -> dict:
         }
         for entry in read_run_log(out / METRICS)
     }
+
+
+def sessions(out: Path) -> dict:
+    """(step, kind) -> the sessions that were kept."""
+    found: dict = {}
+    for entry in read_sessions(out / SESSIONS):
+        found.setdefault((entry["step"], entry["kind"]), []).append(entry)
+    return found
 
 
 def shards(out: Path, step: int, policy: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from jobs import (
     log_of,
     members,
     numbers,
+    sessions,
     shards,
     start_job,
     title,
@@ -60,6 +61,7 @@ class Trial:
     kills: list[dict] = field(default_factory=list)
     lines: int = 0  # of both run logs, equal in every number
     values: int = 0
+    sessions: int = 0  # kept by both, equal in every text and number
     tensors: int = 0  # of weights and optimizers after the last step, equal to the last bit
     missing: list[int] = field(default_factory=list)  # steps of which the killed job has no line
     left_over: list[str] = field(default_factory=list)  # checkpoints that the killed job did not remove
@@ -203,7 +205,14 @@ def unfinished(out: Path) -> list[str]:
 
 
 def compare(trial: Trial, straight: Path, killed: Path, policies: tuple[str, ...]) -> None:
-    """Every number of every line that both have, every tensor of the last checkpoint, and what is left of others."""
+    """Every number of every line that both have, every session that was kept, every tensor of the last checkpoint, and what is left of others."""
+    mine, theirs = sessions(straight), sessions(killed)
+    trial.differing += [
+        f"sessions of step {step} {kind}"
+        for step, kind in mine | theirs
+        if mine.get((step, kind)) != theirs.get((step, kind))
+    ]
+    trial.sessions = sum(map(len, mine.values()))
     one, two = numbers(straight), numbers(killed)
     trial.missing = sorted(step for step, kind in set(one) - set(two))
     trial.differing += [f"step {step} has no line" for step in trial.missing]

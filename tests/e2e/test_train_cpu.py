@@ -16,6 +16,7 @@ from jobs import (
     last_step,
     log_of,
     numbers,
+    sessions,
     shards,
     times,
     wait_until,
@@ -33,7 +34,7 @@ def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_pa
     wait_until(job, out, lambda: last_step(out) >= 5, pause=0.02)
     kill_session(job.pid)
     job.wait(30)
-    before = numbers(out)
+    before, said = numbers(out), sessions(out)
     assert finished_steps(out) == [3] and max(before) == (5, "train"), "killed too late"
     finish(start(out, "dyad", *often), out)
 
@@ -41,6 +42,11 @@ def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_pa
     assert {(step, "train") for step in range(1, STEPS + 1)} | {(step, "val") for step in (0, 3, 6)} == set(after)
     for key, metrics in before.items():
         assert after[key] == metrics, key
+    told = sessions(out)
+    assert set(told) == set(after), "of every step and validation"
+    assert all(told[key] == said[key] for key in said) and set(before) <= set(said)
+    assert len(told[5, "train"]) == 8 and len(told[6, "val"]) == 128
+    assert all(set(one["credit"]) == {"think", "reason"} for one in told[5, "train"])
     assert f"Resuming from {out}/global_step_3" in log_of(out)
     assert after[STEPS, "val"][TEAM] >= after[0, "val"][TEAM] + 0.10  # 6 of the 20 steps of a quickstart
     for name, seconds in times(out).items():
@@ -66,6 +72,9 @@ def test_kill_and_resume_equals_uninterrupted(start, tmp_path, team):
     assert set(one) <= set(two)
     for key in set(one) & set(two):
         assert two[key] == one[key], key
+    said, told = sessions(straight), sessions(killed)
+    assert {kind for _, kind in set(told) - set(said)} <= {"val"}
+    assert set(said) == set(one) and all(told[key] == said[key] for key in said)
 
 
 @pytest.mark.slow

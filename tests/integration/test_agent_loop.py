@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import random
 import shutil
 from pathlib import Path
@@ -295,6 +296,36 @@ def test_every_row_keeps_its_own_role_and_reward(rollout):
     done, _ = rollout(lambda role: right if role == REASON else WRONG, settings=settings)
     rewards = {(facts["role"], facts["replay"]): facts["reward"] for facts in done.column("ccpo")}
     assert rewards == {(THINK, None): 1.0, (REASON, None): 1.0, (REASON, 0): 0.0}
+
+
+def kept(done):
+    pairs = zip(done.keys, done.column("ccpo"), strict=True)
+    return {key: json.loads(facts["kept"]) for key, facts in pairs if facts["kept"] is not None}
+
+
+def test_validation_sessions_and_some_of_training_carry_what_was_said(rollout):
+    right = RIGHT % truth(0, "test")
+    done, _ = rollout(lambda role: right if role == REASON else "\0\u2028</script>", split="test", prompts=(0, 1))
+    assert set(kept(done)) == {"uid0_0_0", "uid1_0_0"}, "a session's first row carries them, the others nothing"
+    facts = kept(done)["uid0_0_0"]
+    assert facts["question"] == dataset_rows("test", 3, seed=0)[0]["extra_info"]["question"] and facts["value"] == 1.0
+    assert [(turn["role"], turn["text"]) for turn in facts["turns"]][1] == (REASON, right)
+    assert "</script>" in facts["turns"][0]["text"]
+    done, _ = rollout(prompts=(0, 1))
+    assert set(kept(done)) == {"uid0_0_0", "uid1_0_0"}, (
+        "one of each prompt, since a step has more prompts than are kept"
+    )
+    done, _ = rollout(prompts=(0, 1), settings={"data.train_batch_size": 4})
+    assert set(kept(done)) == {f"uid{prompt}_{session}_0" for prompt in (0, 1) for session in (0, 1)}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_nothing_is_carried_where_nothing_is_kept(rollout, split):
+    done, server = rollout(split=split, settings={"ccpo.keep_sessions": 0})
+    assert kept(done) == {}
+    seeds = [seed for _, _, seed in sorted((role, prompt, params["seed"]) for role, prompt, params in server.requests)]
+    _, other = rollout(split=split, settings={"ccpo.keep_sessions": 100})
+    assert seeds == [s for _, _, s in sorted((role, prompt, params["seed"]) for role, prompt, params in other.requests)]
 
 
 def test_rows_have_the_same_columns_and_verls_tags(rollout):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -150,6 +151,17 @@ def test_killed_and_resumed_is_the_same_result(words, plain, tmp_path, model):
     assert (out / SESSIONS).stat().st_size == size
 
 
+@pytest.mark.parametrize("kind", ["shuffle", "single"])
+def test_an_end_in_any_part_is_the_same_result(words, plain, tmp_path, kind):
+    """What a process that was killed leaves is the beginning of the file."""
+    lines = (plain[0] / SESSIONS).read_bytes().splitlines(keepends=True)
+    cut = [json.loads(line)["kind"] for line in lines].index(kind) + 5
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / SESSIONS).write_bytes(b"".join(lines[:cut]) + lines[cut][:40])
+    evaluate.main(words(tmp_path / "cut"))
+    assert (tmp_path / "cut" / RESULT).read_text() == (plain[0] / RESULT).read_text()
+
+
 def test_another_configuration_is_refused_with_the_difference(words, plain):
     assert "k is 3 there, 2 here" in failed(words(plain[0], "--k", 2))
     assert "persona" in failed(words(plain[0], "ccpo.roles.think.persona=Hurry."))
@@ -191,6 +203,18 @@ def test_a_command_that_is_ended_says_that_it_can_go_on(words, tmp_path, number)
     assert not (tmp_path / "out" / RESULT).exists() and len(lines_of(tmp_path / "out")) > 1
 
 
+def test_a_model_that_cannot_be_served_says_why_and_where_its_log_is(local, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    command = local(tmp_path / "out")
+    command[command.index("--model") + 1] = str(tmp_path / "model")
+    said = failed(command)
+    [log] = tmp_path.glob("ccpo-server-*.log")
+    assert "ended while it started" in said and str(log) in said and log.read_text()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_server_is_left(local, tmp_path, number):
@@ -218,6 +242,17 @@ def test_a_guarded_command_ends_with_its_parent(tmp_path):
     process.kill()
     process.wait()
     assert not psutil.wait_procs(family, timeout=20)[1]
+
+
+def test_an_endpoint_needs_no_stack_of_ours(words, tmp_path):
+    """Who asks an API needs neither torch nor verl."""
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); import evaluate; evaluate.main(sys.argv[1:]);"
+        "print([name for name in ('torch', 'transformers', 'verl', 'ray', 'omegaconf') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *words(tmp_path / "out", "--limit", 2, "--k", 1)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_each_role_its_own_model(words, scripted_endpoint, tmp_path, monkeypatch, model):
@@ -320,6 +355,32 @@ def test_a_vote_and_its_comparison(words, plain, tmp_path, capsys):
     evaluate.main(["--compare", str(plain[0]), str(tmp_path / "vote" / RESULT)])
     out = capsys.readouterr().out
     assert f"{QUESTIONS} questions pair" in out and "team, avg" in out and "one agent, voting" in out
+
+
+def test_a_reward_of_ones_own(words, tmp_path, capsys, data):
+    """Partial credit has means and contributions; answers that have names have pass@k, and votes."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from ccpo.reward import Reward\n"
+        "def half(text, truth, row):\n"
+        "    return 1.0 if truth in text else 0.5\n"
+        "half.partial = True\n"
+        "async def named(text, truth, row):\n"
+        "    return Reward(float(truth in text), text)\n"
+        "named.label = str.strip\n"
+        "def broken(text, truth, row):\n"
+        "    raise KeyError(truth)\n"
+    )
+    few = ["--limit", 3, "--k", 2]
+    evaluate.main(words(tmp_path / "half", *few, f"ccpo.reward={own}:half"))
+    half = result_of(tmp_path / "half")["measures"]
+    assert 0.5 <= half["team"]["avg"]["value"] <= 1 and "pass" not in half["team"]
+    assert "avg" not in half["controls"]["self_consistency"] and "contribution" in half["roles"]["think"]["remove"]
+    assert "told apart" in capsys.readouterr().out
+    evaluate.main(words(tmp_path / "named", *few, f"ccpo.reward={own}:named"))
+    assert {"pass", "maj"} <= result_of(tmp_path / "named")["measures"]["team"].keys()
+    assert "the reward" in failed(words(tmp_path / "broken", *few, f"ccpo.reward={own}:broken"))
+    assert "ccpo.reward" in failed(words(tmp_path / "none", *few, f"ccpo.reward={own}:nothing"))
 
 
 def test_a_question_alone_has_no_turns_of_another(words, tmp_path, capsys):

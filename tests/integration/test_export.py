@@ -571,8 +571,8 @@ def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
         "none",
     ]
 
-    def result(run: Path, name: str) -> dict:
-        evaluate.main([str(word) for word in ("--model", run, *fixed, "--out", tmp_path / name)])
+    def result(run: Path, name: str, *more: str) -> dict:
+        evaluate.main([str(word) for word in ("--model", run, *fixed, "--out", tmp_path / name, *more)])
         return json.loads((tmp_path / name / "result.json").read_text())
 
     first = result(vote[0], "first")
@@ -580,11 +580,27 @@ def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
     assert set(roles) == {"voter_0", "voter_1", "voter_2"} and {role["step"] for role in roles.values()} == {4}
     assert roles["voter_0"]["max_tokens"] == 16 and roles["voter_0"]["temperature"] == 1.0
     assert "exporting" in capsys.readouterr().err and len(list((tmp_path / "cache").iterdir())) == 1
+    for name in ("mine", f"ccpo-{'0' * 24}", f".ccpo-{'0' * 24}.7.tmp"):
+        (tmp_path / "cache" / name).mkdir()
+        os.utime(tmp_path / "cache" / name, (0, 0))
     again = result(Path(shutil.copytree(vote[0], tmp_path / "moved")) / "global_step_4", "again")
     assert "exporting" not in capsys.readouterr().err and again["questions"] == first["questions"]
+    (tmp_path / "cache" / "mine").rmdir()  # what was not ours stayed, what nobody used went
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert set(result(vote[0], "other", "--team", "dyad")["measures"]["roles"]) == {"think", "reason"}
     assert torch.equal(
         *(
             AutoModelForCausalLM.from_pretrained(folder).lm_head.weight
             for folder in (vote[1], next((tmp_path / "cache").iterdir()))
         )
     )
+
+
+def test_a_reward_that_a_runs_folder_names_is_not_run(copied, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef reward(text, truth, row):\n    return 1.0\n")
+    job = OmegaConf.load(copied / JOB)
+    job.ccpo.reward = f"{own}:reward"
+    OmegaConf.save(job, copied / JOB)
+    export_model.open_checkpoint(copied)
+    assert not (tmp_path / "ran").exists()

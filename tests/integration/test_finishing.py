@@ -14,8 +14,9 @@ from verl.trainer.ppo.v1 import PPOTrainerSync  # noqa: E402
 from ccpo.config import CcpoConfig  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
 from ccpo.run import checkpoint  # noqa: E402
-from ccpo.run.folder import METRICS  # noqa: E402
+from ccpo.run.folder import METRICS, SESSIONS  # noqa: E402
 from ccpo.run.run_log import RunLog, read_run_log  # noqa: E402
+from ccpo.run.session_log import SessionLog, read_sessions  # noqa: E402
 from ccpo.verl_plugin.faults import Watchdog  # noqa: E402
 from ccpo.verl_plugin.trainer import CcpoTrainer  # noqa: E402
 
@@ -42,6 +43,7 @@ def trainer(tmp_path, monkeypatch):
         )
     )
     made.run_dir, made.run_log = tmp_path / "run", RunLog(tmp_path / "run" / METRICS)
+    made.session_log = SessionLog(made.run_dir / SESSIONS, 10**6, made.run_log.check_place)
     made.ccpo, made.n, made.keep, made.total_training_steps = CONFIG, 4, 1, 4
     made._attach_policies = lambda: None
     made.watchdog, made._processes = Watchdog(made.run_dir, 100.0), dict
@@ -74,6 +76,18 @@ def test_a_step_that_was_saved_and_not_logged_is_logged_from_its_checkpoint(trai
     before = trainer.run_log.path.read_bytes()
     trainer._load_checkpoint()
     assert trainer.run_log.path.read_bytes() == before
+
+
+def test_sessions_of_later_steps_are_forgotten_and_those_of_half_a_validation(trainer):
+    facts = {"source": "toy", "index": 0, "session": 0, "question": "Q?", "value": 1.0, "turns": [], "replays": []}
+    for step in (0, 2, 3):
+        trainer.session_log.write(step, "val", [facts])
+        trainer.session_log.write(step, "train", [facts])
+    trainer.run_log.write(0, "val", {})
+    save(trainer.run_dir, 2)
+    trainer._load_checkpoint()
+    found = [(entry["step"], entry["kind"]) for entry in read_sessions(trainer.session_log.path)]
+    assert found == [(0, "train"), (0, "val"), (2, "train")]
 
 
 def test_a_logged_step_stays_as_it_was_logged(trainer):

@@ -18,6 +18,9 @@ PAGES = [
     "README.md",
     "docs/policies.md",
     "docs/teams.md",
+    "docs/evaluate.md",
+    "docs/report.md",
+    "docs/loggers.md",
     "CONTRIBUTING.md",
     "recipe/README.md",
     "docs/runs/h100_smollm2_gsm8k.md",
@@ -68,6 +71,21 @@ def test_the_readmes_dyad_is_the_built_in_one():
         assert line in text and line in (ROOT / "ccpo" / "team" / "dyad.py").read_text()
 
 
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert name == "README.md" or f"]({name})" in index, name
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+)
+def test_a_pages_links_lead_to_files(page):
+    for link in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text()):
+        assert re.match(r"https?://", link) or (ROOT / page).parent.joinpath(link).exists(), link
+
+
 def test_commands_were_found():
     assert len(COMMANDS) >= 10
     for start in (
@@ -101,10 +119,11 @@ def test_command(command, compose):
         if arguments[0] == "scripts/quickstart.sh":
             accepts([str(ROOT / "scripts/quickstart.py")], arguments[1:])
     elif program == "pip":
-        assert arguments[0] == "install" and (ROOT / arguments[-1]).exists(), command
+        package = re.fullmatch(r"[a-z]+(==[\d.]+)?", arguments[-1])
+        assert arguments[0] == "install" and (package or (ROOT / arguments[-1]).exists()), command
     elif arguments[0].startswith("scripts/"):
         accepts([arguments[0]], arguments[1:])
-    elif arguments[0] == "-m" and arguments[1].startswith("data_preprocess."):
+    elif arguments[0] == "-m" and arguments[1].split(".")[0] in ("data_preprocess", "ccpo"):
         accepts(arguments[:2], arguments[2:])
     else:
         assert (ROOT / arguments[0]).exists(), command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -33,9 +34,17 @@ def stored(monkeypatch):
     return store
 
 
-def facts(role, reward, prompt, replay=None, session=None):
+def facts(role, reward, prompt, replay=None, session=None, kept=None):
     record = session and asdict(session)
-    return {"role": role, "reward": reward, "prompt": ("data", prompt), "replay": replay, "session": record}
+    text = kept and json.dumps(kept)
+    return {
+        "role": role,
+        "reward": reward,
+        "prompt": ("data", prompt),
+        "replay": replay,
+        "session": record,
+        "kept": text,
+    }
 
 
 def record(value, replays=()):
@@ -142,6 +151,24 @@ def test_every_turn_of_a_role_gets_its_advantage_and_a_replays_rows_get_the_repl
         "u_0_0": 0.0, "u_0_1": 1.0, "u_0_2": -1.0, "u_1_0": 2.0, "u_1_1": 3.0,
         "v_0_0": 4.0, "v_0_1": 5.0, "v_0_2": -2.0, "v_1_0": 6.0, "v_1_1": 7.0,
     }  # fmt: skip
+
+
+def test_kept_sessions_come_with_their_credit_and_no_more_than_are_asked_for(stored):
+    rows = step(["u", "v"])
+    for key in ("u_0_0", "u_1_0", "v_0_0"):
+        rows[key]["kept"] = json.dumps({"text": key, "odd": "\u2028\ud800"})
+    stored.update(rows)
+    found = read(rows)
+    sessions = step_rows.to_sessions(found, (THINK, REASON, "mute"), None)
+    result = StepResult(np.arange(12.0).reshape(4, 3), -np.arange(12.0).reshape(4, 3), np.zeros(2), None)
+    kept = step_rows.kept_sessions(found, 8, 0, 5, sessions, result)
+    assert [one["text"] for one in kept] == ["u_0_0", "u_1_0", "v_0_0"]
+    assert kept[1]["credit"] == {THINK: 3.0, REASON: 4.0} and kept[1]["odd"] == "\u2028\ud800"
+    assert kept[2]["advantage"] == {THINK: -6.0, REASON: -7.0}
+    two = {one["text"] for one in step_rows.kept_sessions(found, 2, 0, 5, sessions, result)}
+    assert two == {"u_0_0", "v_0_0"}, "a prompt's first session comes before its second"
+    assert step_rows.kept_sessions(found, 0, 0, 5, sessions, result) == []
+    assert [one["credit"] for one in step_rows.validation_sessions(found)] == [None] * 3
 
 
 def test_turns_of_several_rounds_share_their_roles_advantage(stored):

@@ -142,7 +142,8 @@ def test_quickstart_trains_shows_progress_and_reports(quickstart):
     status, text = finish(quickstart("--steps", "10", "--seed", "3", "--rule", "shared", "--", "delay=0.02"))
     assert status == 0, text
     assert "step 10/10  validation at 10: team 0.600 solo 0.400 | train: team 0.500" in text
-    assert "steps: 10" in text and (quickstart.out / "curves.png").exists()
+    assert "steps: 10" in text and (quickstart.out / "report.html").exists()
+    assert "no sessions of two validations were kept" in text
     given = json.loads((quickstart.out / "arguments.json").read_text())
     assert given[:4] == ["--config-name", "ccpo_dyad", "profile=cpu", "task=last_digit"]
     assert {

@@ -69,6 +69,8 @@ def test_every_leaf_is_read():
         "session_timeout": 60,
         "stall_timeout": 600,
         "validation_replays": ["replace"],
+        "keep_sessions": 0,
+        "keep_sessions_mb": 2,
         "credit": {
             "rule": "counterfactual",
             "normalize": "history",
@@ -103,6 +105,7 @@ def test_every_leaf_is_read():
     assert config.role("reason") == RoleConfig(stop=("###",))
     assert (config.poll_interval, config.session_timeout, config.stall_timeout) == (1, 60, 600)
     assert config.validation_replays == ("replace",)
+    assert (config.keep_sessions, config.keep_sessions_mb) == (0, 2)
     assert {role: prompts.name for role, prompts in config.prompt_sets.items()} == {"think": "math", "reason": "choice"}
 
 
@@ -281,6 +284,10 @@ def test_a_role_of_an_earlier_version_is_refused_with_where_its_settings_went():
         ({"max_dropped_rate": 1.1}, "ccpo.max_dropped_rate is 1.1"),
         ({"max_dropped_rate": -0.1}, "ccpo.max_dropped_rate is -0.1"),
         ({"validation_replays": ["remov"]}, "ccpo.validation_replays is 'remov': did you mean 'remove'?"),
+        ({"keep_sessions": -1}, "ccpo.keep_sessions is -1: it is a number of sessions a step, 0 to keep none"),
+        ({"keep_sessions": 1e9}, "ccpo.keep_sessions is 1000000000.0: set a whole number"),
+        ({"keep_sessions_mb": 0}, "ccpo.keep_sessions_mb is 0: it is the largest size of sessions.jsonl"),
+        ({"keep_sessions_mb": 1e9}, "set it in [0.01, 10000] (ccpo.keep_sessions=0 keeps none)"),
         ({"roles": {"think": {"temperature": 0}}}, "ccpo.roles.think.temperature is 0: greedy"),
         ({"roles": {"reason": {"temperature": -1}}}, "ccpo.roles.reason.temperature is -1: greedy"),
         ({"roles": {"reason": {"max_tokens": 0}}}, "ccpo.roles.reason.max_tokens is 0: set at least 1"),
@@ -305,6 +312,7 @@ def test_no_session_at_all():
         "session_timeout",
         "stall_timeout",
         "max_dropped_rate",
+        "keep_sessions_mb",
         "credit.coefficient",
         "credit.alpha",
         "credit.eta",

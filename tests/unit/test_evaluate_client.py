@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
+import time
 
 import pytest
 
@@ -88,8 +92,10 @@ def test_what_may_pass_is_tried_again(server, status, answer):
         (429, problem("slow down"), "too many requests (429)"),
         (400, problem("too long", "context_length_exceeded"), "context too long"),
         (400, problem("This model's maximum context length is 5 tokens"), "context too long"),
+        (400, problem("max_tokens=1024 cannot be greater than max_model_len=256"), "context too long"),  # vLLM
         (400, problem("what is that field"), "bad request (400)"),
         (422, problem("extra fields"), "refused (422)"),
+        (403, problem("this prompt looks like an attack"), "refused (403)"),  # others may pass
         (200, "not json", "unreadable answer"),
         (200, {"choices": []}, "unreadable answer"),
         (200, [1, 2], "unreadable answer"),
@@ -106,7 +112,7 @@ def test_a_failure_has_a_kind(server, status, answer, kind):
     assert failed.value.kind == kind and not isinstance(failed.value, Refused)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 404])
 def test_what_no_retry_mends_is_asked_once_and_never_shows_the_key(server, status):
     server.script[:] = [(status, problem(f"Incorrect API key provided: {server.key}. \n Bearer {server.key}"))]
     with pytest.raises(Refused) as refused:
@@ -121,8 +127,27 @@ def test_what_no_retry_mends_is_asked_once_and_never_shows_the_key(server, statu
 def test_nobody_there_and_too_slow(server):
     with pytest.raises(EvaluationError, match="cannot be reached"):
         ask(Endpoint("http://127.0.0.1:9/v1", "m"), probe=True)
+    server.script[:] = [(200, lambda body: time.sleep(1) or completion())]
     with pytest.raises(RequestFailed, match="no answer in time"):
-        ask(endpoint_of(server), retries=0, timeout=1e-6)
+        ask(endpoint_of(server), retries=0, timeout=0.1)
+
+
+def test_an_answer_that_comes_in_drops_is_given_up(server, monkeypatch):
+    monkeypatch.setattr("ccpo.evaluate.client.LONGEST_WAIT_S", 0.1)
+    drops = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        with drops.accept()[0] as client:
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    client.sendall(b" ")
+                    time.sleep(0.05)
+
+    threading.Thread(target=drip, daemon=True).start()
+    with drops, pytest.raises(RequestFailed, match="no answer in time"):
+        ask(Endpoint(f"http://127.0.0.1:{drops.getsockname()[1]}/v1", "m"), retries=0, timeout=0.4)
 
 
 def test_models_that_know_the_limit_under_another_name(server):
@@ -157,6 +182,15 @@ def test_tokens_that_are_not_counted_are_not_known(server, usage):
     said = ask(endpoint_of(server))
     assert said.payload.completion_tokens is None and said.text == "4"
     assert not ask(endpoint_of(server), probe=True).usage
+
+
+def test_an_endpoint_that_says_the_key_or_commands_a_terminal(server):
+    server.script[:] = [(200, completion(f"it is {server.key}"))]
+    assert ask(endpoint_of(server)).text == "it is ***"
+    server.script[:] = [(400, problem("\x1b[2J\x1b]0;owned\x07 \ud800 \u202e no\n\n"))]
+    with pytest.raises(RequestFailed) as failed:
+        ask(endpoint_of(server))
+    assert str(failed.value).isprintable() and "no" in str(failed.value)
 
 
 def test_what_an_endpoint_says_of_itself(server):

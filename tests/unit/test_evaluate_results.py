@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from fractions import Fraction
 
 import pytest
@@ -173,14 +174,27 @@ def test_tokens_and_bad_answers_are_counted(store):
 
 def test_turns_come_from_another_question():
     records = {(("toy", index), number): session(index, number, 1.0) for index in range(3) for number in range(2)}
-    for (_, number), record in records.items():
-        donors = donors_of(record, records, ["a"], 0)
-        assert donors["a"]["question"] != record["question"] and donors["a"]["session"] == number
-        assert donors == donors_of(record, dict(reversed(records.items())), ["a"], 0)
-    alone = session(0, 0, 1.0)
-    assert donors_of(alone, {(("toy", 0), 0): alone}, ["a"], 0) == {}
-    silent = session(1, 0, 1.0) | {"turns": []}
-    assert donors_of(alone, {(("toy", 1), 0): silent}, ["a"], 0) == {} == donors_of(silent, records, ["a"], 0)
+    donors = donors_of(records, ["a"], 0)
+    assert donors.keys() == records.keys()
+    for key, found in donors.items():
+        assert found["a"]["question"] != records[key]["question"] and found["a"]["session"] == key[1]
+    assert donors == donors_of(dict(reversed(records.items())), ["a"], 0) and donors != donors_of(records, ["a"], 1)
+
+
+def test_without_another_question_or_a_turn_there_is_no_donor():
+    alone, twin = session(0, 0, 1.0), session(1, 0, 1.0) | {"question": "question 0"}
+    assert donors_of({(("toy", 0), 0): alone, (("toy", 1), 0): twin}, ["a"], 0) == {}
+    records = {(("toy", 0), 0): alone, (("toy", 1), 0): session(1, 0, 1.0) | {"turns": []}}
+    assert donors_of(records, ["a"], 0) == {}
+    other = session(1, 1, 1.0)
+    assert donors_of({(("toy", 0), 0): alone, (("toy", 1), 1): other}, ["a"], 0)[("toy", 0), 0] == {"a": other}
+
+
+def test_donors_of_many_sessions_are_soon_found():
+    records = {(("toy", index), number): session(index, number, 1.0) for index in range(2000) for number in range(4)}
+    start = time.process_time()
+    assert len(donors_of(records, ["a", "b"], 0)) == 8000
+    assert time.process_time() - start < 10
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
@@ -291,6 +305,24 @@ def test_a_file_that_is_not_ours_is_refused_and_stays(tmp_path, text):
         with opened(tmp_path, SETTINGS):
             pass
     assert (tmp_path / SESSIONS).read_text() == text
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from ccpo.evaluate.store import opened\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "with opened(Path(sys.argv[1]), {}) as store:\n"
+        "    for i in range(99): store.drop('session', (('toy', i), 0), 'why', 'x' * 300)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True, timeout=60
+    )
+    assert "EvaluationError" in done.stderr and "cannot be written (File too large)" in done.stderr
+    with opened(tmp_path / "out", {}) as store:
+        assert 1 < len(store.dropped[SESSION]) < 99
+        store.add(SESSION, session(0, 0, 1.0))
+    with opened(tmp_path / "out", {}) as store:
+        assert len(store.records[SESSION]) == 1
 
 
 def test_two_at_once_are_refused(tmp_path):

@@ -20,6 +20,7 @@ FILES = sorted(
         "ccpo/step.py",
         "ccpo/metrics.py",
         "ccpo/credit/rules.py",
+        "ccpo/report/*.py",
         "ccpo/run/*.py",
         "ccpo/evaluate/*.py",
         "ccpo/verl_plugin/*.py",

@@ -95,3 +95,9 @@ def test_every_stack_resolves_and_pins_all_that_it_installs():
     command = [sys.executable, str(ROOT / "scripts" / "check_requirements.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_a_page_is_made_of_comes_along(built):
+    patterns = built.package_data["ccpo.report"]
+    parts = [path for path in (ROOT / "ccpo" / "report").iterdir() if path.suffix in (".html", ".css", ".js", ".txt")]
+    assert len(parts) == 4 and all(any(path.match(pattern) for pattern in patterns) for path in parts)

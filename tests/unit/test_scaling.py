@@ -137,11 +137,17 @@ def test_every_cause_is_explained():
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def test_the_docs_show_the_tables_that_the_script_prints():
-    page = (ROOT / "docs" / "scaling.md").read_text()
-    assert scaling.with_tables(page, scaling._options([])) == page, (
-        "python benchmarks/scaling.py --write docs/scaling.md"
-    )
+@pytest.mark.parametrize("name", ["docs/scaling.md", "README.md"])
+def test_a_page_shows_the_tables_that_the_script_prints(name):
+    page = (ROOT / name).read_text()
+    assert scaling.with_tables(page, scaling._options([])) == page, f"python benchmarks/scaling.py --write {name}"
+
+
+def test_the_docs_show_every_table_and_the_readme_the_first():
+    heads = [table[0] for _, table in scaling.tables(scaling._options([]))]
+    shown = (ROOT / "docs" / "scaling.md").read_text().splitlines()
+    assert all(shown.count(head) >= heads.count(head) for head in heads)
+    assert heads[0] in (ROOT / "README.md").read_text().splitlines()
 
 
 def test_one_job_is_told_with_what_to_change(capsys, monkeypatch):
