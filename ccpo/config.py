@@ -344,6 +344,7 @@ class CcpoConfig:
             "credit/cosine_with_shared in the log (below 1 only because GRPO also divides by the group's deviation)",
             "paper_v1": "paper_v1 pairs every session with an unrelated replay, which adds noise: see "
             "credit/cosine_with_shared in the log",
+            "random_reward": "random_reward pays every session a coin: it is a control, and what the team gains with it no credit has taught",
         }
         found = [notes[self.credit.rule]] if self.credit.rule in notes else []
         for pattern in (key for key in self.roles if "*" in key):

@@ -1,8 +1,9 @@
 """Credit rules: what each role of a session contributed, from columns (`ccpo.types.Sessions`).
 
 rules.py       the registry: one row per rule, with its source, what it needs and whether it tells the roles apart
-shared.py      the team's value for every role
+shared.py      the team's value for every role, or a coin
 removal.py     minus what the team gets without a role
+siblings.py    minus what the prompt's other sessions got
 resampling.py  minus what the team gets when the role speaks again
 ballots.py     rules that read the ballots of a plurality
 recombine.py   what a ballot is worth among resampled co-voters

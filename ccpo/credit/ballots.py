@@ -1,7 +1,7 @@
 """Rules that read the ballots of a plurality. R(b) is the value of the ballots b (`ccpo.plurality`), b_i the ballot of role i, b_-i the others'.
 
     shapley           mean over orders of joining of R(S + i) - R(S)           exact, up to 10 voters; credits add up to R
-    own_correctness   1[b_i = truth]                                           control: no team in it
+    own_correctness   1[b_i = truth] - c 1[b_i is wrong]                       control: no team in it; c: wrong_price, 0 by default
     marginal          R(b) - mean over a of R(a, b_-i)                         a: role i's ballots in the prompt's OTHER sessions
     resampled         Q_i(b_i) - mean over a of Q_i(a)                         a as above; Q_i(a) = mean over c of R(a, c)
 
@@ -13,7 +13,13 @@ moved the ballots that its credit takes as given.
 An abstention casts no ballot, so its Shapley credit is 0; under `marginal` and `resampled` it is an action like any other, compared
 with what the voter's other ballots would have done. `marginal` and `resampled` subtract a baseline that does not depend on the
 voter's own ballot, so they are unbiased for the team's value. `shapley` and `own_correctness` follow other gradients than the team's,
-and see the last vote alone. Source: our construction (marginal: the baseline of COMA, arXiv 1705.08926; Shapley, 1953).
+and see the last vote alone.
+
+A price of a wrong ballot makes silence an answer: with it a voter that is right with probability p should speak where p > c / (1 + c). GRPO's
+deviation would take the price away: in a prompt's group whose ballots are wrong or abstain, credit is -c or 0, and over its own
+deviation that is the same for every c. So a priced rule is centred, or scaled by the history, and the group's deviation is refused.
+
+Source: our construction (marginal: the baseline of COMA, arXiv 1705.08926; Shapley, 1953).
 """
 
 from __future__ import annotations
@@ -42,8 +48,9 @@ def shapley_credit(sessions: Sessions, state: HistoryState, config: CreditConfig
 def own_correctness_credit(
     sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig
 ) -> Credit:
-    """1 for a right ballot, else 0: the control that every table must contain."""
-    return Credit.of((_ballots(sessions) == RIGHT).astype(float), state)
+    """1 for a right ballot, minus the price for a wrong one, 0 for an abstention: the control that every table must contain."""
+    ballot_SV = _ballots(sessions)
+    return Credit.of((ballot_SV == RIGHT) - config.wrong_price * (ballot_SV > RIGHT), state)
 
 
 def marginal_credit(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:

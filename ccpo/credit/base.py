@@ -17,6 +17,7 @@ class CreditConfig:
     rule:               a name in `ccpo.credit.rules.RULES`
     normalize:          one of `ccpo.credit.normalize.NORMALIZATIONS`; None: the rule's own
     coefficient:        beta of a counterfactual baseline in (0, 1]; None: fitted from the history
+    siblings:           fit the prompt's other sessions as a second baseline beside the removal (rules counterfactual, removal)
     replays_per_prompt: how many replays of a prompt are decoded where one serves all its sessions, 1..n; None: what the rule needs
     resamples:          how often a role speaks again in every session (rule resampling)
     shaping:            "none", or "tanh": the removed role's normalized credit becomes tanh(alpha A), which bounds it and
@@ -24,6 +25,7 @@ class CreditConfig:
     alpha:              slope of the tanh
     train_replays:      also train the turns decoded for the shared removal, weight 1 - g; the same roles' own turns get g
     eta:                slope of the gate g = sigmoid(eta mu_delta / sigma_delta)
+    wrong_price:        what a wrong ballot costs, in units of a right one (rule own_correctness); an abstention is worth 0
     """
 
     rule: str = "counterfactual"
@@ -35,6 +37,8 @@ class CreditConfig:
     alpha: float = 1.0
     train_replays: bool = False
     eta: float = 1.0
+    siblings: bool = False
+    wrong_price: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,12 @@ class Credit:
     def of(cls, credit_SV: np.ndarray, state: HistoryState) -> Credit:
         """A rule without a fitted coefficient and without a memory."""
         return cls(credit_SV, credit_SV, state)
+
+
+def variance_ratio(of: str, residual_K: np.ndarray, value_K: np.ndarray) -> dict[str, float]:
+    """``<of>/variance_ratio`` = Var(R - baseline) / Var(R): below 1 the baseline takes noise away, above 1 it adds some (docs/method.md).
+
+    Empty where R hardly varies: nothing is to be taken away, and the ratio would be rounding over rounding.
+    """
+    variance = float(value_K.var()) if len(value_K) else 0.0
+    return {f"{of}/variance_ratio": float(residual_K.var()) / variance} if variance > 1e-12 else {}

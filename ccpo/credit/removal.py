@@ -19,7 +19,9 @@ b_i depends on no token of role i in the session, in any of its turns: what hear
 whose turns it does not reuse, and the same number for every role, so it is a control variate and does not tell the roles apart. Removing
 the last speaker leaves no answer, worth 0: its removal credit is R itself.
 Without any shared replay (its sessions were dropped) b = mu_b: no control variate. Inside a group a shared b is a constant that centring
-would remove, so it has to be normalized by the HISTORY.
+would remove, so it has to be normalized by the HISTORY. With ``siblings`` the prompt's other sessions are a second baseline
+(`siblings.py`). On a plurality `removal` is `leave_one_out` with a fitted coefficient, which makes the credit vary less, not the gradient:
+b is then made of the ballots that R is made of (tests/golden/test_flaws.py).
 Source: R - R_without_i is the paper's principle; b as a control variate and the fit are our construction.
 """
 
@@ -29,8 +31,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ccpo.credit.base import Credit, CreditConfig, HistoryConfig
+from ccpo.credit.base import Credit, CreditConfig, HistoryConfig, variance_ratio
 from ccpo.credit.history import HistoryState
+from ccpo.credit.siblings import observe_siblings, with_siblings
 from ccpo.types import REMOVE, Sessions
 
 _VAR_FLOOR = 1e-4  # below this variance of b the ratio is noise
@@ -86,15 +89,27 @@ def observe(state: HistoryState, name: str, base: Baseline, decay: float) -> His
     return replace(state, joints={**state.joints, name: {k: decay * old[k] + (1 - decay) * v for k, v in new.items()}})
 
 
-def _credit(
-    sessions: Sessions, base: Baseline, state: HistoryState, name: str, coefficient: float | None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """((S,) R - beta b, (S,) R - beta (b - mu_b), beta)."""
+def _against(
+    sessions: Sessions, base: Baseline, state: HistoryState, name: str, config: CreditConfig
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """((S,) R - beta b, (S,) R - beta (b - mu_b), the coefficients by name)."""
+    if config.siblings:
+        credit_S, residual_S, betas = with_siblings(sessions, base.b_S, base.has_S, state, name)
+        return credit_S, residual_S, dict(zip(("baseline", "siblings"), betas.tolist(), strict=True))
+    coefficient = config.coefficient
     beta = fitted_coefficient(state, name) if coefficient is None else float(coefficient)
     sums = state.joints.get(name)
     mu_b = sums["mean_b"] / sums["weight"] if sums else (float(base.b_K.mean()) if len(base.b_K) else 0.0)
     b_S = np.where(base.has_S, base.b_S, mu_b)
-    return sessions.value_S - beta * b_S, sessions.value_S - beta * (b_S - mu_b), beta
+    return sessions.value_S - beta * b_S, sessions.value_S - beta * (b_S - mu_b), {"baseline": beta}
+
+
+def _learned(
+    sessions: Sessions, base: Baseline, state: HistoryState, name: str, config: CreditConfig, decay: float
+) -> HistoryState:
+    if config.siblings:
+        return observe_siblings(state, name, sessions, base.b_S, base.has_S, decay)
+    return observe(state, name, base, decay)
 
 
 def counterfactual(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
@@ -109,13 +124,14 @@ def counterfactual(sessions: Sessions, state: HistoryState, config: CreditConfig
         raise ValueError(_missing("counterfactual"))
     name = sessions.roles[first[0]]
     base = baseline_of(sessions, int(first[0]))
-    credit_S, residual_S, beta = _credit(sessions, base, state, name, config.coefficient)
+    credit_S, residual_S, betas = _against(sessions, base, state, name, config)
     spoke = sessions.spoke_SV
     return Credit(
         np.where(spoke, credit_S[:, None], 0.0),
         np.where(spoke, residual_S[:, None], 0.0),
-        observe(state, name, base, history.decay),
-        {"credit/baseline_coefficient": beta},
+        _learned(sessions, base, state, name, config, history.decay),
+        {f"credit/{which}_coefficient": beta for which, beta in betas.items()}
+        | variance_ratio("credit", residual_S, sessions.value_S),
     )
 
 
@@ -124,18 +140,17 @@ def removal(sessions: Sessions, state: HistoryState, config: CreditConfig, histo
 
     Raises ValueError when a role that spoke has no removal in the step.
     """
-    return _own_baselines(sessions, state, config.coefficient, history)
+    return _own_baselines(sessions, state, config, history)
 
 
 def leave_one_out(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
     """As `removal` with beta = 1 and nothing fitted. Source: the paper's removal principle."""
-    credit = _own_baselines(sessions, state, 1.0, history)
-    return Credit.of(credit.credit_SV, state)
+    credit = _own_baselines(sessions, state, replace(config, coefficient=1.0, siblings=False), history)
+    ratios = {name: value for name, value in credit.metrics.items() if name.endswith("/variance_ratio")}
+    return Credit(credit.credit_SV, credit.credit_SV, state, ratios)
 
 
-def _own_baselines(
-    sessions: Sessions, state: HistoryState, coefficient: float | None, history: HistoryConfig
-) -> Credit:
+def _own_baselines(sessions: Sessions, state: HistoryState, config: CreditConfig, history: HistoryConfig) -> Credit:
     spoke = sessions.spoke_SV
     credit_SV, residual_SV = np.zeros(spoke.shape), np.zeros(spoke.shape)
     after, metrics = state, {}
@@ -145,10 +160,12 @@ def _own_baselines(
         base = baseline_of(sessions, code)
         if base is None:
             raise ValueError(_missing("removal", name))
-        credit_S, residual_S, beta = _credit(sessions, base, state, name, coefficient)
+        credit_S, residual_S, betas = _against(sessions, base, state, name, config)
         credit_SV[:, code], residual_SV[:, code] = credit_S, residual_S
-        after = observe(after, name, base, history.decay)
-        metrics[f"{name}/baseline_coefficient"] = beta
+        after = _learned(sessions, base, after, name, config, history.decay)
+        metrics |= {f"{name}/{which}_coefficient": beta for which, beta in betas.items()}
+        rows = np.flatnonzero(spoke[:, code])
+        metrics |= variance_ratio(name, residual_S[rows], sessions.value_S[rows])
     return Credit(np.where(spoke, credit_SV, 0.0), np.where(spoke, residual_SV, 0.0), after, metrics)
 
 

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccpo.credit.base import Credit, CreditConfig, HistoryConfig
+from ccpo.credit.base import Credit, CreditConfig, HistoryConfig, variance_ratio
 from ccpo.credit.history import HistoryState
+from ccpo.credit.siblings import others
 from ccpo.types import RESAMPLE, Sessions
 
 
@@ -26,17 +27,17 @@ def resampling(sessions: Sessions, state: HistoryState, config: CreditConfig, hi
     """Every role against its own resampled turns, or where the step has no such replay against the prompt's other sessions."""
     spoke = sessions.spoke_SV
     credit_SV = np.zeros(spoke.shape)
-    mean_G, count_G = sessions.mean_by_prompt(sessions.prompt_S, sessions.value_S)
-    n_S = count_G[sessions.prompt_S]
-    others_S = (mean_G[sessions.prompt_S] * n_S - sessions.value_S) / np.maximum(n_S - 1, 1)
-    against_others_S = np.where(n_S > 1, sessions.value_S - others_S, 0.0)
-    for code in range(len(sessions.roles)):
+    others_S, siblings_S = others(sessions)
+    metrics: dict[str, float] = {}
+    for code, name in enumerate(sessions.roles):
         rows = sessions.replays_of(RESAMPLE, code)
-        if not len(rows):
-            credit_SV[:, code] = against_others_S
-            continue
-        count_S = np.bincount(sessions.session_P[rows], minlength=len(sessions))
-        total_S = np.bincount(sessions.session_P[rows], weights=sessions.value_P[rows], minlength=len(sessions))
-        own_S = sessions.value_S - total_S / np.maximum(count_S, 1)
-        credit_SV[:, code] = np.where(count_S > 0, own_S, 0.0)
-    return Credit.of(np.where(spoke, credit_SV, 0.0), state)
+        baseline_S, has_S = others_S, siblings_S
+        if len(rows):
+            count_S = np.bincount(sessions.session_P[rows], minlength=len(sessions))
+            total_S = np.bincount(sessions.session_P[rows], weights=sessions.value_P[rows], minlength=len(sessions))
+            baseline_S, has_S = total_S / np.maximum(count_S, 1), count_S > 0
+        credit_SV[:, code] = np.where(has_S, sessions.value_S - baseline_S, 0.0)
+        compared_S = has_S & spoke[:, code]
+        metrics |= variance_ratio(name, credit_SV[compared_S, code], sessions.value_S[compared_S])
+    credit_SV = np.where(spoke, credit_SV, 0.0)
+    return Credit(credit_SV, credit_SV, state, metrics)

@@ -23,7 +23,8 @@ from ccpo.credit.normalize import NORMALIZATIONS
 from ccpo.credit.published import event_v2, paper_v1
 from ccpo.credit.removal import counterfactual, leave_one_out, removal
 from ccpo.credit.resampling import resampling
-from ccpo.credit.shared import shared
+from ccpo.credit.shared import random_reward, shared
+from ccpo.credit.siblings import shrinkage
 from ccpo.types import REMOVE, RESAMPLE
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 EACH, FIRST = "each", "first"
 """Whose replays a rule needs: those of every role, or of the role whose removal serves all sessions of a prompt."""
 ANY_SCALE = ("history", "group", "centred", "none")
+DEAREST = 100
+"""Highest price of a wrong ballot: with it a voter should speak where it is right with more than .99."""
+PRICED = ("centred", "history", "none")
+"""What own_correctness with a price may be normalized by: a group's deviation would take the price away (`ballots.py`)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ RULES: dict[str, Rule] = {
         True,
         ("history", "none"),
         (REMOVE, FIRST),
-        ("coefficient", "shaping", "alpha"),
+        ("coefficient", "shaping", "alpha", "siblings"),
     ),
     "removal": Rule(
         removal,
@@ -90,7 +95,7 @@ RULES: dict[str, Rule] = {
         True,
         ANY_SCALE,
         (REMOVE, EACH),
-        ("coefficient",),
+        ("coefficient", "siblings"),
     ),
     "leave_one_out": Rule(
         leave_one_out,
@@ -113,6 +118,14 @@ RULES: dict[str, Rule] = {
     ),
     "shared": Rule(shared, "R", "GRPO", _SAME, True, ("group", "centred", "none")),
     "shared_history": Rule(shared, "R", _OURS, _SAME, True, ("history",)),
+    "shrinkage": Rule(
+        shrinkage,
+        "R - (1 - lambda) mean R(the prompt's other sessions) - lambda mean R(the other prompts)",
+        "Zeng et al., ICML 2026, arXiv 2511.03710",
+        _SAME,
+        True,
+        ("history", "none"),
+    ),
     "resampled": Rule(
         resampled_credit,
         "Q_i(b_i) - mean Q_i(i's other ballots), Q_i: mean of R over recombined co-voters",
@@ -144,12 +157,21 @@ RULES: dict[str, Rule] = {
     ),
     "own_correctness": Rule(
         own_correctness_credit,
-        "1[b_i = truth]",
+        "1[b_i = truth] - wrong_price 1[b_i is wrong]",
         "control",
         "Tells the voters apart by their own answers: there is no team in it; sees the last vote alone.",
         False,
         ("group", "history", "centred", "none"),
+        reads=("wrong_price",),
         ballots=True,
+    ),
+    "random_reward": Rule(
+        random_reward,
+        "a fair coin",
+        "control (Shao et al., arXiv 2506.10947)",
+        "Does not tell the roles apart, nor right from wrong: nothing is to be learned from it.",
+        False,
+        ("group", "history", "centred", "none"),
     ),
     "paper_v1": Rule(
         paper_v1,
@@ -230,7 +252,16 @@ def fitting(plan: Plan) -> list[str]:
 
 def normalization(config: CreditConfig) -> str:
     """What ``normalize: null`` means is the rule's own. Unknown names are refused elsewhere."""
-    return config.normalize or RULES[config.rule].natural
+    return config.normalize or _scales(config)[0]
+
+
+def _scales(config: CreditConfig) -> tuple[str, ...]:
+    """What the rule with these settings may be normalized by; the first is its own."""
+    return PRICED if _priced(config) else RULES[config.rule].normalize
+
+
+def _priced(config: CreditConfig) -> bool:
+    return config.wrong_price > 0 and "wrong_price" in RULES[config.rule].reads
 
 
 def replays_per_prompt(config: CreditConfig, n: int) -> int:
@@ -303,6 +334,11 @@ def _values(config: CreditConfig, history: HistoryConfig, n: int) -> list[str]:
             f"ccpo.credit.replays_per_prompt is {k} with n = {n} sessions per prompt: a session decodes at most one of them; set 0..{n}, "
             "or raise actor_rollout_ref.rollout.n"
         )
+    if not 0 <= config.wrong_price <= DEAREST:
+        why = "a wrong ballot would be paid for" if config.wrong_price < 0 else "nobody is ever that sure"
+        found.append(
+            f"ccpo.credit.wrong_price is {config.wrong_price}: {why}; set it in [0, {DEAREST}], for example 0.5"
+        )
     if config.resamples < 1:
         found.append(f"ccpo.credit.resamples is {config.resamples}: set at least 1")
     for name, low in (("alpha", config.alpha), ("eta", config.eta)):
@@ -319,8 +355,13 @@ def _normalization(config: CreditConfig, plan: Plan | None, n: int) -> list[str]
             f"{name} with normalize '{how}' compares the sessions of one prompt, and n = {n}: every advantage would be 0; "
             "set actor_rollout_ref.rollout.n >= 2, or a rule with ccpo.credit.normalize=history"
         )
-    if how not in rule.normalize:
-        if rule.published:
+    if how not in _scales(config):
+        if _priced(config):
+            found.append(
+                f"{name} with wrong_price={config.wrong_price} and normalize '{how}' loses its price: in a prompt's group whose ballots are wrong or "
+                "abstain, the credit over the group's deviation is the same for every price; set ccpo.credit.normalize=centred (or null)"
+            )
+        elif rule.published:
             found.append(
                 f"rule {name} is published with '{rule.natural}' normalization, not '{how}': leave ccpo.credit.normalize=null"
             )
@@ -335,6 +376,13 @@ def _normalization(config: CreditConfig, plan: Plan | None, n: int) -> list[str]
                 f"rule counterfactual with normalize '{how}' equals the shared reward: the baseline is one constant inside a prompt's group, "
                 "and centring the group removes it (with tanh, too, where R has two values); set ccpo.credit.normalize=history (or null)"
             )
+        elif name == "shrinkage" and how != "history+group":
+            found.append(
+                f"rule shrinkage with normalize '{how}' equals the shared reward, prompt by prompt: inside a group its baseline is affine in R, and "
+                "centring the group removes it; set ccpo.credit.normalize=history (or null)"
+            )
+        elif name == "shrinkage":
+            found.append(f"rule shrinkage is not normalized by '{how}': set one of {', '.join(rule.normalize)}")
         elif how == "history+group":
             found.append(
                 f"rule {name} with normalize 'history+group' equals {name} with 'group': the history is affine inside a step and the "
@@ -348,6 +396,11 @@ def _normalization(config: CreditConfig, plan: Plan | None, n: int) -> list[str]
                 f"rule removal with normalize '{how}' gives {constant[0]} the shared reward: its removal is one constant inside a prompt's "
                 "group, and centring the group removes it; set ccpo.credit.normalize=history (or null)"
             )
+    if not found and config.siblings and "siblings" in rule.reads and how in ("group", "centred"):
+        found.append(
+            f"siblings=true with normalize '{how}' does nothing of its own: inside a prompt's group the mean of the other sessions is affine in R, and "
+            "centring the group removes it; set ccpo.credit.normalize=history (or null), or siblings=false"
+        )
     if rule.recombines and n < 2:
         found.append(
             f"{name} compares a role's ballots over the sessions of one prompt, and n = {n}: every credit would be 0; "
@@ -397,6 +450,22 @@ def _options(config: CreditConfig, history: HistoryConfig, plan: Plan | None, n:
                 f"rule {name} does not read ccpo.credit.{key}: drop it"
                 + (f", or set ccpo.credit.rule={readers[0]}" if readers else "")
             )
+    if config.siblings and "siblings" in rule.reads:
+        if config.coefficient is not None:
+            found.append(
+                f"siblings=true fits two coefficients at once, and ccpo.credit.coefficient={config.coefficient} fixes one of them: set it to null, or "
+                "siblings=false"
+            )
+        if n < 2:
+            found.append(
+                f"siblings=true compares with the prompt's other sessions, and n = {n}: there are none; set actor_rollout_ref.rollout.n >= 2, or "
+                "siblings=false"
+            )
+    if config.train_replays and name == "random_reward":
+        found.append(
+            "train_replays with rule random_reward would train the replays on what the team really got, and the control is to learn nothing: set "
+            "ccpo.credit.train_replays=false"
+        )
     if config.alpha != default.alpha and config.shaping == "none" and "alpha" in rule.reads:
         found.append(
             "ccpo.credit.alpha is the slope of a shaping that is off: set ccpo.credit.shaping=tanh, or drop it"

@@ -443,6 +443,9 @@ def fingerprint(config: CcpoConfig, n: int) -> dict[str, object]:
         "ccpo.credit.rule": credit.rule,
         "ccpo.credit.normalize": config.normalization,
         "ccpo.credit.coefficient": credit.coefficient,
+        # off is None: checkpoints from before these two settings lack them, and are resumed
+        "ccpo.credit.siblings": credit.siblings or None,
+        "ccpo.credit.wrong_price": credit.wrong_price or None,
         "ccpo.credit.replays_per_prompt": replays_per_prompt(credit, n),
         "ccpo.credit.resamples": credit.resamples,
         "ccpo.credit.shaping": [credit.shaping, credit.alpha],

@@ -19,6 +19,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _spec = importlib.util.spec_from_file_location("reference_voting", Path(__file__).with_name("reference_voting.py"))
 voting = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(voting)
@@ -173,6 +175,84 @@ def minus_removal(
     return result
 
 
+def siblings_of(record: dict, records: list[dict]) -> list[float]:
+    return [x["value"] for x in records if x["prompt"] == record["prompt"] and x is not record]
+
+
+def minus_removal_and_siblings(
+    records: list[dict], roles: list[str], removed: str, centred: bool, old: dict, new: dict, decay: float
+) -> dict[Key, float]:
+    """R minus both baselines of these roles, each times its coefficient of one regression; Cramer's rule, ridge 1e-4, clipped to [0, 1]."""
+    b, _ = removal_baseline(records, removed)
+    if not b:
+        raise ValueError("this step has none")
+    name = f"both/{removed}"
+    names = ("b", "s", "bb", "ss", "bs", "br", "sr")
+    beta_b = beta_s = mu_b = mu_s = 0.0
+    if f"{name}/b" in old:
+        mu_b, mu_s, bb, ss, bs, br, sr = (read(old, f"{name}/{which}") for which in names)
+        bb, ss = bb + 1e-4, ss + 1e-4
+        beta_b = max(0.0, min(1.0, (br * ss - sr * bs) / (bb * ss - bs * bs)))
+        beta_s = max(0.0, min(1.0, (sr * bb - br * bs) / (bb * ss - bs * bs)))
+    result, triples = {}, []
+    for record in records:
+        peers = siblings_of(record, records)
+        key = (record["prompt"], record["session"])
+        if peers and key in b:
+            triples.append((b[key], mean(peers), record["value"]))
+        one, two = b.get(key, mu_b), mean(peers) if peers else mu_s
+        for role in roles:
+            if role in record["spoke"]:
+                off = beta_b * mu_b + beta_s * mu_s if centred else 0.0
+                result[(*key, role)] = record["value"] - beta_b * one - beta_s * two + off
+    if triples:
+        center = [mean([triple[i] for triple in triples]) for i in range(3)]
+
+        def cov(i: int, j: int) -> float:
+            return mean([(triple[i] - center[i]) * (triple[j] - center[j]) for triple in triples])
+
+        found = (center[0], center[1], cov(0, 0), cov(1, 1), cov(0, 1), cov(0, 2), cov(1, 2))
+        for which, value in zip(names, found, strict=True):
+            averaged(new, f"{name}/{which}", value, decay)
+    return result
+
+
+def shrinkage(records: list[dict]) -> dict[Key, float]:
+    """Zeng et al.: the prompt's other sessions, shrunk towards the other prompts, with a coefficient that the other prompts give."""
+    groups, result = by_prompt(records), {}
+    for record in records:
+        rest = [[x["value"] for x in group] for prompt, group in groups.items() if prompt != record["prompt"]]
+        peers = siblings_of(record, records)
+        if not peers and not rest:
+            baseline = record["value"]
+        elif not rest:
+            baseline = mean(peers)
+        else:
+            target = mean([mean(values) for values in rest])
+            weight = 1.0
+            if peers:
+                # the sample variance of a prompt's mean
+                noise = [population_variance(v) / (len(v) - 1) for v in rest if len(v) > 1] or [0.0]
+                spread = mean([(mean(values) - target) ** 2 for values in rest])
+                weight = 0.0
+                if mean(noise) + spread > 1e-12:
+                    weight = len(rest) / (len(rest) + 1) * mean(noise) / (mean(noise) + spread)
+            baseline = weight * target + ((1 - weight) * mean(peers) if peers else 0.0)
+        for role in record["spoke"]:
+            result[record["prompt"], record["session"], role] = record["value"] - baseline
+    return result
+
+
+def coins(records: list[dict], steps: int) -> dict[Key, float]:
+    """By position in the step."""
+    thrown = np.random.default_rng([250610947, steps]).random(len(records))
+    return {
+        (record["prompt"], record["session"], role): float(coin < 0.5)
+        for record, coin in zip(records, thrown, strict=True)
+        for role in record["spoke"]
+    }
+
+
 def resampling(records: list[dict], roles: list[str]) -> dict[Key, float]:
     result = {}
     for role in roles:
@@ -190,7 +270,7 @@ def resampling(records: list[dict], roles: list[str]) -> dict[Key, float]:
     return result
 
 
-def from_ballots(records: list[dict], rule: str, tie: str) -> dict[Key, float]:
+def from_ballots(records: list[dict], rule: str, tie: str, price: float) -> dict[Key, float]:
     result = {}
     for prompt, group in by_prompt(records).items():
         group = sorted(group, key=lambda record: record["session"])
@@ -200,7 +280,7 @@ def from_ballots(records: list[dict], rule: str, tie: str) -> dict[Key, float]:
         elif rule == "shapley":
             table = [voting.shapley(vote, TRUTH, tie) for vote in votes]
         else:
-            table = [voting.own_correctness(vote, TRUTH) for vote in votes]
+            table = [voting.own_correctness(vote, TRUTH, price) for vote in votes]
         for record, row in zip(group, table, strict=True):
             for role, credit in zip(record["ballots"], row, strict=True):
                 result[prompt, record["session"], role] = float(credit)
@@ -284,7 +364,8 @@ def reference_step(
 
     Args:
         records: the step's sessions.
-        settings: rule, normalize, coefficient, shaping, alpha, train_replays, eta, decay, floor, tie; roles: all of the team's;
+        settings: rule, normalize, coefficient, siblings, wrong_price, shaping, alpha, train_replays, eta, decay, floor, tie; roles: all of
+            the team's;
             policy_of: {role: policy}; first: the role whose removal is shared, or None; also_spoken: the roles that speak in that replay.
         memory: what the previous step returned; ``{}`` at the start.
 
@@ -295,6 +376,7 @@ def reference_step(
     rule, how, roles = settings["rule"], settings["normalize"], settings["roles"]
     decay, floor, first = settings["decay"], settings["floor"], settings["first"]
     old, new = memory, copy.deepcopy(memory)
+    new["steps"] = old.get("steps", 0) + 1
     if not records:
         return {}, {}, new
 
@@ -302,6 +384,16 @@ def reference_step(
     centred = how == "history"
     if rule in ("shared", "shared_history"):
         credit = {(r["prompt"], r["session"], role): r["value"] for r in records for role in r["spoke"]}
+    elif rule == "shrinkage":
+        credit = shrinkage(records)
+    elif rule == "random_reward":
+        credit = coins(records, old.get("steps", 0))
+    elif rule in ("counterfactual", "removal") and settings["siblings"]:
+        credit = {}
+        for role in roles if rule == "removal" else [first]:
+            whose = [role] if rule == "removal" else roles
+            if any(of in record["spoke"] for record in records for of in whose):
+                credit |= minus_removal_and_siblings(records, whose, role, centred, old, new, decay)
     elif rule == "counterfactual":
         credit = minus_removal(records, roles, first, settings["coefficient"], centred, old, new, decay)
     elif rule in ("removal", "leave_one_out"):
@@ -317,7 +409,7 @@ def reference_step(
     elif rule == "event_v2":
         credit = event_v2(records, first)
     else:
-        credit = from_ballots(records, rule, settings["tie"])
+        credit = from_ballots(records, rule, settings["tie"], settings["wrong_price"])
 
     # the replays that are trained: turns decoded for the shared removal, credited with what the team got there
     trained: dict[tuple, float] = {}

@@ -81,8 +81,10 @@ def shapley_by_orders(ballots: Ballots, truth: Hashable, tie: str = "expected") 
     return credit
 
 
-def own_correctness(ballots: Ballots, truth: Hashable) -> list[Fraction]:
-    return [Fraction(int(ballot is not None and ballot == truth)) for ballot in ballots]
+def own_correctness(ballots: Ballots, truth: Hashable, price: float = 0) -> list[Fraction]:
+    """A wrong ballot costs the price; nothing was said: 0."""
+    worth = {True: Fraction(1), False: -Fraction(price)}
+    return [Fraction(0) if ballot is None else worth[ballot == truth] for ballot in ballots]
 
 
 def marginal(sessions: Sequence[Ballots], truth: Hashable, tie: str = "expected") -> list[list[Fraction]]:

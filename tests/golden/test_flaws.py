@@ -315,6 +315,32 @@ def test_accurate_voters_leave_one_out_says_less_by_correlation_and_more_by_sign
     assert found == {"shared": (0.327, 0.135), "leave_one_out": (0.271, 0.225)}
 
 
+def test_the_variance_of_a_votes_credit_is_not_that_of_its_gradient():
+    """The same three voters. beta = 1 has 1.46 times the variance of R, the fitted one (.36) .79 times; and yet the gradient with beta = 1 is
+    the clearer one, .225 against .161: b is the others' vote, which R is made of, too. So `leave_one_out` keeps its coefficient."""
+    p = 0.9
+    chance_T, ballots_TV, sessions = _votes((p,) * 3)
+    own_T, value_T = ballots_TV[:, 0].astype(float), sessions.value_S
+
+    def mean(x_T):
+        return chance_T @ x_T
+
+    def variance(x_T):
+        return mean((x_T - mean(x_T)) ** 2)
+
+    whole = compute_advantages(sessions, StepSettings(CreditConfig("leave_one_out", "none"))).credit_SV[:, 0]
+    without_T = value_T - whole
+    fitted = float(mean((value_T - mean(value_T)) * (without_T - mean(without_T))) / variance(without_T))
+    found = {}
+    for beta in (fitted, 1.0):
+        settings = StepSettings(CreditConfig("removal", "none", beta))
+        credit_T = compute_advantages(sessions, settings).credit_SV[:, 0]
+        g_T = (own_T - p) * (credit_T - mean(credit_T))
+        ratio, clear = variance(credit_T) / variance(value_T), mean(g_T) / math.sqrt(variance(g_T))
+        found[round(beta, 2)] = (round(ratio, 2), round(clear, 3))
+    assert found == {0.36: (0.79, 0.161), 1.0: (1.46, 0.225)}
+
+
 # ------------------------------------------------------------------------------------------------ 7. replays are trained
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from ccpo.credit.base import CreditConfig
+from ccpo.credit.history import HistoryState
 from ccpo.credit.rules import RULES, fits, fitting
 from ccpo.plurality import values_without
 from ccpo.step import StepSettings, compute_advantages
@@ -197,13 +198,18 @@ def gap(got: dict[Token, float], want: dict[Token, float], roles: Iterable[str])
 
 
 def credited(
-    name: str, rule: str, groups: list[tuple[float, tuple[Path, ...]]], coefficient: float | None = None
+    name: str,
+    rule: str,
+    groups: list[tuple[float, tuple[Path, ...]]],
+    coefficient: float | None = None,
+    state: HistoryState | None = None,
+    **options,
 ) -> dict:
     """E[score x credit] where every group is a prompt of its own, with probability ``p``; means over the group's sessions."""
     roles = PLANS[name].roles
     records = [path.record(g, s) for g, (_, group) in enumerate(groups) for s, path in enumerate(group)]
-    settings = StepSettings(CreditConfig(rule, "none", coefficient), first=PLANS[name].first)
-    result = compute_advantages(Sessions.from_records(records, roles), settings)
+    settings = StepSettings(CreditConfig(rule, "none", coefficient, **options), first=PLANS[name].first)
+    result = compute_advantages(Sessions.from_records(records, roles), settings, state)
     np.testing.assert_array_equal(result.advantage_SV, result.credit_SV)  # normalize none
     sessions = [(p / len(group), path) for p, group in groups for path in group]
     return gradient(
@@ -307,6 +313,80 @@ def test_a_removal_may_serve_both_sessions_of_a_prompt(rule: str):
             assert gap(got, TRUE["dyad"], ("think", "reason")) < EXACT
 
 
+def remembering(roles: Iterable[str]) -> HistoryState:
+    """A history from which neither coefficient is 0 or 1."""
+    sums = {"weight": 0.5, "mean_b": 0.2, "mean_s": 0.3, "var_b": 0.1, "var_s": 0.05, "cov_bs": 0.02, "cov_b": 0.04}
+    return HistoryState(joints={f"{role}/siblings": {**sums, "cov_s": 0.03} for role in roles})
+
+
+@pytest.mark.parametrize("name", ["dyad", "two voters", "early stop"])
+def test_siblings_leave_removal_unbiased(name: str):
+    """Two sessions of a prompt, each role's removal beside one of them (a shared one) or beside both."""
+    its, state = PLANS[name], remembering(PLANS[name].roles)
+    for role in its.roles:
+        found = with_stand_ins(paths(name, (Intervention(REMOVE, role),)), name)
+        got = credited(name, "removal", pairs(found), state=state, siblings=True)
+        assert gap(got, TRUE[name], [role]) < EXACT, role
+        assert gap(got, credited(name, "removal", pairs(found), 0.3), [role]) < EXACT, "another baseline, one gradient"
+
+
+@pytest.mark.parametrize("name", ["dyad", "early stop"])
+def test_siblings_leave_counterfactual_unbiased(name: str):
+    its = PLANS[name]
+    with_replay, without = paths(name, (Intervention(REMOVE, its.first),)), paths(name)
+    one = [(a.probability * b.probability, (a, b)) for a in with_replay for b in without]
+    for groups in (one, pairs(with_replay)):
+        got = credited(name, "counterfactual", groups, state=remembering(its.roles), siblings=True)
+        assert gap(got, TRUE[name], its.roles) < EXACT
+
+
+def test_the_coefficients_of_siblings_are_used_in_these_proofs():
+    (path, *_) = paths("dyad", replays("dyad", REMOVE))
+    sessions = Sessions.from_records([path.record(0, s) for s in range(2)], PLANS["dyad"].roles)
+    settings = StepSettings(CreditConfig("removal", "none", siblings=True), first="think")
+    metrics = compute_advantages(sessions, settings, remembering(PLANS["dyad"].roles)).metrics
+    for which in ("baseline", "siblings"):
+        assert 0.1 < metrics[f"think/{which}_coefficient"] < 0.9
+
+
+SIZES = (2, 2, 1)
+"""Sessions of the prompts of a step: with fewer than three prompts the others of one do not differ."""
+
+
+@pytest.mark.parametrize(("name", "judge"), [("dyad", Judge), ("dyad", Graded), ("two voters", Judge)])
+def test_shrinkage_is_unbiased_for_every_role_in_every_session(name: str, judge: type[Judge]):
+    """All outcomes of three prompts, session by session: the baselines of a prompt are made of the others."""
+    roles, found, true = PLANS[name].roles, paths(name, judge=judge), true_gradient(name, judge=judge)
+    places = [(prompt, session) for prompt, size in enumerate(SIZES) for session in range(size)]
+    settings, weighted, shrunk = StepSettings(CreditConfig("shrinkage", "none")), [[] for _ in places], set()
+    for step in itertools.product(found, repeat=len(places)):
+        chance = math.prod(path.probability for path in step)
+        records = [path.record(*place) for path, place in zip(step, places, strict=True)]
+        result = compute_advantages(Sessions.from_records(records, roles), settings)
+        shrunk.add(round(result.metrics["credit/shrinkage"], 6))
+        for found_here, path, row in zip(weighted, step, result.advantage_SV.tolist(), strict=True):
+            found_here.append((chance, path, lambda role, row=row: row[roles.index(role)]))
+    for place, found_here in zip(places, weighted, strict=True):
+        assert gap(gradient(found_here), true, roles) < EXACT, place
+    assert len(shrunk) > 2, "the weight is always the same: half of the claim is not tested"
+
+
+def test_a_coin_teaches_nothing():
+    """The same coin whatever is said: E[score x coin] is exactly 0."""
+    roles, found = PLANS["dyad"].roles, paths("dyad")
+    settings, thrown = StepSettings(CreditConfig("random_reward", "none")), set()
+    for steps in range(8):
+        rows = []
+        for path in found:
+            sessions = Sessions.from_records([path.record("q", 0)], roles)
+            row = compute_advantages(sessions, settings, HistoryState(steps=steps)).advantage_SV[0]
+            thrown.add(tuple(row))
+            rows.append((path.probability, path, lambda role, row=row: row[roles.index(role)]))
+        got = gradient(rows)
+        assert gap(got, dict.fromkeys(got, 0.0), roles) < EXACT
+    assert thrown == {(0.0, 0.0), (1.0, 1.0)} and not RULES["random_reward"].unbiased
+
+
 @pytest.mark.parametrize("name", [name for name, its in PLANS.items() if not its.first])
 def test_resampling_is_unbiased_for_every_turn_of_every_voter(name: str):
     """One session, one role's replay at a time (each role has its own baseline). Of three deliberating voters the first: 1024 outcomes."""
@@ -364,15 +444,15 @@ def test_partial_credit_is_unbiased(name: str):
     for role in others:
         groups = pairs(paths(name, (Intervention(RESAMPLE, role),), judge=Graded))
         assert gap(credited(name, "resampling", groups), true, [first, role]) < EXACT, role
-    proved = {"shared", "shared_history", "counterfactual", "removal", "resampling"}
+    proved = {"shared", "shared_history", "counterfactual", "removal", "resampling", "shrinkage"}
     assert {rule for rule in fitting(its) if RULES[rule].unbiased} == proved
 
 
-@pytest.mark.parametrize("rule", ["shapley", "own_correctness"])
+@pytest.mark.parametrize(("rule", "price"), [("shapley", 0.0), ("own_correctness", 0.0), ("own_correctness", 0.5)])
 @pytest.mark.parametrize("name", ["three voters", "three voters, two rounds"])
-def test_shapley_and_own_correctness_follow_another_gradient(name: str, rule: str):
+def test_shapley_and_own_correctness_follow_another_gradient(name: str, rule: str, price: float):
     """Not the team's, and not parallel to it either."""
-    got, want = credited(name, rule, alone(paths(name))), TRUE[name]
+    got, want = credited(name, rule, alone(paths(name)), wrong_price=price), TRUE[name]
     tokens = sorted(want)
     a, b = np.array([got[t] for t in tokens]), np.array([want[t] for t in tokens])
     assert gap(got, want, PLANS[name].roles) > CLEARLY
@@ -381,7 +461,7 @@ def test_shapley_and_own_correctness_follow_another_gradient(name: str, rule: st
 
 
 def test_every_rule_that_claims_it_is_proved_here():
-    """counterfactual, removal, leave_one_out, resampling, shared, resampled, marginal above; shared_history is shared."""
+    """counterfactual, removal, leave_one_out, resampling, shared, resampled, marginal, shrinkage above; shared_history is shared."""
     proved = {
         "counterfactual",
         "removal",
@@ -391,6 +471,7 @@ def test_every_rule_that_claims_it_is_proved_here():
         "shared_history",
         "resampled",
         "marginal",
+        "shrinkage",
     }
     assert {name for name, rule in RULES.items() if rule.unbiased} == proved
     assert "resampled" not in fitting(PLANS["three voters, two rounds"])

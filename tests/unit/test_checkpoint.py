@@ -196,6 +196,7 @@ def test_the_marker_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         ({"credit": {"rule": "shared"}}, 4, "ccpo.credit.rule='counterfactual', this job has 'shared'"),
         ({"history": {"decay": 0.5}}, 4, "ccpo.history=[0.9, 0.05], this job has [0.5, 0.05]"),
         ({"credit": {"replays_per_prompt": 1}}, 4, "ccpo.credit.replays_per_prompt=2, this job has 1"),
+        ({"credit": {"siblings": True}}, 4, "ccpo.credit.siblings=None, this job has True"),
         ({"credit": {"coefficient": 1.0}}, 4, "ccpo.credit.coefficient=None, this job has 1.0"),
         ({"team_kwargs": {"strip_leak": True}}, 4, "ccpo.team_kwargs.strip_leak=False, this job has True"),
         ({"team": "vote", "credit": {"rule": "shared"}}, 4, "ccpo.team='Dyad', this job has 'Vote'"),
@@ -225,6 +226,15 @@ def test_a_checkpoint_of_an_earlier_version_is_named_and_never_misread(tmp_path)
     marker.write_text(json.dumps(old))
     with pytest.raises(ConfigError, match="earlier version of ccpo.*verl.model_merger"):
         checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4)
+
+
+def test_a_checkpoint_from_before_a_setting_that_is_off_is_resumed(tmp_path):
+    marker = save(tmp_path, 5) / checkpoint.MARKER
+    state = json.loads(marker.read_text())
+    for name in ("ccpo.credit.siblings", "ccpo.credit.wrong_price"):
+        del state["fingerprint"][name]
+    marker.write_text(json.dumps(state))
+    assert checkpoint.restore(tmp_path / "global_step_5", CONFIG, 4) == HISTORY
 
 
 def test_settings_without_a_memory_may_change(tmp_path):

@@ -14,9 +14,12 @@ from ccpo.team.replay import Intervention
 from ccpo.types import REMOVE, REPLACE, RESAMPLE
 
 ROOT = Path(__file__).parents[2]
-DYAD_RULES = ("counterfactual", "removal", "resampling", "shared", "shared_history", "paper_v1", "event_v2")
+DYAD_RULES = (
+    *("counterfactual", "removal", "resampling", "shared", "shared_history"),
+    *("shrinkage", "random_reward", "paper_v1", "event_v2"),
+)
 VOTE_RULES = (
-    *("removal", "leave_one_out", "resampling", "shared", "shared_history"),
+    *("removal", "leave_one_out", "resampling", "shared", "shared_history", "shrinkage", "random_reward"),
     *("resampled", "marginal", "shapley", "own_correctness"),
 )
 
@@ -135,6 +138,8 @@ def test_prompts_may_be_given_in_the_node():
         ("resampling", "history", 0),
         ("shared", "group", 0),
         ("shared_history", "history", 0),
+        ("shrinkage", "history", 0),
+        ("random_reward", "group", 0),
         ("paper_v1", "history+group", 4),
         ("event_v2", "centred", 4),
     ],
@@ -161,19 +166,32 @@ def test_the_rules_of_the_cases_are_all_that_fit():
 
 
 @pytest.mark.parametrize("rule", DYAD_RULES)
-def test_only_the_published_rules_warn(rule: str):
-    assert bool(make(credit={"rule": rule}).warnings()) is (rule in ("paper_v1", "event_v2"))
+def test_only_the_published_rules_and_the_coin_warn(rule: str):
+    assert bool(make(credit={"rule": rule}).warnings()) is (rule in ("paper_v1", "event_v2", "random_reward"))
 
 
 @pytest.mark.parametrize("rule", VOTE_RULES)
 def test_rules_that_see_the_last_vote_alone_warn_when_there_was_an_earlier_one(rule: str):
-    assert vote(rule=rule).warnings() == []
+    assert bool(vote(rule=rule).warnings()) is (rule == "random_reward")
     if not RULES[rule].recombines:
         later = vote(rule=rule, team_kwargs={"rounds": 2}).warnings()
-        assert bool(later) is (rule in ("shapley", "own_correctness"))
+        assert bool(later) is (rule in ("shapley", "own_correctness", "random_reward"))
+
+
+def test_a_price_is_centred_by_itself_and_may_be_scaled_by_the_history():
+    assert vote(rule="own_correctness").normalization == "group"
+    assert vote(rule="own_correctness", credit={"wrong_price": 1}).normalization == "centred"
+    for how in ("history", "none"):
+        assert vote(rule="own_correctness", credit={"wrong_price": 0.5, "normalize": how}).normalization == how
+
+
+def test_siblings_cost_no_replay():
+    plain, both = (make(credit={"rule": "removal", "siblings": on}) for on in (False, True))
+    assert [plain.replays(s, 4, False) for s in range(4)] == [both.replays(s, 4, False) for s in range(4)]
 
 
 def test_one_session_per_prompt_is_allowed_with_the_history():
+    make(n=1, credit={"rule": "shrinkage"})
     make(n=1)
     make(n=1, credit={"rule": "shared_history"})
 
@@ -277,6 +295,16 @@ def test_a_role_of_an_earlier_version_is_refused_with_where_its_settings_went():
         (_credit(replays_per_prompt=-1), "ccpo.credit.replays_per_prompt is -1"),
         (_credit(rule="resampling", resamples=0), "ccpo.credit.resamples is 0: set at least 1"),
         (_credit(shaping="tanh", alpha=0), "ccpo.credit.alpha is 0:"),
+        (
+            {"team": "vote", **_credit(rule="own_correctness", wrong_price=-0.5)},
+            "ccpo.credit.wrong_price is -0.5: a wrong",
+        ),
+        ({"team": "vote", **_credit(rule="own_correctness", wrong_price=float("inf"))}, "set a finite number"),
+        (
+            {"team": "vote", **_credit(rule="own_correctness", wrong_price=1e308)},
+            "nobody is ever that sure; set it in [0, 100]",
+        ),
+        (_credit(siblings=1), "ccpo.credit.siblings is 1: set true or false"),
         (_credit(train_replays=True, eta=-1), "ccpo.credit.eta is -1:"),
         ({"poll_interval": 0}, "ccpo.poll_interval is 0: set it above 0 seconds"),
         ({"session_timeout": -1}, "ccpo.session_timeout is -1: set it above 0 seconds"),
@@ -363,6 +391,26 @@ def test_numbers_that_are_not_finite(path: str, value: float):
         (dict(rule="counterfactual", replays_per_prompt=0), 4, "it equals shared_history"),
         (dict(rule="removal", replays_per_prompt=0), 4, "it equals shared_history"),
         (dict(rule="removal", normalize="group"), 4, "gives think the shared reward"),
+        (dict(rule="removal", normalize="group", siblings=True), 4, "gives think the shared reward"),
+        (dict(rule="removal", siblings=True, coefficient=0.5), 4, "fits two coefficients at once"),
+        (dict(rule="counterfactual", siblings=True), 1, "the prompt's other sessions, and n = 1"),
+        (
+            dict(rule="shared", siblings=True),
+            4,
+            "does not read ccpo.credit.siblings: drop it, or set ccpo.credit.rule=",
+        ),
+        (dict(rule="event_v2", siblings=True), 4, "rule event_v2 is reproduced exactly"),
+        (dict(rule="shared", wrong_price=1), 4, "rule shared does not read ccpo.credit.wrong_price: drop it"),
+        (
+            dict(rule="shrinkage", normalize="group"),
+            4,
+            "rule shrinkage with normalize 'group' equals the shared reward",
+        ),
+        (dict(rule="shrinkage", normalize="centred"), 4, "affine in R"),
+        (dict(rule="shrinkage", normalize="history+group"), 4, "rule shrinkage is not normalized by 'history+group'"),
+        (dict(rule="random_reward", normalize="history+group"), 4, "equals random_reward with 'group'"),
+        (dict(rule="random_reward"), 1, "compares the sessions of one prompt, and n = 1"),
+        (dict(rule="random_reward", train_replays=True), 4, "what the team really got"),
         (dict(rule="resampling", normalize="history+group"), 4, "equals resampling with 'group'"),
         (dict(rule="paper_v1", normalize="history"), 4, "rule paper_v1 is published with 'history+group'"),
         (dict(rule="event_v2", normalize="none"), 4, "rule event_v2 is published with 'centred'"),
@@ -480,6 +528,20 @@ def test_every_vote_rule_is_accepted_with_its_own_normalization(rule):
         ({"rule": "resampled", "team_kwargs": {"rounds": 2}}, "needs roles that answer independently"),
         ({"rule": "shapley", "team_kwargs": {"n_voters": 11}}, "it is exact up to 10 voters, and this team has 11"),
         ({"rule": "own_correctness", "n": 1}, "every advantage would be 0"),
+        (
+            {"rule": "own_correctness", "credit": {"wrong_price": 0.5, "normalize": "group"}},
+            "own_correctness with wrong_price=0.5 and normalize 'group' loses its price",
+        ),
+        (
+            {"rule": "own_correctness", "credit": {"wrong_price": 0.5, "normalize": "history+group"}},
+            "set ccpo.credit.normalize=centred (or null)",
+        ),
+        (
+            {"rule": "removal", "credit": {"siblings": True, "normalize": "centred"}},
+            "siblings=true with normalize 'centred'",
+        ),
+        ({"rule": "leave_one_out", "credit": {"siblings": True}}, "drop it, or set ccpo.credit.rule=removal"),
+        ({"rule": "leave_one_out", "credit": {"coefficient": 0.5}}, "drop it, or set ccpo.credit.rule=removal"),
         ({"rule": "shared", "credit": {"normalize": "history"}}, "set ccpo.credit.rule=shared_history"),
         ({"rule": "counterfactual"}, "rule counterfactual does not fit this team"),
         ({"rule": "resampled", "credit": {"replays_per_prompt": 1}}, "no removal of this team does: drop it"),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ccpo.credit.rules import RULES
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "describe_team.py"
 DEBATE = """\
@@ -89,6 +91,8 @@ def test_the_dyad(describe):
         "resampling": ["2", "1", "yes"],
         "shared": ["2", "0", "yes"],
         "shared_history": ["2", "0", "yes"],
+        "shrinkage": ["2", "0", "yes"],
+        "random_reward": ["2", "0", "no"],
         "paper_v1": ["2", "1", "no"],
         "event_v2": ["2", "1", "no"],
     }
@@ -205,3 +209,12 @@ def test_a_page_takes_little_time(describe):
     started = time.process_time()
     page_of(describe, "vote", "--kwargs", "n_voters=10", "rounds=2")
     assert time.process_time() - started < 2
+
+
+def test_the_documents_costs_are_these(describe):
+    """docs/method.md, "Which rule when": a rule that is new, gone or dearer needs another line there."""
+    text = (ROOT / "docs" / "method.md").read_text()
+    section = text[text.index("## Which rule when") : text.index("## The loss")]
+    rows = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \|", section, re.MULTILINE)}
+    costs = [table(page_of(describe, team, "-n", "8")) for team in ("dyad", "vote")]
+    assert rows == {rule: tuple(found[rule][1] if rule in found else "-" for found in costs) for rule in RULES}

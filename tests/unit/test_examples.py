@@ -18,8 +18,11 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "examples").glob("*.py"))
 TEAMS = {file.stem: file.stem.capitalize() for file in FILES}
 FIT = {
-    "chain": ["counterfactual", "removal", "resampling", "shared", "shared_history"],
-    "panel": ["counterfactual", "removal", "leave_one_out", "resampling", "shared", "shared_history"],
+    "chain": ["counterfactual", "removal", "resampling", *("shared", "shared_history", "shrinkage", "random_reward")],
+    "panel": [
+        *("counterfactual", "removal", "leave_one_out", "resampling"),
+        *("shared", "shared_history", "shrinkage", "random_reward"),
+    ],
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,8 @@ def step_metrics() -> set[str]:
     names: set[str] = set()
     for team, its in TEAMS.items():
         for rule in RULES:
-            for train in (False, True):
-                credit = CreditConfig(rule, train_replays=train)
+            for train, siblings in itertools.product((False, True), (False, True)):
+                credit = CreditConfig(rule, train_replays=train, siblings=siblings)
                 if refusals(credit, HistoryConfig(), its, 2):
                     continue
                 state, settings = None, StepSettings(credit, first=its.first, also_spoken=("reason",))
@@ -99,6 +100,11 @@ def test_the_names_were_found():
         "ccpo/credit/gate",
         "ccpo/credit/baseline_coefficient",
         "ccpo/think/baseline_coefficient",
+        "ccpo/credit/siblings_coefficient",
+        "ccpo/think/siblings_coefficient",
+        "ccpo/credit/variance_ratio",
+        "ccpo/think/variance_ratio",
+        "ccpo/credit/shrinkage",
         "ccpo/history/think/credit/mean",
         "ccpo/history/replays/credit/std",
         "ccpo/history/paper_delta/std",

@@ -97,11 +97,123 @@ def train(rule: str, steps: int, n: int = 6, seed: int = 0) -> list[float]:
     return values
 
 
-@pytest.mark.parametrize("rule", ["counterfactual", "removal", "resampling", "shared", "shared_history"])
+@pytest.mark.parametrize("rule", ["counterfactual", "removal", "resampling", "shared", "shared_history", "shrinkage"])
 def test_two_tabular_agents_learn_to_talk(rule: str):
     values = train(rule, steps=45)
     assert np.mean(values[:5]) < 0.55, "they begin at chance"
     assert np.mean(values[-5:]) > 0.9, values
+
+
+# ------------------------------------------------------------------------------------------------------------- the coin
+
+
+def coins(steps: int, keys: str = "abc", roles: tuple[str, ...] = ("x", "y"), value: float = 1.0) -> list[float]:
+    """Of four sessions of each of these prompts, in this order."""
+    turns = tuple(TurnRecord(role) for role in roles)
+    table = Sessions.from_records([SessionRecord(key, s, value, turns) for key in keys for s in range(4)], roles)
+    settings = StepSettings(CreditConfig("random_reward", "none"))
+    result = ccpo.compute_advantages(table, settings, HistoryState(steps=steps))
+    assert result.state.steps == steps + 1
+    assert (result.credit_SV == result.credit_SV[:, :1]).all(), "one coin for all roles"
+    return result.credit_SV[:, 0].tolist()
+
+
+def test_a_coin_is_of_a_position_and_a_step_and_of_nothing_else():
+    assert coins(3) == coins(3, keys="zqb") == coins(3, roles=("one",)) == coins(3, value=0.0)
+    assert coins(3, keys="abcd")[:12] == coins(3), "prompts that come later change nothing"
+    assert len({tuple(coins(steps)) for steps in range(50)}) == 50, "every step throws anew"
+
+
+def test_coins_are_fair():
+    thrown = [coin for steps in range(400) for coin in coins(steps)]
+    assert set(thrown) == {0.0, 1.0}
+    assert np.mean(thrown) == pytest.approx(0.5, abs=4 * 0.5 / len(thrown) ** 0.5)
+
+
+def test_a_resumed_job_throws_the_same_coins():
+    settings, table = (
+        StepSettings(CreditConfig("random_reward")),
+        Sessions.from_table([(prompt, s, s % 2, {"a": 0}) for prompt in "pq" for s in range(3)]),
+    )
+    one = ccpo.compute_advantages(table, settings)
+    two = ccpo.compute_advantages(table, settings, one.state)
+    again = ccpo.compute_advantages(table, settings, HistoryState.from_dict(one.state.to_dict()))
+    np.testing.assert_array_equal(two.advantage_SV, again.advantage_SV)
+    assert (two.credit_SV != one.credit_SV).any()
+
+
+# --------------------------------------------------------------------------------------------------- do the replays pay?
+
+
+def ratios(rule: str, rows, state: HistoryState | None = None, **options) -> tuple[dict[str, float], HistoryState]:
+    roles = tuple(dict.fromkeys(role for *_, without in rows for role in without))
+    result = ccpo.compute_advantages(
+        Sessions.from_table(rows, roles), StepSettings(CreditConfig(rule, "none", **options)), state
+    )
+    return {k: v for k, v in result.metrics.items() if k.endswith("variance_ratio")}, result.state
+
+
+PAYS = [
+    ("p", 0, 1, {"a": 1, "b": 0}),
+    ("p", 1, 1, {"a": 1, "b": 1}),
+    ("q", 0, 0, {"a": 0, "b": 1}),
+    ("q", 1, 0, {"a": 0, "b": 0}),
+]
+"""R = 1, 1, 0, 0. Without a the same: nothing is left of R. Without b independent of it: R - b has twice the variance."""
+
+
+@pytest.mark.parametrize("rule", ["removal", "leave_one_out"])
+def test_the_variance_that_a_baseline_leaves(rule: str):
+    options = {"coefficient": 1.0} if rule == "removal" else {}
+    assert ratios(rule, PAYS, **options)[0] == {"a/variance_ratio": 0.0, "b/variance_ratio": 2.0}
+
+
+def test_leave_one_out_is_the_plain_difference_whatever_else_is_set():
+    plain, state = ratios("leave_one_out", PAYS)
+    assert ratios("leave_one_out", PAYS, siblings=True, coefficient=0.5) == (plain, state) and not state.joints
+
+
+def test_a_fitted_coefficient_leaves_the_useless_baseline_out():
+    first, state = ratios("removal", PAYS)
+    assert first == {"a/variance_ratio": 1.0, "b/variance_ratio": 1.0}, "no history: no control variate"
+    fitted, _ = ratios("removal", PAYS, state)
+    assert fitted == {"a/variance_ratio": 0.0, "b/variance_ratio": 1.0}
+    both, _ = ratios("removal", PAYS, ratios("removal", PAYS, siblings=True)[1], siblings=True)
+    assert both["a/variance_ratio"] < 1e-6 and both["b/variance_ratio"] < 1e-6, "siblings are worth what a's removal is"
+
+
+def test_one_baseline_for_all_roles_has_one_ratio():
+    records = [
+        SessionRecord(
+            prompt, s, value, (TurnRecord("a"), TurnRecord("b")), (ReplayRecord("remove", "a", value, True, 1),)
+        )
+        for prompt, value in (("p", 1.0), ("q", 0.0))
+        for s in range(2)
+    ]
+    table = Sessions.from_records(records, ("a", "b"))
+    found = ccpo.compute_advantages(table, StepSettings(CreditConfig("counterfactual", coefficient=1.0), first="a"))
+    assert found.metrics["credit/variance_ratio"] == 0
+    found = ccpo.compute_advantages(table, StepSettings(CreditConfig("shrinkage")))
+    assert found.metrics["credit/variance_ratio"] == 0 and found.metrics["credit/shrinkage"] == 0
+    found = ccpo.compute_advantages(table, StepSettings(CreditConfig("resampling")))
+    assert found.metrics["a/variance_ratio"] == found.metrics["b/variance_ratio"] == 0
+    found = ccpo.compute_advantages(table, StepSettings(CreditConfig("shared")))
+    assert not [name for name in found.metrics if "variance_ratio" in name], "there is no baseline"
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
+@pytest.mark.parametrize("rule", ["removal", "leave_one_out", "resampling", "shrinkage"])
+def test_there_is_no_ratio_where_the_reward_does_not_vary(rule: str, value: float):
+    """.1 + .1 + ... is not 3 times .1 to the last bit: a mean's rounding is no variance."""
+    rows = [(prompt, s, value, {"a": s % 2}) for prompt in "pqr" for s in range(3)]
+    with np.errstate(all="raise"):
+        assert ratios(rule, rows)[0] == {}
+
+
+def test_only_sessions_with_something_to_compare_count():
+    """Rule resampling gives a lone session 0, which is no baseline that paid."""
+    rows = [("p", 0, 1, {"a": 0}), ("p", 1, 0, {"a": 0}), *((f"lone {i}", 0, i % 2, {"a": 0}) for i in range(6))]
+    assert ratios("resampling", rows)[0] == {"a/variance_ratio": 4.0}  # R = 1, 0 against 0, 1: credit 1, -1
 
 
 # ---------------------------------------------------------------------------------------------------- names do not matter

@@ -398,7 +398,7 @@ def test_a_rule_is_refused_for_a_team_that_it_does_not_fit(rule, team, reason):
 def test_every_rule_that_does_not_fit_every_team_has_a_case():
     picky = {rule for rule in RULES for team in TEAMS.values() if fits(rule, plan(team)) is not None}
     assert picky == {rule for rule, *_ in UNFIT}
-    assert picky | {"removal", "resampling", "shared", "shared_history"} == set(RULES)
+    assert picky | {"removal", "resampling", "shared", "shared_history", "shrinkage", "random_reward"} == set(RULES)
 
 
 def test_rules_that_recombine_ballots_refuse_a_team_that_draws_by_chance():
