@@ -1,4 +1,4 @@
-"""Build the embedded task, train a team on it with verl's trainer on the CPU, and report. Started by quickstart.sh."""
+"""Build an embedded task, train a team on it with verl's trainer on the CPU, and report. Started by quickstart.sh."""
 
 from __future__ import annotations
 
@@ -38,14 +38,16 @@ from ccpo.run.session_log import read_sessions  # noqa: E402
 from ccpo.team.load import BUILT_IN  # noqa: E402
 from ccpo.team.session import TeamError  # noqa: E402
 from ccpo.user_code import absolute  # noqa: E402
+from data_preprocess import silence  # noqa: E402
 
-TASK = "last_digit"
-DATA = Path("data") / TASK
+TASKS = {"last_digit": "data_preprocess.toy", silence.NAME: "data_preprocess.silence"}
+"""Embedded task -> the command that writes its data."""
+DEFAULT_TASK = next(iter(TASKS))
+DATA = Path("data")
 CONFIGS = ROOT / "recipe" / "config"
-TASK_CONFIG = CONFIGS / "task" / f"{TASK}.yaml"
 TRAINER = [sys.executable, "recipe/main_ccpo.py"]
 DEFAULT_TEAM = next(iter(BUILT_IN))
-SETTINGS = ("team", "rule", "seed", "overrides")  # of QUICKSTART, which marks our runs
+SETTINGS = ("task", "team", "rule", "seed", "overrides")  # of QUICKSTART, which marks our runs
 GRACE = 30.0  # seconds the trainer has to end after an interrupt
 PATIENCE = 10.0  # seconds its daemons have to follow it
 POLL = 0.5  # seconds between looks at the metrics
@@ -53,6 +55,7 @@ PLAIN_EVERY = 5  # steps per line where there is no terminal for a bar
 OWN_OPTIONS = {
     "trainer.total_training_steps": "--steps",
     "trainer.default_local_dir": "--out",
+    "task": "--task",
     "ccpo.team": "--team",
     "ccpo.credit.rule": "--rule",
     "seed": "--seed",
@@ -99,7 +102,7 @@ def _run(options: argparse.Namespace, trainer: list[str] | None) -> int:
             )
         else:
             if trainer is None:
-                _prepare(out)
+                _prepare(out, options.task)
             if status := train(_command(options, trainer), out, options.steps, options.lock):
                 return status
         report.show([out])
@@ -111,7 +114,7 @@ def _run(options: argparse.Namespace, trainer: list[str] | None) -> int:
 
 def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
     """Train the same unequal voters once per rule, and compare. Rules that are finished are not trained again."""
-    folders = {rule: compare.run_folder(options.out, TASK, rule, options.seed) for rule in compare.RULES}
+    folders = {rule: compare.run_folder(options.out, options.task, rule, options.seed) for rule in compare.RULES}
     runs = {
         rule: argparse.Namespace(**{**vars(options), "rule": rule, "given_rule": rule, "out": out})
         for rule, out in folders.items()
@@ -120,7 +123,7 @@ def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
         with _run_folder(run):
             run.fresh = False
     if trainer is None and not all(map(_finished, runs.values())):
-        _prepare(folders[compare.RULES[0]], voters=True)
+        _prepare(folders[compare.RULES[0]], options.task, voters=True)
     for number, (rule, run) in enumerate(runs.items(), 1):
         with _run_folder(run) as out:
             if _finished(run):
@@ -129,7 +132,7 @@ def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
             _say(f"--- {rule} ({number} of {len(runs)})")
             if status := train(_command(run, trainer), out, run.steps, run.lock):
                 return status
-    compare.show(folders, options.out / f"{TASK}-compare-seed{options.seed}.png")
+    compare.show(folders, options.out / f"{options.task}-compare-seed{options.seed}.png")
     return 0
 
 
@@ -151,10 +154,10 @@ def _interrupt(*_) -> None:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    default_steps = yaml.safe_load(TASK_CONFIG.read_text())["trainer"]["total_training_steps"]
+    steps = {task: _task(task)["trainer"]["total_training_steps"] for task in TASKS}
     parser = argparse.ArgumentParser(
         prog="bash scripts/quickstart.sh",
-        description="Train a team on the embedded task with the real trainer, on the CPU. "
+        description="Train a team on an embedded task with the real trainer, on the CPU. "
         "The same command after an interruption goes on from the last checkpoint.",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of data order and samples (default 0)")
@@ -163,6 +166,12 @@ def _options(argv: list[str]) -> argparse.Namespace:
         default=DEFAULT_TEAM,
         help=f"{', '.join(BUILT_IN)}, package.module:Class or path/to/file.py:Class, whose prompts have a set for this task "
         "(default %(default)s)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        default=DEFAULT_TASK,
+        help="last_digit: arithmetic in two steps; silence: voters of whom some had better say nothing (default %(default)s)",
     )
     parser.add_argument("--topology", help=argparse.SUPPRESS)  # what --team was called
     parser.add_argument(
@@ -175,12 +184,14 @@ def _options(argv: list[str]) -> argparse.Namespace:
         + ", ".join(compare.RULES),
     )
     parser.add_argument(
-        "--steps", type=int, help=f"training steps (default {default_steps}; with --compare {compare.STEPS})"
+        "--steps",
+        type=int,
+        help=f"training steps (default {', '.join(map(str, steps.values()))}; with --compare {compare.STEPS})",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help=f"folder of the run (default outputs/{TASK}[-TEAM]-RULE-seedSEED); with --compare, the folder in which "
+        help="folder of the run (default outputs/TASK[-TEAM]-RULE-seedSEED); with --compare, the folder in which "
         "every rule gets its own (default outputs)",
     )
     parser.add_argument(
@@ -194,8 +205,12 @@ def _options(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--topology is called --team now: --team {options.topology}")
     if options.compare and (options.team != compare.TEAM or options.rule):
         parser.error(f"--compare runs its own rules on voters: it needs --team {compare.TEAM}, and takes no --rule")
+    if options.compare and options.task != DEFAULT_TASK:
+        parser.error(
+            f"--compare trains voters of unequal skill on {DEFAULT_TASK}; rules on {options.task}: scripts/compare_credit.py"
+        )
     if options.steps is None:
-        options.steps = compare.STEPS if options.compare else default_steps
+        options.steps = compare.STEPS if options.compare else steps[options.task]
     if options.steps < 1:
         parser.error(f"--steps must be at least 1, got {options.steps}")
     if options.seed < 0:
@@ -204,6 +219,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
         if why := _refused(override):
             parser.error(why)
     options.team = _from_root(options.team)
+    if options.task == silence.NAME:
+        options.overrides = [*silence.OVERRIDES.get(options.team, ()), *options.overrides]
     options.given_rule = options.rule
     options.rule = options.rule or _settings(_config_name(options.team)).credit.rule
     if why := _misfit(options):
@@ -212,10 +229,10 @@ def _options(argv: list[str]) -> argparse.Namespace:
         options.overrides = [*compare.OVERRIDES, *options.overrides]
         options.out = (options.out or ROOT / "outputs").absolute()
         return options
-    run = f"{TASK}{_team_part(options.team)}-{options.rule}-seed{options.seed}"
+    run = f"{options.task}{_team_part(options.team)}-{options.rule}-seed{options.seed}"
     options.out = (options.out or ROOT / "outputs" / run).absolute()
     if os.path.realpath(options.out) == os.path.realpath(
-        (ROOT / DATA).parent
+        ROOT / DATA
     ):  # writers lock the folder that they write into, and so do runs
         parser.error(
             f"--out {options.out} is where the dataset is made, which a run cannot hold at the same time: choose another"
@@ -231,8 +248,8 @@ def _refused(override: str) -> str | None:
         return f"{override}: use {OWN_OPTIONS[name]} instead, this command needs to know it"
     if not equals or not name:
         return f"{override!r} is no override, which reads name=value; options go before --"
-    if name in ("profile", "task"):
-        return f"{override}: this command trains the embedded task on the CPU; for others see recipe/run_ccpo_dyad.sh"
+    if name == "profile":
+        return f"{override}: this command trains an embedded task on the CPU; for others see recipe/run_ccpo_dyad.sh"
     for own, option in OWN_OPTIONS.items():
         if own.startswith(f"{name}."):
             return (
@@ -256,6 +273,10 @@ def _team_part(team: str) -> str:
     if team == DEFAULT_TEAM:
         return ""
     return "-" + re.sub(r"[^a-z0-9_]+", "_", team.rpartition(":")[2].lower())
+
+
+def _task(name: str) -> dict:
+    return yaml.safe_load((CONFIGS / "task" / f"{name}.yaml").read_text())
 
 
 def _config_name(team: str) -> str:
@@ -291,7 +312,7 @@ def _misfit(options: argparse.Namespace) -> str | None:
 def _overrides(options: argparse.Namespace) -> list[str]:
     return [
         "profile=cpu",
-        f"task={TASK}",
+        f"task={options.task}",
         f"trainer.default_local_dir={_hydra_quoted(options.out)}",
         f"trainer.total_training_steps={options.steps}",
         *([f"ccpo.team={_hydra_quoted(options.team)}"] if options.team not in BUILT_IN else []),
@@ -378,10 +399,10 @@ def _say(text: str, end: str = "\n") -> None:
     print(text, end=end, flush=True)
 
 
-def _prepare(out: Path, voters: bool = False) -> None:
-    """Write the dataset, and the models of unequal ``voters``. (The other model is the one in the repository.)"""
+def _prepare(out: Path, task: str, voters: bool = False) -> None:
+    """Write the dataset of ``task``, and the models of unequal ``voters``. (The other model is the one in the repository.)"""
     log = out / PREPARE_LOG
-    made = {"dataset": ("data_preprocess.toy", DATA)}
+    made = {"dataset": (TASKS[task], DATA / task)}
     if voters:
         made["voters of unequal skill"] = ("data_preprocess.toy_voters", compare.MODELS)
     with log.open("w") as stream:

@@ -6,7 +6,6 @@ counts none) and finish, the server's word for why the answer ended.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,6 +19,7 @@ from ccpo.judge import judge_of
 from ccpo.prompts import Messages
 from ccpo.reward import OwnReward
 from ccpo.run.sessions import session_facts
+from ccpo.seeds import request_seed
 from ccpo.team.plan import Plan
 from ccpo.team.replay import Intervention, play
 from ccpo.team.session import Decoded, Scene, Team, Turn
@@ -53,11 +53,6 @@ class Stage:
     seed: int
     seeded: bool = True
     reward: OwnReward | None = None
-
-
-def request_seed(*parts: Any) -> int:
-    """A 31-bit seed of one request: the same in every run, whatever else is asked and in which order."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big") >> 1
 
 
 async def played_session(

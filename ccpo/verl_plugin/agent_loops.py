@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import logging
 import time
 from collections.abc import Hashable, Mapping
@@ -22,6 +21,7 @@ from ccpo.judge import judge_of
 from ccpo.prompts import Messages, with_persona
 from ccpo.run.session_log import as_json, may_be_kept
 from ccpo.run.sessions import session_facts
+from ccpo.seeds import request_seed
 from ccpo.team.replay import PlayedReplay, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
 from ccpo.types import REMOVE
@@ -67,12 +67,6 @@ def _model(policy: str, config: DictConfig) -> Any:
     if policy not in _MODELS:
         _MODELS[policy] = omega_conf_to_dataclass(config.actor_rollout_ref.model)
     return _MODELS[policy]
-
-
-def request_seed(seed: int, *parts: Any) -> int:
-    """A 31-bit seed for one request from the job's seed and (prompt, session, label, step): the same in every process and run."""
-    digest = hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 class TeamAgentLoop(AgentLoopBase):

@@ -29,10 +29,10 @@ from verl.utils.dataset.rl_dataset import collate_fn  # noqa: E402
 from verl.workers.rollout.replica import TokenOutput  # noqa: E402
 
 from ccpo.config import CcpoConfig  # noqa: E402
+from ccpo.seeds import request_seed  # noqa: E402
 from ccpo.step import compute_advantages  # noqa: E402
 from ccpo.verl_plugin import agent_loops  # noqa: E402
 from ccpo.verl_plugin import rows as step_rows  # noqa: E402
-from ccpo.verl_plugin.agent_loops import request_seed  # noqa: E402
 from ccpo.verl_plugin.policies import PolicyClient  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 

@@ -66,7 +66,7 @@ def known_to_verl():
 
 
 def test_every_file_is_one_of_a_choice_or_named_here():
-    assert (PROFILES, TASKS) == (["cpu", "gpu"], ["gsm8k", "last_digit", "logiqa", "math"])
+    assert (PROFILES, TASKS) == (["cpu", "gpu"], ["gsm8k", "last_digit", "logiqa", "math", "silence"])
     assert LOSSES == ["paper_v1", "token_mean"]
     assert {path.name for path in CONFIG.glob("*.yaml")} == {
         "team.yaml",

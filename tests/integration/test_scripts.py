@@ -173,7 +173,13 @@ def test_quickstart_trains_a_team_from_a_file(quickstart, tmp_path):
     given = json.loads((quickstart.out / "arguments.json").read_text())
     assert given[:2] == ["--config-name", "ccpo"] and "ccpo.team='examples/panel.py:Panel'" in given
     settings = json.loads((quickstart.out / "quickstart.json").read_text())
-    assert settings == {"team": "examples/panel.py:Panel", "rule": "removal", "seed": 0, "overrides": []}
+    assert settings == {
+        "task": "last_digit",
+        "team": "examples/panel.py:Panel",
+        "rule": "removal",
+        "seed": 0,
+        "overrides": [],
+    }
 
 
 @pytest.mark.parametrize(
@@ -302,6 +308,7 @@ def test_default_folders_and_rules(monkeypatch, arguments, folder, rule):
         ("--team", "vote", "--rule", "shapley"),
         ("--team", "examples/panel.py:Panel"),
         ("--team", "vote", "--compare"),
+        ("--team", "vote", "--task", "silence"),
     ],
 )
 def test_the_command_makes_a_configuration_without_mistakes(monkeypatch, compose, arguments):
@@ -329,6 +336,18 @@ def test_a_configuration_has_the_rule_that_the_folder_is_called_after(monkeypatc
             compose("profile=cpu", "task=last_digit", name=name).ccpo.credit.rule
             == quickstart._settings(name).credit.rule
         )
+
+
+@pytest.mark.parametrize(
+    "team, own", [("vote", ["ccpo.team_kwargs.n_voters=7", "ccpo.team_kwargs.copies=copies"]), ("dyad", [])]
+)
+def test_a_task_has_steps_and_settings_of_its_own(monkeypatch, team, own):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import quickstart
+
+    options = quickstart._options(["--task", "silence", "--team", team, "--", "data.train_batch_size=4"])
+    assert options.overrides == [*own, "data.train_batch_size=4"] and options.steps == 40
+    assert options.out.name.startswith("silence-") and "task=silence" in quickstart._overrides(options)
 
 
 def test_no_team_is_known_by_name():
@@ -481,6 +500,7 @@ def test_a_file_is_no_folder(refused):
         (("--", "ccpo.team=vote"), "--team"),
         (("--compare",), "needs --team vote"),
         (("--team", "vote", "--compare", "--rule", "shared"), "takes no --rule"),
+        (("--team", "vote", "--compare", "--task", "silence"), "scripts/compare_credit.py"),
         (("--steps", "0"), "at least 1"),
         (("--", "trainer.total_training_steps=3"), "--steps"),
         (("--", "oops"), "name=value"),
@@ -759,8 +779,8 @@ def test_every_script_parses(script):
         ("ccpo={team: vote}", "ccpo holds ccpo.team, for which there is --team"),
         ("ccpo.credit={rule: shared}", "ccpo.credit holds ccpo.credit.rule, for which there is --rule"),
         ("+seed=3", "use --seed instead"),
-        ("profile=gpu", "trains the embedded task on the CPU"),
-        ("task@x=math", "trains the embedded task on the CPU"),
+        ("profile=gpu", "trains an embedded task on the CPU"),
+        ("task@x=math", "use --task instead"),
         ("=3", "is no override"),
         ("+=3", "is no override"),
         ("seed.x=3", "seed has no parts; use --seed"),

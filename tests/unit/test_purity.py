@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("verl", "ray", "vllm", "torch", "tensordict", "transfer_queue")
-BRIDGES = ("verl_plugin", "verl_cpu", "verl_gpu")
+BRIDGES = ("compact", "verl_plugin", "verl_cpu", "verl_gpu")
 NUMPY_ALONE = """
 import sys
 
@@ -89,7 +89,7 @@ def test_the_probe_notices_anything_else(module):
     assert done.returncode != 0 and "numpy alone" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["math", "gsm8k", "benchmarks", "toy"])
+@pytest.mark.parametrize("module", ["math", "gsm8k", "benchmarks", "toy", "silence"])
 def test_dataset_commands_start_light(module):
     assert loaded_by([f"data_preprocess.{module}"]) == []
 

@@ -1,0 +1,159 @@
+"""The loop: play, credit, update. One thread, so that two runs with one configuration are the same to the last bit."""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccpo.compact.policy import Policy
+from ccpo.compact.rollout import PlayedRow, play_rows
+from ccpo.compact.settings import Settings
+from ccpo.compact.update import TrainedTurn, update
+from ccpo.credit.history import HistoryState
+from ccpo.data import id_problem, parquet_rows, read_files, row_problem
+from ccpo.metrics import session_rates, validation_scores
+from ccpo.step import compute_advantages
+from ccpo.types import REMOVE, Sessions, StepResult
+
+Entry = dict[str, Any]
+"""``{"step", "kind": "train" or "val", "metrics"}``: a line of a run's log, with the names that the verl trainer logs."""
+
+
+def train(
+    settings: Settings, look: Callable[[Sequence[PlayedRow]], Mapping[str, float]] = lambda sessions: {}
+) -> Iterator[Entry]:
+    """Train, and tell of every step and validation.
+
+    Args:
+        settings: the run.
+        look: what else to note of a validation, as metrics.
+
+    Yields:
+        Entries in the order of their steps; a validation follows its step.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums split over threads round differently
+    gc.collect()
+    gc.freeze()  # sessions are many small objects: every full collection would look at all of torch again, half of a step's time
+    try:
+        yield from _train(settings, look)
+    finally:
+        gc.unfreeze()
+        torch.set_num_threads(threads)
+
+
+def _train(settings: Settings, look: Callable[[Sequence[PlayedRow]], Mapping[str, float]]) -> Iterator[Entry]:
+    config = settings.ccpo
+    rows, questions = dataset(settings.train_files, "train"), dataset(settings.val_files, "test")
+    listed = config.policy_list()
+    policies = {policy.name: Policy(policy.name, policy.model or settings.model, settings) for policy in listed}
+    players = {role: policies[policy.name] for policy in listed for role in policy.roles}
+    batches, history = prompt_batches(rows, settings), HistoryState()
+
+    def validate(step: int) -> Entry:
+        played = play_rows(questions, players, settings, step, validating=True)
+        return {"step": step, "kind": "val", "metrics": {**validation_metrics(played, settings), **look(played)}}
+
+    yield validate(0)
+    for step in range(1, settings.steps + 1):
+        played = play_rows(next(batches), players, settings, step, validating=False)
+        sessions = to_sessions(played, settings)
+        result = compute_advantages(sessions, config.step_settings, history)
+        history = result.state
+        metrics = {f"ccpo/{name}": value for name, value in result.metrics.items()}
+        metrics |= {f"ccpo/{name}": value for name, value in session_rates(sessions, len(sessions)).items()}
+        metrics["ccpo/sessions/team_accuracy"] = float(sessions.value_S.mean())
+        learning = [policy for policy in policies.values() if config.learns(policy.name, step)]
+        turns = trained_turns(played, sessions, result, settings)
+        for policy in learning:
+            own = update(policy, [turn for role, turn in turns if players[role] is policy])
+            prefix = f"{policy.name}/" if len(policies) > 1 else ""
+            metrics |= {f"{prefix}actor/{name}": value for name, value in own.items()}
+            policy.publish()
+        metrics["ccpo/generated_tokens"] = float(_generated(played))
+        yield {"step": step, "kind": "train", "metrics": metrics}
+        if step == settings.steps or (settings.test_every and step % settings.test_every == 0):
+            yield validate(step)
+
+
+def dataset(files: Sequence[str], split: str) -> list[dict[str, Any]]:
+    """The rows of parquet files. Raises ValueError naming the first that is wrong."""
+    found, seen = [], {}
+    for path, content in read_files([Path(file) for file in files]).items():
+        if isinstance(content, str):
+            raise ValueError(content)
+        for number, row in enumerate(parquet_rows(content)):
+            place = f"{path}, row {number}"
+            if isinstance(row, ValueError):
+                raise ValueError(f"{place}: {row}")
+            if problem := row_problem(row, split) or id_problem(seen, row, place):
+                raise ValueError(f"{place}: {problem}")
+            found.append(row)
+    return found
+
+
+def prompt_batches(rows: Sequence[dict[str, Any]], settings: Settings) -> Iterator[list[dict[str, Any]]]:
+    """Batches without end, in the order in which verl's trainer takes them (`create_rl_sampler`); what is left of a pass is dropped."""
+    if len(rows) < settings.prompts:
+        raise ValueError(
+            f"{len(rows)} training rows are fewer than data.train_batch_size={settings.prompts}: no step would run"
+        )
+    generator = torch.Generator().manual_seed(settings.seed)
+    while True:
+        count = len(rows)
+        order = torch.randperm(count, generator=generator).tolist() if settings.shuffle else range(count)
+        for start in range(0, count - settings.prompts + 1, settings.prompts):
+            yield [rows[i] for i in order[start : start + settings.prompts]]
+
+
+def to_sessions(played: Sequence[PlayedRow], settings: Settings) -> Sessions:
+    """What credit needs of sessions, in their order."""
+    plan = settings.ccpo.plan
+    return Sessions.from_records([one.record for one in played], plan.roles, plan.tie or "expected")
+
+
+def trained_turns(
+    played: Sequence[PlayedRow], sessions: Sessions, result: StepResult, settings: Settings
+) -> list[tuple[str, TrainedTurn]]:
+    """(role, turn) of what the step trains: the sessions' turns, and those of the replays that are trained."""
+    code = {role: i for i, role in enumerate(sessions.roles)}
+    found = []
+    for s, one in enumerate(played):
+        said = [(turn, result.advantage_SV[s, code[turn.role]]) for turn in one.played.turns]
+        if settings.ccpo.credit.train_replays:
+            first = sessions.replay_offset[s]
+            said += [
+                (turn, result.advantage_P[first + number])
+                for number, replay in enumerate(one.played.replays)
+                if replay.shared and replay.intervention.how == REMOVE
+                for turn in replay.decoded
+            ]
+        for turn, advantage in said:
+            prompt, response = turn.payload
+            found.append((turn.role, TrainedTurn(tuple(prompt), tuple(response), float(advantage))))
+    return found
+
+
+def validation_metrics(played: Sequence[PlayedRow], settings: Settings) -> dict[str, float]:
+    """Scores per data source, under the names of the verl trainer."""
+    by_source: dict[str, list[PlayedRow]] = defaultdict(list)
+    for one in played:
+        by_source[one.prompt[0]].append(one)
+    rates = session_rates(to_sessions(played, settings), len(played))
+    metrics = {f"val-aux/{name}": value for name, value in rates.items()}
+    for source, own in by_source.items():
+        for name, value in validation_scores(to_sessions(own, settings), settings.ccpo.replay_names()).items():
+            metrics[f"{'val-core' if name == 'team_accuracy' else 'val-aux'}/{source}/{name}"] = value
+    return metrics
+
+
+def _generated(played: Sequence[PlayedRow]) -> int:
+    """Tokens that were decoded for the sessions and their replays."""
+    decoded = [turn for one in played for turn in one.played.turns]
+    decoded += [turn for one in played for replay in one.played.replays for turn in replay.decoded]
+    return sum(len(turn.payload[1]) for turn in decoded)
