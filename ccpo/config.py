@@ -462,11 +462,10 @@ class CcpoConfig:
                 f"ccpo.history.floor is {self.history.floor}: rewards lie in [0, 1], so no deviation is above 1, and credit would always be divided "
                 "by this instead; set at most 1, for example 0.05"
             )
-        for shorter, longer in (
-            ("poll_interval", "session_timeout"),
-            ("reward_timeout", "session_timeout"),
-            ("session_timeout", "stall_timeout"),
-        ):
+        waits = [("poll_interval", "session_timeout"), ("session_timeout", "stall_timeout")]
+        if self.reward is not None:
+            waits.append(("reward_timeout", "session_timeout"))
+        for shorter, longer in waits:
             if 0 < getattr(self, longer) < getattr(self, shorter):
                 found.append(
                     f"ccpo.{shorter}={getattr(self, shorter)} is more than ccpo.{longer}={getattr(self, longer)}: the job would be given up before "

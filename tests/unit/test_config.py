@@ -55,6 +55,10 @@ def team_file(folder: Path, body: str, roles: str = '("first", "last")') -> str:
 # ----------------------------------------------------------------------------------------------------------- good nodes
 
 
+def test_a_session_may_end_before_a_reward_that_there_is_none_of_would():
+    assert make(session_timeout=10).session_timeout == 10
+
+
 def test_empty_node_is_the_default():
     assert make() == CcpoConfig()
     assert make().plan.roles == ("think", "reason")
