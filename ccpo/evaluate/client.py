@@ -20,6 +20,7 @@ from ccpo.team.session import Decoded
 KEY = "OPENAI_API_KEY"
 LONGEST_ANSWER = 1_000_000  # characters; more is a server out of control, and would be sent to the next role
 LONGEST_REASON = 300
+SHORTEST_SECRET = 12  # characters; a shorter key is a word such as EMPTY or x, which servers that ask for none are given, and models say
 LONGEST_WAIT_S = 120.0  # between two tries: the package waits no longer, whatever a server asks
 PROBE = [{"role": "user", "content": "Say yes."}]
 PROBE_RETRIES = 2  # whether somebody is there is soon known
@@ -157,12 +158,13 @@ class Client:
             answer = await self._asked(messages, sampling, seed, self.retries)
         choice = answer.choices[0]
         text = choice.message.content or ""  # None: it only reasoned, or said nothing
-        text = self._without_key(
-            text.encode("utf-8", "replace").decode()
-        )  # half a character can neither be judged nor sent on
+        text = text.encode("utf-8", "replace").decode()  # half a character can neither be judged nor sent on
+        if len(self.endpoint.key) >= SHORTEST_SECRET:
+            text = self._without_key(text)
         finish = str(choice.finish_reason) if choice.finish_reason else None
         cut = len(text) > LONGEST_ANSWER
-        return Decoded(text[:LONGEST_ANSWER], cut or finish == "length", _usage(answer, finish))
+        usage = _usage(answer, finish and self._clean(finish))
+        return Decoded(text[:LONGEST_ANSWER], cut or finish == "length", usage)
 
     async def _asked(self, messages: Messages, sampling: Mapping[str, Any], seed: int | None, retries: int) -> Any:
         """A chat completion that has an answer in it."""
@@ -180,10 +182,9 @@ class Client:
             if _is_answer(answer):
                 return answer
             await asyncio.sleep(min(8.0, 0.5 * 2**tried) if tried < retries else 0)
-        raise RequestFailed(
-            "unreadable answer",
-            "what came back is no chat completion; is the address that of an OpenAI-compatible API?",
-        )
+        problem = getattr(answer, "error", None)  # some say what is wrong under status 200
+        said = self._clean(str(problem)) if problem else "is the address that of an OpenAI-compatible API?"
+        raise RequestFailed("unreadable answer", f"what came back is no chat completion: {said}")
 
     async def _sent(self, messages: Messages, fields: dict[str, Any], extra: dict[str, Any], retries: int) -> Any:
         """What came back, None where that is not JSON."""

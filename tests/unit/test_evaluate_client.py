@@ -187,10 +187,27 @@ def test_tokens_that_are_not_counted_are_not_known(server, usage):
 def test_an_endpoint_that_says_the_key_or_commands_a_terminal(server):
     server.script[:] = [(200, completion(f"it is {server.key}"))]
     assert ask(endpoint_of(server)).text == "it is ***"
+    server.script[:] = [(200, completion("4", f"Bearer {server.key} \x1b[2J"))]
+    assert ask(endpoint_of(server)).payload.finish == "Bearer *** [2J"
     server.script[:] = [(400, problem("\x1b[2J\x1b]0;owned\x07 \ud800 \u202e no\n\n"))]
     with pytest.raises(RequestFailed) as failed:
         ask(endpoint_of(server))
     assert str(failed.value).isprintable() and "no" in str(failed.value)
+
+
+@pytest.mark.parametrize("key", ["x", "EMPTY", "none"])
+def test_a_key_that_is_no_secret_changes_no_answer(server, key):
+    """Servers that ask for no key are given such a word, since the field must hold something."""
+    server.script[:] = [(200, completion(f"\\boxed{{{key}+1}}", "length"))]
+    said = ask(Endpoint(server.url, "m", key))
+    assert said.text == f"\\boxed{{{key}+1}}" and said.truncated
+
+
+def test_a_problem_under_status_200_is_told(server):
+    server.script[:] = [(200, problem(f"upstream is overloaded {server.key}"))]
+    with pytest.raises(RequestFailed, match="upstream is overloaded [*]{3}") as failed:
+        ask(endpoint_of(server), retries=0)
+    assert failed.value.kind == "unreadable answer"
 
 
 def test_what_an_endpoint_says_of_itself(server):
