@@ -109,7 +109,7 @@ def run_module(monkeypatch, capsys):
 class _ScriptedEndpoint(ThreadingHTTPServer):
     """An OpenAI-compatible address that answers with (status, body) of ``script`` in turn, the last one again and again.
 
-    A body that is text is sent as it is; one that is a function gets the request's. ``seen``: (body, key) of every request.
+    A body that is text is sent as it is; a status or a body that is a function gets the request's. ``seen``: (body, key) of every request.
     """
 
     daemon_threads = True
@@ -128,7 +128,7 @@ class _ScriptedAnswer(BaseHTTPRequestHandler):
         self.server.seen.append((body, self.headers["Authorization"]))
         script = self.server.script
         status, answer = script.pop(0) if len(script) > 1 else script[0]
-        answer = answer(body) if callable(answer) else answer
+        status, answer = (part(body) if callable(part) else part for part in (status, answer))
         content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -68,8 +68,9 @@ def check_url(url: str) -> None:
         )
 
 
+OVERFLOW = "context too long"
 HINTS = {
-    "context too long": ". Set --max-tokens or --single-max-tokens lower (one agent alone may write what the whole team may)",
+    OVERFLOW: ". Set --max-tokens or --single-max-tokens lower (one agent alone may write what the whole team may)",
     "bad request (400)": ". --body, --temperature, --top-p and --no-request-seeds decide what is sent",
 }
 
@@ -203,7 +204,7 @@ class Client:
                 self._limit_field = "max_completion_tokens"
                 fields[self._limit_field] = fields.pop("max_tokens")
                 return await self._sent(messages, fields, extra, retries)
-            kind = "context too long" if _is_overflow(f"{error} {error.code}") else "bad request (400)"
+            kind = OVERFLOW if _is_overflow(f"{error} {error.code}") else "bad request (400)"
             raise RequestFailed(kind, self._clean(_message(error))) from None
         except openai.AuthenticationError as error:
             what = "the key is not accepted (401)" if self.endpoint.key else "the key is missing or wrong (401)"

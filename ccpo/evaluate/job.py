@@ -10,7 +10,7 @@ import asyncio
 import os
 import platform
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import metadata
@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 from ccpo.config import CcpoConfig
 from ccpo.evaluate import EvaluationError
-from ccpo.evaluate.client import Probed, Refused, RequestFailed, one_line
+from ccpo.evaluate.client import OVERFLOW, Probed, Refused, RequestFailed, one_line
 from ccpo.evaluate.controls import ALL, NONE, affordable, groups
-from ccpo.evaluate.data import Row, Rows, question_of
+from ccpo.evaluate.data import Question, Row, Rows, question_of
 from ccpo.evaluate.results import bad_answers, cost_of, ledger_of, measures_of, table_of
 from ccpo.evaluate.sessions import Key, Record, Stage, donors_of, played_session, shuffled_session
 from ccpo.evaluate.store import FORMAT, SESSION, SESSIONS, SHUFFLED, SINGLE, Store
@@ -31,6 +31,8 @@ from ccpo.types import SHUFFLE
 ROOT = Path(__file__).resolve().parents[2]
 IN_A_ROW = 20
 """Sessions that may fail one after another before the evaluation stops: something is wrong that more of them do not mend."""
+OF_QUESTIONS = 5
+"""Of so many questions they must be, or of all: one that is refused fails in all of its sessions, however many, each time anew."""
 
 
 class Bar(Protocol):
@@ -163,10 +165,11 @@ async def _play(job: Job, store: Store, kind: str, what: str, wanted: Todo, play
     """Play what the store lacks of ``wanted``."""
     todo = [(row, number) for row, number in wanted if (question_of(row), number) not in store.records[kind]]
     bar = job.bar(what, len(wanted), len(wanted) - len(todo))
-    waiting, failed = iter(todo), 0
+    waiting: Iterator[tuple[Row, int]] = iter(todo)
+    failed: list[Question] = []  # since the last that did not
+    several = min(OF_QUESTIONS, len({question_of(row) for row, _ in wanted}))
 
     async def worker() -> None:
-        nonlocal failed
         for row, number in waiting:
             key: Key = (question_of(row), number)
             try:
@@ -179,15 +182,16 @@ async def _play(job: Job, store: Store, kind: str, what: str, wanted: Todo, play
                 failure = _kind(error)
                 why = one_line(str(error))
                 store.drop(kind, key, failure, why)
-                failed += 1
-                if failed >= IN_A_ROW:
+                if failure != OVERFLOW:  # that is about the question
+                    failed.append(key[0])
+                if len(failed) >= IN_A_ROW and len(set(failed)) >= several:
                     raise EvaluationError(
-                        f"{failed} sessions failed one after another, the last with: {why}. What was played is kept in {store.path.parent}; the "
+                        f"{len(failed)} sessions failed one after another, the last with: {why}. What was played is kept in {store.path.parent}; the "
                         "same command goes on"
                     ) from None
             else:
                 store.add(kind, record)
-                failed = 0
+                failed.clear()
             bar.update()
 
     workers = [asyncio.ensure_future(worker()) for _ in range(min(job.concurrency, len(todo)))]

@@ -346,6 +346,37 @@ def test_a_few_failures_are_counted_and_told(words, scripted_endpoint, tmp_path,
     assert result_of(tmp_path / "out")["measures"]["controls"].keys() == {"single"}
 
 
+@pytest.mark.parametrize("said", ["your prompt was filtered", "maximum context length is 8 tokens"])
+def test_questions_that_are_refused_cost_their_own_sessions_alone(words, scripted_endpoint, tmp_path, data, said):
+    """However many sessions each has; questions that are too long may stand beside each other, as in a set that is sorted."""
+    refused = {
+        row["prompt"][-1]["content"] for row in dataset_rows("test", QUESTIONS, 0)[: 1 if "filter" in said else 6]
+    }
+    good = {"message": {"role": "assistant", "content": "\\boxed{1}"}, "index": 0, "finish_reason": "stop"}
+    scripted_endpoint.script[:] = [
+        (
+            lambda body: 400 if body["messages"][-1]["content"] in refused else 200,
+            lambda body: (
+                {"error": {"message": said}} if body["messages"][-1]["content"] in refused else {"choices": [good]}
+            ),
+        )
+    ]
+    team = tmp_path / "one.py"
+    team.write_text(
+        "from ccpo.team import Team\n"
+        "class One(Team):\n"
+        "    roles = ('only',)\n"
+        "    prompts = {'toy': {'only': {'user': '{question}'}}}\n"
+        "    async def play(self, s):\n"
+        "        return s.answer(await s.say('only', question=s.question))\n"
+    )
+    command = words(tmp_path / "out", "--controls", "none", "--k", 25, "--concurrency", 1, team=f"{team}:One")
+    command[command.index("--endpoint") + 1] = scripted_endpoint.url
+    evaluate.main(command)
+    bad = result_of(tmp_path / "out")["bad"]["session"]
+    assert sum(bad["dropped"].values()) == 25 * len(refused) and bad["played"] == 25 * (QUESTIONS - len(refused))
+
+
 def test_a_vote_and_its_comparison(words, plain, tmp_path, capsys):
     evaluate.main(words(tmp_path / "vote", "ccpo.team_kwargs.n_voters=2", team="vote"))
     measures = result_of(tmp_path / "vote")["measures"]
