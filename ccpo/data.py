@@ -154,11 +154,14 @@ def shown(value: Any) -> str:
 def parquet_rows(content: bytes) -> list[dict[str, Any] | ValueError]:
     """Every row of a parquet file; a ValueError in the place of one that cannot be decoded.
 
-    Raises an exception of pyarrow's if the file cannot be read at all.
+    Raises an exception of pyarrow's if the file cannot be read at all, ValueError if a column stands twice in it.
     """
     import pyarrow.parquet as parquet
 
     table = parquet.ParquetFile(io.BytesIO(content)).read()
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise ValueError(f"column {shown(next(name for name in names if names.count(name) > 1))} stands twice")
     try:
         return table.to_pylist()
     except Exception:  # one bad string spoils the whole conversion, so find it

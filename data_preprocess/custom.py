@@ -52,6 +52,7 @@ def csv_records(path: Path) -> Iterator[tuple[str, Any]]:
         raise ValueError(
             f"{path}: line {error.object[: error.start].count(10) + 1} is not valid UTF-8 ({error.reason})"
         ) from None
+    csv.field_size_limit(len(text) + 1)  # a long cell is its row's matter, and none where its column is not used
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         names = next(lines, [])

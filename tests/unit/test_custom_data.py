@@ -148,7 +148,7 @@ def test_rows_for_an_own_reward_may_have_any_truth_or_none(run, tmp_path):
         (b"", "must name every column once"),
         (b"q,gold\n", "has no rows"),
         (b"q;gold\na;1\n", "has no column 'q': it has q;gold"),
-        (b"q,gold\n" + b"x" * 140_000 + b",1\n", "line 2: cannot be read (field larger than field limit"),
+        (b"q,gold\n" + b"x" * 140_000 + b",1\n", "line 2: the question has 140000 characters, more than 100000"),
         (b'q,gold\na,1\n ,2\n', "line 3: field 'q' is empty"),
         ("q,gold\n".encode("utf-16"), "UTF-16"),
     ],
@@ -158,6 +158,19 @@ def test_csv_files_that_are_wrong(run, tmp_path, content, says):
     path.write_bytes(content)
     error, _, _ = run("--test", path, *BASIC)
     assert says in error and str(path) in error and not (tmp_path / "out").exists()
+
+
+def test_a_long_cell_is_its_own_rows_matter(run, tmp_path):
+    long = "x" * 1_000_000
+    (tmp_path / "mine.csv").write_text(f"q,gold,notes\na,1,{long}\n{long},2,\nc,3,\n")
+    error, _, rows = run("--test", tmp_path / "mine.csv", *BASIC, "--skip-bad")
+    assert error is None and [row["prompt"][0]["content"] for row in rows["test"]] == ["a", "c"]
+
+
+def test_a_column_that_stands_twice_is_no_column(run, tmp_path):
+    pq.write_table(pa.table([["a"], ["1"], ["2"]], names=["q", "gold", "gold"]), tmp_path / "mine.parquet")
+    error, _, _ = run("--test", tmp_path / "mine.parquet", *BASIC)
+    assert "column 'gold' stands twice" in error
 
 
 def test_a_quote_without_end_takes_no_rows_with_it_unseen(run, tmp_path):
