@@ -38,6 +38,7 @@ from transformers import (
 ATTENTION = "ccpo_float64"
 LOGIT_GRID = 2.0**-30  # far above float64 noise (1e-15), far below anything that matters for sampling
 LOG_PROB_GRID = 2.0**-18  # 4e-6; multiples of it are exact in float32, in which verl stores log-probabilities
+COLDEST = 1e-100  # temperature; logits that are divided by less overflow, and the step of all requests fails
 PROMPT_CACHE_BYTES = 1 << 28
 WIDTH_STEP = 64  # tokens by which the key-value pool widens
 
@@ -64,6 +65,7 @@ class SamplingParams:
         checks = {
             "max_tokens must be at least 1": self.max_tokens >= 1,
             "temperature must be finite and at least 0": 0 <= self.temperature < math.inf,
+            f"temperature must be 0, or at least {COLDEST}": not 0 < self.temperature < COLDEST,
             "top_p must be in (0, 1]": 0 < self.top_p <= 1,
             "top_k must be at least 1, or 0 or -1 for no limit": self.top_k >= -1,
             "seed must be in [0, 2**63), or None": self.seed is None or 0 <= self.seed < 2**63,

@@ -114,13 +114,7 @@ class Served:
     async def answer(self, chat: Chat) -> dict[str, Any]:
         """OpenAI's chat completion. Raises Refused."""
         _check(chat, self.name)
-        prompt = self.tokenizer.apply_chat_template(
-            [message.plain for message in chat.messages],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            **(chat.chat_template_kwargs or {}),
-        )["input_ids"]
+        prompt = self._prompt(chat)
         room = self.max_model_len - len(prompt)
         longest = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
         if room < (longest or 1):
@@ -165,6 +159,24 @@ class Served:
                 "total_tokens": len(prompt) + len(request.token_ids),
             },
         }
+
+    def _prompt(self, chat: Chat) -> list[int]:
+        """Token ids of the messages. Raises Refused: no second try would do better."""
+        try:
+            prompt = self.tokenizer.apply_chat_template(
+                [message.plain for message in chat.messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                **(chat.chat_template_kwargs or {}),
+            )["input_ids"]
+        except Exception as error:  # the model's own program says so, as some do of a system message
+            raise Refused(
+                f"the chat template does not take these messages, or chat_template_kwargs ({error})"
+            ) from None
+        if not prompt:
+            raise Refused("the chat template makes an empty prompt of these messages")
+        return prompt
 
 
 def _check(chat: Chat, name: str) -> None:
