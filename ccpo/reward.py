@@ -27,15 +27,17 @@ import concurrent.futures
 import copy
 import ctypes
 import difflib
+import hashlib
 import inspect
 import math
 import multiprocessing
 import numbers
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ccpo.user_code import UserCodeError, line_in, module_of
@@ -76,6 +78,13 @@ class OwnReward:
     def names_answers(self) -> bool:
         """Whether its answers can be told apart, as a vote needs."""
         return any(part in self._functions for part in PARTS)
+
+    @property
+    def digest(self) -> str:
+        """Of the file that it stands in: another content may judge otherwise."""
+        where = self.reference.rpartition(":")[0]
+        file = Path(where).expanduser() if where.endswith(".py") else Path(sys.modules[where].__file__)
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
     def has(self, part: str) -> bool:
         return part in self._functions
@@ -119,7 +128,7 @@ class OwnReward:
         return result
 
     async def _on_the_loop(self, part: str, function: Callable, arguments: tuple) -> Any:
-        task = asyncio.ensure_future(function(*copy.deepcopy(arguments)))  # the row is the session's
+        task = asyncio.ensure_future(_awaited(function(*copy.deepcopy(arguments))))  # the row is the session's
         try:
             await asyncio.wait({task}, timeout=self.timeout)
         finally:
@@ -131,7 +140,8 @@ class OwnReward:
         if task.cancelled():
             raise self._error(part, "was cancelled by its own code")
         if (error := task.exception()) is not None:
-            raise self._error(part, raised(error, self.reference)) from error
+            cause = error.__cause__ if isinstance(error, _Exited) else error
+            raise self._error(part, raised(cause, self.reference)) from cause
         try:
             return checked(part, task.result())
         except ValueError as error:
@@ -156,6 +166,20 @@ class OwnReward:
 
     def _late(self, part: str) -> RewardError:
         return self._error(part, f"took more than {self.timeout:g} seconds (ccpo.reward_timeout)")
+
+
+class _Exited(Exception):
+    """A coroutine has called sys.exit."""
+
+
+async def _awaited(call: Awaitable) -> Any:
+    """What ``call`` gives. An event loop would obey its SystemExit, and all sessions would end."""
+    try:
+        return await call
+    except SystemExit as error:
+        if type(error) is not SystemExit:  # a signal's, which came meanwhile (scripts/evaluate.py)
+            raise
+        raise _Exited from error
 
 
 # ------------------------------------------------------------------------------------------------------------- loading

@@ -258,6 +258,32 @@ def test_a_coroutine_that_waits_too_long_is_given_up(load, body):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_reward_that_exits_ends_nothing_else(load, kind):
+    reward = load(
+        f"""
+        import sys
+        {kind} reward(text, truth, row):
+            sys.exit("no such option")
+        """
+    )
+    assert "raised SystemExit: no such option (line 5)" in failure(reward)
+    reward.close()
+
+
+def test_a_signal_that_comes_in_a_coroutine_is_obeyed(load):
+    reward = load(
+        """
+        class Signal(SystemExit):
+            pass
+        async def reward(text, truth, row):
+            raise Signal(143)
+        """
+    )
+    with pytest.raises(SystemExit):
+        failure(reward)
+
+
 def test_a_process_that_dies_is_an_error_and_the_next_call_works(load):
     reward = load(
         """
