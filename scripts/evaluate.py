@@ -53,6 +53,7 @@ HOWS = (REMOVE, REPLACE, SHUFFLE)
 EVERY = ""  # of a table by role: what holds for all that have nothing of their own
 MAX_TOKENS, TEMPERATURE = 1024, 1.0  # without a checkpoint that says otherwise
 UNUSED_DAYS = 7  # after which an exported checkpoint is removed from the cache
+FIELDS = "model messages max_tokens max_completion_tokens temperature top_p stop seed n stream".split()  # of a request
 ByRole = dict[str, str]
 
 
@@ -66,6 +67,10 @@ def fields_of_requests(text: str) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise argparse.ArgumentTypeError('it is a JSON object, as {"reasoning_effort": "low"}')
+    if ours := sorted(set(found) & set(FIELDS)):
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(ours)}: options and the team decide that for each request, and results would say other than what was sent"
+        )
     return found
 
 
@@ -452,7 +457,7 @@ def settings_of(
             for role in config.plan.roles
         },
         "body": dict(body),
-        "reward": config.reward,
+        "reward": None if config.own_reward is None else {"name": config.reward, "program": config.own_reward.digest},
     }
     if given.controls != NONE:
         role = last_speaker(config)
@@ -583,8 +588,12 @@ async def _run(
     )
 
 
+class Ended(SystemExit):
+    """By a signal: a reward that calls sys.exit is another matter (ccpo/reward.py)."""
+
+
 def _ended(number: int, _: Any) -> None:
-    raise SystemExit(128 + number)
+    raise Ended(128 + number)
 
 
 def main(words: Sequence[str] | None = None) -> None:

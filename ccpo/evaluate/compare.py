@@ -70,7 +70,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
             *([_contribution(pair[side], how, role) for pair in pairs] for side in (0, 1)),
         )
     for name, values in (("one agent", _single), ("one agent, voting", _voting)):
-        if all(values(entry) for pair in pairs for entry in pair):
+        if all(any(values(pair[side]) for pair in pairs) for side in (0, 1)):
             row(f"{name}, avg", *([mean(values(pair[side])) for pair in pairs] for side in (0, 1)))
     return {
         "pairs": len(pairs),

@@ -15,6 +15,7 @@ or a role that casts several ballots. A vote that is tied draws one of the tied 
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,12 +29,12 @@ from ccpo.evaluate.sessions import Record
 from ccpo.evaluate.store import SESSION, SHUFFLED, SINGLE, Store
 from ccpo.judge import OwnJudge, RowJudge, judge_of
 from ccpo.plurality import vote_value
-from ccpo.reward import OwnReward
+from ccpo.reward import OwnReward, RewardError
 
 RIGHT, NO_ANSWER = 0, -1
 NOT_BINARY = (
     "pass@k, maj@k and votes need answers that are right or wrong and can be told apart: these values lie between, or the reward has no label "
-    "and no same"
+    "and no same, or these failed"
 )
 Entry = dict[str, Any]
 
@@ -92,9 +93,12 @@ async def labels_of(
         return None
     try:
         answers = [answer_of(record, tie, seed) for record in records if record is not None]
+        codes = iter(await codes_of(answers, judge))
     except NoLabels:
         return None
-    codes = iter(await codes_of(answers, judge))
+    except RewardError as error:  # all is played by now, and the rest of the numbers needs no labels
+        logging.getLogger(__name__).warning("%s", error)
+        return None
     return [None if record is None else next(codes) for record in records]
 
 

@@ -152,5 +152,20 @@ def notes(result: Found, indispensable: frozenset[str]) -> Iterator[str]:
         listed = [f"{counts[name]} {name}" for name in odd if counts[name]]
         if listed:
             yield f"{role}: of {counts['turns']} turns {', '.join(listed)}"
+    if flat := min(_without_width(result["measures"]), default=0):
+        yield (
+            f"an interval without width says that all questions had the same value, not that it is sure: of other questions up to "
+            f"{1 - 0.05 ** (1 / flat):.1%} may differ"
+        )
     if len(result["questions"]) < 20:
         yield f"{len(result['questions'])} questions are few: intervals are too narrow"
+
+
+def _without_width(measures: Found) -> Iterator[int]:
+    """Over how many questions the shown estimates are whose questions have one value: drawing them again gives no other."""
+    for name, found in measures.items():
+        if isinstance(found, Mapping) and name not in ("without", "helped", "hurt"):
+            if "low" not in found:
+                yield from _without_width(found)
+            elif found["low"] is not None and found["high"] - found["low"] < 1e-12:
+                yield found["questions"]

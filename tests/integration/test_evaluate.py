@@ -388,7 +388,7 @@ def test_a_vote_and_its_comparison(words, plain, tmp_path, capsys):
     assert f"{QUESTIONS} questions pair" in out and "team, avg" in out and "one agent, voting" in out
 
 
-def test_a_reward_of_ones_own(words, tmp_path, capsys, data):
+def test_a_reward_of_ones_own(words, tmp_path, capsys, caplog, data):
     """Partial credit has means and contributions; answers that have names have pass@k, and votes."""
     own = tmp_path / "own.py"
     own.write_text(
@@ -399,6 +399,11 @@ def test_a_reward_of_ones_own(words, tmp_path, capsys, data):
         "async def named(text, truth, row):\n"
         "    return Reward(float(truth in text), text)\n"
         "named.label = str.strip\n"
+        "def apart(text, truth, row):\n"
+        "    return Reward(float(truth in text), text)\n"
+        "def same(a, b):\n"
+        "    raise KeyError(a)\n"
+        "apart.same = same\n"
         "def broken(text, truth, row):\n"
         "    raise KeyError(truth)\n"
     )
@@ -410,8 +415,26 @@ def test_a_reward_of_ones_own(words, tmp_path, capsys, data):
     assert "told apart" in capsys.readouterr().out
     evaluate.main(words(tmp_path / "named", *few, f"ccpo.reward={own}:named"))
     assert {"pass", "maj"} <= result_of(tmp_path / "named")["measures"]["team"].keys()
+    capsys.readouterr()
+    evaluate.main(words(tmp_path / "apart", *few, f"ccpo.reward={own}:apart"))
+    apart = result_of(tmp_path / "apart")["measures"]
+    assert apart["team"]["avg"]["value"] is not None and "pass" not in apart["team"]
+    assert (
+        "or these failed" in capsys.readouterr().out
+        and "same of the reward" in caplog.text
+        and "KeyError" in caplog.text
+    )
     assert "the reward" in failed(words(tmp_path / "broken", *few, f"ccpo.reward={own}:broken"))
     assert "ccpo.reward" in failed(words(tmp_path / "none", *few, f"ccpo.reward={own}:nothing"))
+    own.write_text(own.read_text().replace("else 0.5", "else 0.25"))
+    assert "reward.program" in failed(words(tmp_path / "half", *few, f"ccpo.reward={own}:half"))
+
+
+@pytest.mark.parametrize("field", ["seed", "temperature", "n", "messages"])
+def test_a_field_that_options_decide_is_no_body(words, tmp_path, capsys, field):
+    """With one seed for all requests, k sessions would be one."""
+    assert failed([*words(tmp_path / "out"), "--body", json.dumps({field: 1})]) == "2"
+    assert f"{field}: options and the team decide" in capsys.readouterr().err
 
 
 def test_a_question_alone_has_no_turns_of_another(words, tmp_path, capsys):
@@ -484,6 +507,7 @@ def test_the_server_ends_at_a_stop(model):
         ({"logprobs": True}, "logprobs"),
         ({"min_p": 0.1}, "min_p"),
         ({"temperature": -1}, "temperature"),
+        ({"temperature": 1e-310}, "temperature"),
         ({"seed": -1}, "seed"),
         ({"stop": [""]}, "stop"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -493,6 +517,13 @@ def test_the_server_ends_at_a_stop(model):
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
+        (
+            {"chat_template_kwargs": {"chat_template": "{{ raise_exception('System role not supported') }}"}},
+            "System role",
+        ),
+        ({"chat_template_kwargs": {"chat_template": ""}}, "empty prompt"),
+        ({"chat_template_kwargs": {"tokenize": False}}, "chat_template_kwargs"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
     ],
     ids=str,
 )

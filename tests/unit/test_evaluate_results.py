@@ -28,7 +28,7 @@ from ccpo.evaluate.results import (
 )
 from ccpo.evaluate.sessions import donors_of
 from ccpo.evaluate.store import SESSION, SESSIONS, SHUFFLED, SINGLE, differences, opened, read_result, write_result
-from ccpo.evaluate.tables import show_comparison
+from ccpo.evaluate.tables import notes, show_comparison
 from ccpo.judge import RowJudge
 
 SETTINGS = {"k": 2, "seed": 0, "team": {"name": "pair"}, "data": {"sha256": "x"}}
@@ -131,6 +131,22 @@ def test_values_between_0_and_1_have_means_and_nothing_that_needs_right_or_wrong
     assert found["avg"]["value"] == 0.5 and "pass" not in found and "right or wrong" in found["note"]
 
 
+@pytest.mark.parametrize("wrong, said", [(0, True), (1, False)])
+def test_an_interval_without_width_is_not_called_sure(store, wrong, said):
+    """If all of 50 questions are right, 5.8 % of others may be wrong: such a sample comes in 5 % of cases."""
+    for index in range(50):
+        store.add(SESSION, session(index, 0, float(index >= wrong), "7"))
+    entries = table(store, k=1, rows=range(50))
+    found = {
+        "measures": measures_of(entries, (), (), 1, None, 0),
+        "questions": entries,
+        "cost": {},
+        "ledger": {},
+        "bad": bad_answers(store, {SESSION: 50}),
+    }
+    assert any("up to 5.8% may differ" in line for line in notes(found, frozenset())) is said
+
+
 def test_one_agent_votes_with_as_many_answers_as_the_team_pays_for(store):
     store.add(SESSION, session(0, 0, 1.0, "1"))
     store.add(SESSION, session(0, 1, 0.0, "7"))
@@ -231,6 +247,13 @@ def test_two_evaluations_are_paired_by_question():
     out = io.StringIO()
     show_comparison(found, out)
     assert "2 questions pair; left out: 1 only in A, 1 only in B" in out.getvalue() and "-0.250" in out.getvalue()
+
+
+def test_a_question_whose_control_was_dropped_leaves_the_others_to_compare():
+    a, b = (result({index: [1.0, 1.0] for index in range(3)}) for _ in range(2))
+    del b["questions"][0]["single"]
+    [alone] = [each for each in compare.compare(a, b)["rows"] if each["what"] == "one agent, avg"]
+    assert alone["difference"]["questions"] == 2
 
 
 def test_an_evaluation_against_itself_differs_nowhere():
