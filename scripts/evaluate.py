@@ -34,13 +34,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
 
-from ccpo.config import MOST_SESSIONS, CcpoConfig, ConfigError, RoleConfig  # noqa: E402
+from ccpo.config import CcpoConfig, ConfigError, RoleConfig  # noqa: E402
 from ccpo.evaluate import EvaluationError, servers  # noqa: E402
 from ccpo.evaluate.client import Client, Endpoint  # noqa: E402
 from ccpo.evaluate.compare import compare  # noqa: E402
 from ccpo.evaluate.controls import CONTROLS, NONE, last_speaker, single_limit, single_prompt, single_stage  # noqa: E402
 from ccpo.evaluate.data import Rows, read_rows  # noqa: E402
 from ccpo.evaluate.job import Job, run  # noqa: E402
+from ccpo.evaluate.measures import MOST  # noqa: E402
 from ccpo.evaluate.sessions import Speaker, Stage  # noqa: E402
 from ccpo.evaluate.store import opened, read_result, write_result  # noqa: E402
 from ccpo.evaluate.tables import show, show_comparison  # noqa: E402
@@ -150,8 +151,8 @@ def check_numbers(given: argparse.Namespace) -> None:
     for name in ("limit", "k", "max_tokens", "single_max_tokens", "max_model_len", "concurrency"):
         if (value := getattr(given, name)) is not None and value < 1:
             raise EvaluationError(f"--{name.replace('_', '-')} is {value}: set at least 1")
-    if given.k > MOST_SESSIONS:
-        raise EvaluationError(f"--k is {given.k}: set at most {MOST_SESSIONS}")
+    if given.k > MOST:
+        raise EvaluationError(f"--k is {given.k}: set at most {MOST}")
     if given.retries < 0 or not 0 <= given.seed < 2**32:
         raise EvaluationError("--retries is at least 0, --seed a whole number from 0 to 4294967295")
     for name, low, high in (("temperature", 0, 100), ("top_p", 1e-9, 1), ("timeout", 1e-9, 86400)):

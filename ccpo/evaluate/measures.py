@@ -24,6 +24,7 @@ import numpy as np
 DRAWS = 4000
 CHUNK = 250  # draws at a time: 250 x questions indices in memory
 LEVEL = 0.95
+MOST = 1000  # sessions of one question: choices of half of 1030 are more than a float holds
 
 
 @dataclass(frozen=True)

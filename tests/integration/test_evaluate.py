@@ -437,6 +437,10 @@ def test_a_field_that_options_decide_is_no_body(words, tmp_path, capsys, field):
     assert f"{field}: options and the team decide" in capsys.readouterr().err
 
 
+def test_more_sessions_than_a_float_can_count_choices_of_are_refused_before_they_are_played(words, tmp_path):
+    assert "--k is 1100: set at most 1000" in failed([*words(tmp_path / "out"), "--k", "1100"])
+
+
 def test_a_question_alone_has_no_turns_of_another(words, tmp_path, capsys):
     evaluate.main(words(tmp_path / "one", "--limit", 1, "--controls", "none"))
     result = result_of(tmp_path / "one")
