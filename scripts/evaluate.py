@@ -26,7 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,8 @@ def exported(checkpoint: Any, cache: Path) -> dict[str, Path]:
     policies = checkpoint.policies
     if not out.exists():
         print(f"exporting {step_folder(checkpoint.run, checkpoint.step)} to {out}", file=sys.stderr)
-        export_model.export_opened(checkpoint, out)
+        with redirect_stdout(sys.stderr):  # verl says what it does; the tables are what this command says
+            export_model.export_opened(checkpoint, out)
     os.utime(out)
     return {role: out if len(policies) == 1 else out / policy.name for policy in policies for role in policy.roles}
 

@@ -579,7 +579,9 @@ def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
     roles = first["settings"]["roles"]
     assert set(roles) == {"voter_0", "voter_1", "voter_2"} and {role["step"] for role in roles.values()} == {4}
     assert roles["voter_0"]["max_tokens"] == 16 and roles["voter_0"]["temperature"] == 1.0
-    assert "exporting" in capsys.readouterr().err and len(list((tmp_path / "cache").iterdir())) == 1
+    said = capsys.readouterr()
+    assert "exporting" in said.err and said.out.startswith("vote, 4 questions")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
     for name in ("mine", f"ccpo-{'0' * 24}", f".ccpo-{'0' * 24}.7.tmp"):
         (tmp_path / "cache" / name).mkdir()
         os.utime(tmp_path / "cache" / name, (0, 0))
