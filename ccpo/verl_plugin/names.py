@@ -6,6 +6,7 @@ vote-n_voters5-resampled-per_role-Qwen2.5-1.5B-Instruct-logiqa-seed3
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ccpo.team.load import settings_class, team_class
 from ccpo.team.session import TeamError
 
-LONGEST = 40  # characters of a part; file systems take 255 of a name
+LONGEST = 40  # characters of a part
+LONGEST_NAME = 110  # and of all of them, before a sum: wandb takes 128 of a name, file systems 255
 
 
 def name_run(config: DictConfig) -> None:
@@ -28,7 +30,10 @@ def name_run(config: DictConfig) -> None:
 
 
 def run_name(config: DictConfig) -> str:
-    """Team with the settings that are not its own defaults, rule, policies, models, data and seed. Wrong values are named by the checks."""
+    """Team with the settings that are not its own defaults, rule, policies, models, data and seed. Wrong values are named by the checks.
+
+    Where something of them has no place in a name, a sum of all ends it, so that it still tells runs apart.
+    """
     team, data = OmegaConf.to_container(config.ccpo, resolve=True), config.data.train_files
     files = [data] if isinstance(data, str) else list(data or [])
     parts = [
@@ -40,7 +45,11 @@ def run_name(config: DictConfig) -> str:
         os.path.basename(os.path.dirname(os.path.abspath(str(files[0])))) if files else "",
         f"seed{config.get('seed')}",
     ]
-    return "-".join(found for part in parts if (found := _plain(part)))
+    texts = ["" if part is None else str(part) for part in parts]
+    name = "-".join(found for text in texts if (found := _plain(text)))
+    if len(name) <= LONGEST_NAME and all(text.isascii() and len(text) <= LONGEST for text in texts):
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(repr(texts).encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
 def _of(section: Any, key: str) -> Any:
@@ -60,12 +69,13 @@ def _settings(team: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _models(config: DictConfig, roles: Any) -> Iterator[str]:
-    own = [_of(role, "model") for role in roles.values()] if isinstance(roles, Mapping) else []
-    for model in (config.actor_rollout_ref.model.path, *own):
+    """The job's model, and those that roles have instead."""
+    own = {f"{role}.": _of(settings, "model") for role, settings in roles.items()} if isinstance(roles, Mapping) else {}
+    for whose, model in {"": config.actor_rollout_ref.model.path, **own}.items():
         if isinstance(model, str):
-            yield os.path.basename(model.rstrip("/"))
+            yield f"{whose}{os.path.basename(os.path.abspath(os.path.expanduser(model)))}"
 
 
-def _plain(part: Any) -> str:
+def _plain(text: str) -> str:
     """What any file system takes, and a shell without quotes."""
-    return re.sub(r"[^\w.+-]+", "_", str("" if part is None else part), flags=re.ASCII).strip("_.+")[:LONGEST]
+    return re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).strip("_.+")[:LONGEST]

@@ -29,7 +29,8 @@ ASKED_FOR = "ccpo.resume_changed"
 NOT_COMPARED = (
     *(ASKED_FOR, "trainer.resume_mode", "trainer.resume_from_path", *FOLDERS),
     *("*.agent.agent_loop_config_path", "*.router_config_path"),  # of this folder's recipe
-    *("data.train_files", "data.val_files"),  # what is in them, instead
+    *("data.train_files", "data.val_files", "ccpo.prompts*", "ccpo.reward"),  # what is in them, instead
+    "ccpo.roles.*.prompts*",
     *(
         "ccpo.team",
         "ccpo.team_kwargs.*",
@@ -47,12 +48,13 @@ NOT_COMPARED = (
 )
 OPERATION = (  # of sections that are otherwise the method
     *(f"ccpo.{name}" for name in ("poll_interval", "session_timeout", "stall_timeout", "max_dropped_rate", "network")),
+    *("ccpo.reward_timeout", "ccpo.reward_processes", "ccpo.keep_sessions", "ccpo.keep_sessions_mb"),
     *("ccpo.validation_replays", "*.optim.total_training_steps"),
 )
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
 METHOD = (
     *("seed", "*.seed", "*.data_loader_seed", "ccpo.*", "algorithm.*", "reward.custom_reward_function.*"),
-    *("reward.reward_manager.*", "content of data.train_files", "content of ccpo.prompts"),
+    *("reward.reward_manager.*", "content of data.train_files", "content of ccpo.*"),
     *(f"data.{name}" for name in ("train_batch_size", "gen_batch_size", "max_prompt_length", "max_response_length")),
     *(f"data.{name}" for name in ("train_max_samples", "truncation", "shuffle", "filter_overlong_prompts")),
     *("data.apply_chat_template_kwargs*", "data.custom_cls.*", "data.sampler.*"),
@@ -65,6 +67,8 @@ METHOD = (
     f"{ROLLOUT}.quantization",
 )
 """What the weights are made by. The rest is when, where and how fast."""
+MODELS = (*(f"{MODEL}.{name}" for name in ("path", "tokenizer_path", "hf_config_path")), "ccpo.roles.*.model")
+CONTENT = "content of "
 SECRET = ("*key*", "*token", "*secret*", "*password*", "*proxy*")
 HORIZON = ("trainer.total_training_steps", "trainer.total_epochs")
 
@@ -72,12 +76,13 @@ HORIZON = ("trainer.total_training_steps", "trainer.total_epochs")
 def settings(config: DictConfig) -> dict[str, Any]:
     """Setting -> value of all that is compared, as JSON gives it back. For a configuration that every check has passed."""
     found = {name: value for name, value in leaves(OmegaConf.to_container(config, resolve=True))}
-    for name in ("path", "tokenizer_path", "hf_config_path"):
-        path = found.get(f"{MODEL}.{name}")
-        if isinstance(path, str) and os.path.isdir(os.path.expanduser(path)):
-            found[f"{MODEL}.{name}"] = os.path.realpath(os.path.expanduser(path))
-    found |= {f"content of data.{name}": _sums(config.data[name]) for name in ("train_files", "val_files")}
-    found["content of ccpo.prompts"] = _prompts(config)
+    for name, path in found.items():
+        if _fits(name, MODELS) and isinstance(path, str) and os.path.isdir(os.path.expanduser(path)):
+            found[name] = os.path.realpath(os.path.expanduser(path))
+    job = CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n)
+    found |= {f"{CONTENT}data.{name}": _sums(config.data[name]) for name in ("train_files", "val_files")}
+    found |= {f"{CONTENT}ccpo.team": _code(job.team), f"{CONTENT}ccpo.reward": _code(job.reward) or job.reward}
+    found[f"{CONTENT}ccpo.prompts"] = _prompts(job)
     kept = {name: value for name, value in found.items() if not _fits(name, NOT_COMPARED)}
     return json.loads(json.dumps(kept, default=str))
 
@@ -125,9 +130,9 @@ def _fits(name: str, patterns: tuple[str, ...]) -> bool:
 
 def _change(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old, new = (made.get(name, _defaults().get(name)) for made in (then, now))
-    if old == new:
+    if old == new or (name.startswith(CONTENT) and name not in then):  # an earlier version kept no sum of it
         return ""
-    if name.startswith("content of "):
+    if name.startswith(CONTENT):
         return "differs"
     if _fits(name.lower(), SECRET):
         return "differs (not shown)"
@@ -168,9 +173,14 @@ def _sum(path: Path, _changed_at: int) -> str:
     return digest.hexdigest()
 
 
-def _prompts(config: DictConfig) -> str:
+def _code(reference: str | None) -> str | None:
+    """Of the user's file that a reference leads to, with the name in it; None where it leads to none."""
+    where, _, name = (reference or "").rpartition(":")
+    return f"{_sums(where)[0]}:{name}" if where.endswith(".py") else None
+
+
+def _prompts(job: CcpoConfig) -> str:
     """Of what every role is told, wherever the templates stand."""
-    job = CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n)
     told = {
         role: sorted((sorted(names), template) for names, template in found.of(role).items())
         for role, found in job.prompt_sets.items()

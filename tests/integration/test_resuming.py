@@ -19,6 +19,7 @@ from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
 from ccpo.run import checkpoint  # noqa: E402
 from ccpo.run.folder import SETTINGS  # noqa: E402
+from ccpo.team.load import team_class  # noqa: E402
 from ccpo.verl_plugin import preflight, resuming  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
@@ -115,6 +116,8 @@ def test_a_job_is_refused_before_it_starts(config):
         (f"{ACTOR}.ppo_max_token_len_per_gpu", 8192, "ppo_max_token_len_per_gpu was 16384, is 8192"),
         (f"{ROLLOUT}.agent.num_workers", 2, "agent.num_workers was 1, is 2"),
         ("ccpo.session_timeout", 900.0, "ccpo.session_timeout was 1800.0, is 900.0"),
+        ("ccpo.keep_sessions", 0, "ccpo.keep_sessions was 8, is 0"),
+        ("ccpo.keep_sessions_mb", 4.0, "ccpo.keep_sessions_mb was 64.0, is 4.0"),
         ("trainer.wandb_proxy", "http://me:pass@x", "trainer.wandb_proxy differs (not shown)"),
     ],
 )
@@ -155,6 +158,54 @@ def test_a_model_is_the_same_by_another_way_to_its_folder(config, monkeypatch):
     monkeypatch.chdir(ROOT)
     config.actor_rollout_ref.model.path = "data_preprocess/../data_preprocess/last_digit_model"
     assert preflight.check(config) == []
+
+
+def test_so_is_a_model_of_a_role(config, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    own = ROOT / "data_preprocess" / "last_digit_model"
+    config.ccpo.policies = "per_role"
+    config.ccpo.roles = {"think": {"model": str(own)}}
+    folder = save(config, 4)
+    for other in (f"{own}/", "data_preprocess/../data_preprocess/last_digit_model"):
+        assert resuming.compare(folder, changed(config, "ccpo.roles.think.model", other)) == ([], [])
+    (problem,), _ = resuming.compare(folder, changed(config, "ccpo.roles.think.model", "org/other"))
+    assert "ccpo.roles.think.model was" in problem
+
+
+REWARD = "def reward(text, truth, row):\n    return float(text.strip() == truth)\n\n\ndef other(text, truth, row):\n    return 0.0\n"
+TEAM = (ROOT / "examples" / "chain.py").read_text()
+
+
+def own(config, folder: Path, reward: str = REWARD, team: str = TEAM, name: str = "reward"):
+    """A job with code and prompts of the user's own in ``folder``."""
+    folder.mkdir(exist_ok=True)
+    (folder / "reward.py").write_text(reward)
+    (folder / "chain.py").write_text(team)
+    (folder / "mine.yaml").write_text(json.dumps(team_class(f"{folder}/chain.py:Chain").prompts))
+    other = changed(config, "ccpo.reward", f"{folder}/reward.py:{name}")
+    other.ccpo.team, other.ccpo.credit.rule = f"{folder}/chain.py:Chain", "shared"
+    other.ccpo.prompts = f"{folder}/mine.yaml:toy"
+    return other
+
+
+def test_code_and_prompts_of_the_users_own_are_compared_by_what_is_in_them(config, tmp_path):
+    folder = save(own(config, tmp_path / "a"), 4)
+    assert resuming.compare(folder, own(config, tmp_path / "moved")) == ([], [])
+    for what, change in (
+        ("ccpo.reward", {"reward": REWARD.replace("== truth", "in truth")}),
+        ("ccpo.reward", {"name": "other"}),
+        ("ccpo.team", {"team": f"{TEAM}\n# another program\n"}),
+    ):
+        (problem,), _ = resuming.compare(folder, own(config, tmp_path / "a", **change))
+        assert f"by another method: content of {what} differs. " in problem
+
+
+def test_a_record_that_knows_no_code_says_nothing_of_it(config, tmp_path):
+    folder = save(own(config, tmp_path / "a"), 4)
+    then = json.loads((folder / SETTINGS).read_text())
+    del then["content of ccpo.reward"], then["content of ccpo.team"]
+    (folder / SETTINGS).write_text(json.dumps(then))
+    assert resuming.compare(folder, own(config, tmp_path / "a")) == ([], [])
 
 
 def test_a_longer_schedule_is_said_to_bend(config):
