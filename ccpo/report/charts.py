@@ -21,6 +21,7 @@ from ccpo.report.logged import (
     scores,
     series,
     sources_of,
+    spelt,
     trained_roles,
     validations,
     wilson,
@@ -192,9 +193,22 @@ def _accuracies(run: Run, source: str, name: str) -> list[Chart]:
     if len(shown) > MOST_BANDS:
         team = [row if row["series"] == TEAM else _without_band(row) for row in team]
     note = _bands(run, source)
-    found = chart(f"Accuracy of the team and of its replays{name}", lines(team, "accuracy", order), note)
+    spec = lines(team, "accuracy", order)
+    found = chart(f"Accuracy of the team and of its replays{name}", spec, f"{note}{_replays(run, shown)}")
     spec = lines(_together(roles, known), "accuracy", _named(order, known))
     return found + chart(f"Accuracy of each role{name}", spec, note)
+
+
+def _replays(run: Run, shown: Sequence[str]) -> str:
+    """What the replays are that have names of the team's own, as the sessions say."""
+    names = {
+        replay["name"]: spelt(replay["how"], replay["role"])
+        for entry in run.sessions
+        for replay in entry["replays"]
+        if replay["name"] in shown and replay["how"] in (REMOVE, REPLACE)
+    }
+    own = {name: words for name, words in names.items() if name.replace("_", " ") != words}
+    return f" {'; '.join(f'{name}: {words}' for name, words in own.items())}." if own else ""
 
 
 def _without_band(row: Row) -> Row:
@@ -303,12 +317,17 @@ def _training(run: Run) -> list[Chart]:
         lines(_rows(train, {TEAM: TEAM_IN_TRAINING}), "accuracy", order),
         "Of each step's own sessions, before its update.",
     )
-    needed = {role for source in sources_of(run.entries) for role in _needed(run, source)}
+    needed = needed_roles(run)
     roles = {role: numbers for role, numbers in trained_roles(run.entries).items() if role not in needed}
     known = Measured({}, roles)
     rows = _rows(train, {role: numbers[CONTRIBUTION] for role, numbers in roles.items() if CONTRIBUTION in numbers})
     spec = lines(_together(rows, known), CONTRIBUTION, _named(order, known), zero=True)
     return found + chart("Contribution", spec, f"{MINUS}, in each step's own sessions: noisy.")
+
+
+def needed_roles(run: Run) -> list[str]:
+    """Roles without which there is no answer, on any data: that removing them changes a verdict says nothing."""
+    return sorted({role for source in sources_of(run.entries) for role in _needed(run, source)})
 
 
 def _needed(run: Run, source: str) -> list[str]:

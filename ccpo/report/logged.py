@@ -47,7 +47,7 @@ TRAINING = {
 }
 """Of the training batches, noisy."""
 MANY_SESSIONS = 10**9
-RATE_STEPS = 5  # train batches at each end over which noisy numbers are averaged
+RATE_STEPS = 5  # train batches at each end over which noisy numbers are averaged, at most half of all
 MANY_ROLES = 6  # more roles are told together
 
 
@@ -160,7 +160,7 @@ def summarize(entries: list[dict]) -> dict:
     Returns:
         ``steps``: last trained step. ``sources``: per data source ``before`` and ``after``, see `scores`. ``training``: ``team`` and others
         by their metric's name without ``ccpo/``, and ``roles``: role -> number; each ``before`` and ``after``, means over the first and
-        last `RATE_STEPS` steps that have it. ``seconds``: wall time of steps and validations, and the parts of a step
+        last ``averaged`` steps that have it. ``seconds``: wall time of steps and validations, and the parts of a step
         (`ccpo.run.step_times`); None without a step. What was not measured is absent.
     """
     train = [entry for entry in entries if entry["kind"] == "train"]
@@ -170,17 +170,19 @@ def summarize(entries: list[dict]) -> dict:
         seen = validations(entries, source)
         sources[source] = {"before": scores(seen[0], source, known), "after": scores(seen[-1], source, known)}
     training: dict = {}
+    averaged = max(1, min(RATE_STEPS, len(train) // 2))
     for metric in TRAINING:
-        if ends := _ends(train, metric):
+        if ends := _ends(train, metric, averaged):
             training[metric.removeprefix("ccpo/")] = ends
     roles = {
-        role: {what: _ends(train, numbers[what]) for what in ROLE_NUMBERS if what in numbers}
+        role: {what: _ends(train, numbers[what], averaged) for what in ROLE_NUMBERS if what in numbers}
         for role, numbers in trained_roles(entries).items()
     }
     return {
         "steps": max((entry["step"] for entry in train), default=0),
         "sources": sources,
         "training": training | ({"roles": roles} if roles else {}),
+        "averaged": averaged,
         "seconds": _seconds(train),
     }
 
@@ -225,9 +227,9 @@ def score(value: float, sessions: int | None) -> dict:
     return {"value": value, "low": low, "high": high}
 
 
-def _ends(train: list[dict], metric: str) -> dict | None:
+def _ends(train: list[dict], metric: str, steps: int) -> dict | None:
     values = series(train, metric)[1]
-    return {"before": mean(values[:RATE_STEPS]), "after": mean(values[-RATE_STEPS:])} if values else None
+    return {"before": mean(values[:steps]), "after": mean(values[-steps:])} if values else None
 
 
 def _seconds(train: list[dict]) -> dict | None:

@@ -81,8 +81,8 @@
 
   function told(turn) {
     const marks = (turn.marks || []).map((mark) => ({ truncated: "cut by the token limit", cut: "what it heard was cut", leaked: "states an answer unasked" })[mark]);
-    const answer = turn.answer !== undefined ? ` answered ${turn.answer}` : "";
-    const who = el("p", { class: "who" }, el("b", {}, turn.role), answer, turn.reward !== undefined ? ": " : "", turn.reward !== undefined ? verdict(turn.reward) : null, marks.length ? ` (${marks.join("; ")})` : "");
+    const answer = turn.answer !== undefined ? [" answered ", el("bdi", {}, turn.answer)] : [];
+    const who = el("p", { class: "who" }, el("b", {}, turn.role), ...answer, turn.reward !== undefined ? ": " : "", turn.reward !== undefined ? verdict(turn.reward) : null, marks.length ? ` (${marks.join("; ")})` : "");
     return el("div", { class: "turn" }, who, el("p", { class: "text" }, turn.text));
   }
 
@@ -90,7 +90,7 @@
     if (!one.replays.length) {
       return null;
     }
-    const changed = one.replays.filter((replay) => replay.value !== one.value).length;
+    const changed = one.replays.filter((replay) => replay.value !== one.value && !without(replay)).length;
     const count = `${one.replays.length} replay${one.replays.length > 1 ? "s" : ""}, ${changed} with another verdict`;
     const parts = one.replays.map((replay) => {
       const head = el("p", {}, el("b", {}, replay.name.replaceAll("_", " ")), ` (${replay.how} ${replay.role}): `, verdict(replay.value));
@@ -109,12 +109,12 @@
 
   function card(one) {
     const kind = one.kind === "val" ? "validation" : "training";
-    const answer = one.answer !== undefined ? `; the team answered ${one.answer}` : "";
-    const cast = one.ballots ? `; ballots: ${Object.entries(one.ballots).map(([role, label]) => `${role} ${label === null ? "none" : label}`).join(", ")}` : "";
+    const answer = one.answer !== undefined ? ["; the team answered ", el("bdi", {}, one.answer)] : [];
+    const ballots = Object.entries(one.ballots || {}).flatMap(([role, label], number) => [number ? ", " : "; ballots: ", `${role} `, label === null ? "none" : el("bdi", {}, label)]);
     return el("article", { class: "session" },
       el("div", { class: "head" }, el("span", {}, `${kind}, step ${one.step}`), el("span", {}, name(one)), verdict(one.value)),
       el("p", { class: "question" }, one.question),
-      el("p", { class: "note" }, `truth: ${one.truth}${answer}${cast}`),
+      el("p", { class: "note" }, "truth: ", el("bdi", {}, one.truth), ...answer, ...ballots),
       ...one.turns.map(told), credit(one), replays(one));
   }
 
@@ -129,7 +129,7 @@
   function wanted(one) {
     const [effect, number] = byId("effect").value.split(" ");
     const role = roles()[number];
-    const replays = role === undefined ? one.replays : removed(one, role);
+    const replays = role === undefined ? one.replays.filter((replay) => !without(replay)) : removed(one, role);
     const effects = {
       any: () => true,
       pivotal: () => replays.some((replay) => replay.value !== one.value),
@@ -145,7 +145,9 @@
     );
   }
 
-  const roles = () => [...new Set(run.sessions.flatMap((one) => one.replays.filter((replay) => replay.how === "remove").map((replay) => replay.role)))];
+  /* Whether nobody is left who answers. */
+  const without = (replay) => replay.how === "remove" && run.needed.includes(replay.role);
+  const roles = () => [...new Set(run.sessions.flatMap((one) => one.replays.filter((replay) => replay.how === "remove" && !without(replay)).map((replay) => replay.role)))];
 
   /* The same session of the first and of the last validation. */
   function pairs() {

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ccpo.report.charts import ACCURACY, BATCHES, RESOURCES, of_groups, of_run, thinned
+from ccpo.report.charts import ACCURACY, BATCHES, RESOURCES, needed_roles, of_groups, of_run, thinned
 from ccpo.report.logged import TEAM, ReportError, mean, measured, sources_of, summarize, validations
 from ccpo.report.runs import Run, groups, t_interval
 from ccpo.report.table import Table, accuracy_tables, duration, time_table, training_tables
@@ -92,6 +92,7 @@ def _run(run: Run, points: int) -> dict[str, Any]:
         "steps": summary["steps"],
         "time": duration(seconds) if seconds else "",
         "sections": [section for section in sections if section["tables"] or section["charts"]],
+        "needed": needed_roles(run),
         "kept": len(run.sessions),
         "sessions": [],
     }

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ccpo.report.logged import (
     CONTRIBUTION,
     MANY_ROLES,
-    RATE_STEPS,
     ROLE_NUMBERS,
     TRAINING,
     indispensable,
@@ -90,7 +89,8 @@ def training_tables(summary: Mapping) -> list[Table]:
         for when in ("before", "after")
     )
     needed = [role for ends in summary["sources"].values() for role in indispensable(ends.values())]
-    head = ("in training", f"first {RATE_STEPS} steps", f"last {RATE_STEPS} steps", "change")
+    steps = f"{summary['averaged']} steps" if summary["averaged"] > 1 else "step"
+    head = ("in training", f"first {steps}", f"last {steps}", "change")
     return [Table(head, _cells([*rows, *_role_rows(first, last, needed)]))]
 
 

@@ -54,7 +54,7 @@ def test_summary_has_before_after_intervals_and_training():
     assert after["roles"]["think"] == {"contribution": 0.4, "help_rate": 0.7, "hurt_rate": 0.3}
     training = summary["training"]
     assert training["sessions/team_accuracy"] == {"before": pytest.approx(0.7), "after": pytest.approx(0.7)}
-    assert training["roles"]["think"]["contribution"] == {"before": pytest.approx(0.3), "after": pytest.approx(0.6)}
+    assert training["roles"]["think"]["contribution"] == {"before": pytest.approx(0.25), "after": pytest.approx(0.65)}
     seconds = summary["seconds"]
     assert (seconds["steps"], seconds["validation"]) == (16.0, 0)
     assert {name: part["mean"] for name, part in seconds["parts"].items()} == {"step": 2.0, "gen": 0.5, "other": 1.5}
@@ -68,9 +68,18 @@ def test_summary_of_votes_counts_a_session_once():
     assert (ballots["low"], ballots["high"]) == pytest.approx(logged.wilson(0.6, 100))  # not of 300
     assert after["roles"]["voter_2"]["accuracy"]["value"] == 0.4
     assert summary["training"]["plurality/pivotal_rate"] == {
-        "before": pytest.approx(0.6),
-        "after": pytest.approx(0.3),
-    }  # steps 1-5, 4-8
+        "before": pytest.approx(0.65),
+        "after": pytest.approx(0.25),
+    }  # steps 1-4, 5-8
+
+
+@pytest.mark.parametrize(
+    "steps, head", [(1, "first step "), (3, "first step "), (4, "first 2 steps"), (30, "first 5 steps")]
+)
+def test_the_ends_of_training_share_no_step(steps, head):
+    text = table([train(step, ccpo__plurality__tie_rate=step / 100) for step in range(1, steps + 1)])
+    assert head in text and (f"{steps / 100:.3f}" in text) == (steps < 4)
+    assert cells(text, "tie rate")[-1] == f"{(steps - max(1, min(5, steps // 2))) / 100:+.3f}"
 
 
 def test_roles_and_replays_are_those_that_the_metrics_name():
@@ -135,7 +144,7 @@ def test_table_of_a_team_that_names_its_replays():
     assert cells(head, "think: contribution") == ["+0.100", "+0.400", "+0.300"]
     assert cells(head, "think: helped (right with it only)") == ["0.400", "0.700", "+0.300"]
     assert "reason: without it there is no answer" in head and "reason: contribution" not in text
-    assert cells(training, "think: contribution") == ["+0.300", "+0.600", "+0.300"]
+    assert cells(training, "think: contribution") == ["+0.250", "+0.650", "+0.400"]
     assert "pivotal" not in text and "oracle" not in text
 
 
@@ -155,7 +164,7 @@ def test_table_of_votes():
         "voter_0: accuracy",
     ]
     assert cells(head, "voter_2: accuracy") == ["0.300", "[0.219,", "0.396]", "0.400", "[0.309,", "0.498]", "+0.100"]
-    assert cells(training, "pivotal rate (ballot decides)") == ["0.600", "0.300", "-0.300"]
+    assert cells(training, "pivotal rate (ballot decides)") == ["0.650", "0.250", "-0.400"]
     assert "tie rate" not in training, "ties were not logged"
 
 

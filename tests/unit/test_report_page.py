@@ -51,7 +51,11 @@ def session(step=0, kind="val", index=0, value=1.0, without=None, text="1+1=2", 
 
 
 SAID = [
-    *(session(step, index=i, value=float(step > 0 or i), without={"a": 1.0 - i}) for step in (0, 8) for i in (0, 1)),
+    *(
+        session(step, index=i, value=float(step > 0 or i), without={"a": 1.0 - i, "reason": 0.0})
+        for step in (0, 8)
+        for i in (0, 1)
+    ),
     session(3, "train", 5, 0.0, credit={"a": 0.25}, advantage={"a": -0.5}),
     session(8, index=2, value=0.0, text=EVIL, question=EVIL, truth=EVIL, answer=EVIL),
 ]
@@ -208,6 +212,15 @@ def test_a_run_is_read_with_what_its_configuration_calls_it(tmp_path):
         assert read_run(folders[1]).label == "run1"
 
 
+def test_a_role_without_which_there_is_no_answer_is_named_and_so_are_the_teams_own_replays():
+    said = [session(without={"think": 0.0, "reason": 0.0})]
+    said[0]["replays"][0]["name"] = "solo"
+    shown = Elements(page([run(DYAD, said)], "x")).data["runs"][0]
+    assert shown["needed"] == ["reason"]
+    notes = {one["title"]: one["note"] for section in shown["sections"] for one in section["charts"]}
+    assert notes["Accuracy of the team and of its replays"].endswith(" solo: without think.")
+
+
 def test_a_run_without_sessions_says_so(tmp_path):
     assert read_run(write(tmp_path, DYAD)).sessions == []
     assert "This run has no sessions.jsonl" in page([run(DYAD)], "x")
@@ -234,6 +247,9 @@ window.addEventListener("load", () => setTimeout(() => {
   set("effect", "hurt 0"); found.hurt = count();
   set("effect", "helped 0"); found.helped = count(); set("effect", "any");
   set("search", "ONERROR"); found.search = count(); found.text = document.querySelector("article .text").textContent;
+  found.effects = document.getElementById("effect").options.length;
+  const mark = document.querySelector("article .note"), alone = [...mark.querySelectorAll("bdi")].map((one) => getComputedStyle(one).unicodeBidi);
+  found.alone = alone.length === 2 && alone.every((one) => one === "isolate");
   set("search", ""); set("pairs", true); found.pairs = document.querySelectorAll(".pair").length;
   const result = document.createElement("pre");
   result.id = "result";
@@ -276,5 +292,5 @@ def test_the_page_works_in_a_browser(tmp_path, width):
             "hurt": 1,
             "helped": 2,
         },
-        **{"search": 1, "pairs": 2},
+        **{"search": 1, "pairs": 2, "effects": 4, "alone": True},
     }
