@@ -549,8 +549,15 @@ def _parse(cls: type, data: Any, path: str, problems: list[str]) -> Any:
         if name in RENAMED:
             problems.append(f"{name}: {RENAMED[name]}")
         elif key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {path}.{near[0]}?" if near else f"known keys: {sorted(known)}"
+            inner = {
+                f.name: f"{section}.{f.name}"
+                for section in known
+                if is_dataclass(hints[section])
+                for f in fields(hints[section])
+            }
+            places = inner | {own: own for own in known}
+            near = difflib.get_close_matches(str(key), places, n=1)
+            hint = f"did you mean {path}.{places[near[0]]}?" if near else f"known keys: {sorted(known)}"
             problems.append(f"{name} is not a setting: {hint}")
         elif is_dataclass(hints[key]):
             values[key] = _parse(hints[key], value, name, problems)

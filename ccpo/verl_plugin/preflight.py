@@ -94,7 +94,8 @@ SECTIONS = (
 
 
 def readable(config: DictConfig) -> None:
-    """Raises ConfigError for sections that are none, and references (${...}) to what there is not: nothing can be read of those."""
+    """Raises ConfigError for sections that are none, settings that were taken out (~KEY), and references (${...}) to what there is not: nothing
+    can be read of those."""
     found = []
     for name in SECTIONS:
         try:
@@ -103,6 +104,8 @@ def readable(config: DictConfig) -> None:
             continue
         if not isinstance(section, DictConfig) and not any(name.startswith(text.split(" ")[0]) for text in found):
             found.append(f"{name} is {section!r}: it is a section of settings; set {name}.KEY=VALUE")
+    gone = [] if found else values.missing(OmegaConf.to_container(config, resolve=False))
+    found += [f"{name} is not there: verl reads it; leave out what takes it away (~{name})" for name in gone]
     if found:
         raise ConfigError(found)
     try:

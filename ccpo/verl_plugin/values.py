@@ -49,6 +49,8 @@ ELSEWHERE = (  # named by ccpo.config, dataset.py, run/checkpoint.py and relatio
 
 ENGINES = re.compile(r"actor_rollout_ref\.rollout\.engine_kwargs\.\w+")
 
+ABOUT_AS_NEAR = 0.08  # of difflib's likeness, in [0, 1]
+
 UNSAID = object()  # the annotation of what has none
 
 SEED = "[0, 4294967295]"
@@ -325,6 +327,22 @@ def verls_defaults() -> dict[str, Any]:
     return OmegaConf.to_container(shipped, resolve=True)
 
 
+def missing(config: Mapping[str, Any]) -> list[str]:
+    """verl's sections and settings that a configuration lacks, but for those of UNUSED parts."""
+    return list(_missing(verls_defaults(), config, ""))
+
+
+def _missing(shipped: Mapping[str, Any], config: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key, value in shipped.items():
+        name = f"{path}.{key}" if path else key
+        if key == "_target_" or _fits_any(name, UNUSED) or _fits_any(f"{name}.", UNUSED):
+            continue
+        if key not in config:
+            yield name
+        elif isinstance(value, Mapping) and isinstance(config[key], Mapping):
+            yield from _missing(value, config[key], name)
+
+
 @cache
 def _hints(cls: type) -> dict[str, Any]:
     try:
@@ -417,20 +435,26 @@ def nearest(name: str, known: Mapping[str, Any]) -> str:
         path, node = f"{path}.{key}" if path else key, node[key]
         if not isinstance(node, Mapping):
             return f"{path} is no section; set {path}=VALUE"
-    guess = _guess(name, path, [str(key) for key in node if key != "_target_"])
-    rest = name[len(path) :].lstrip(".").partition(".")[2]
-    return guess.removesuffix("?") + f".{rest}?" if rest and guess.count("?") == 1 and " or " not in guess else guess
+    return _guess(name, path, [str(key) for key in node if key != "_target_"])
 
 
 def _guess(name: str, path: str, keys: list[str]) -> str:
     """``keys``: of the section ``path``, in which the first unknown part of ``name`` stands."""
-    first = name[len(path) :].lstrip(".").partition(".")[0]
-    if near := difflib.get_close_matches(first, keys, n=1):
-        return f"did you mean {path}{'.' if path else ''}{near[0]}?"
+    first, dot, rest = name[len(path) :].lstrip(".").partition(".")
+    if near := _near(first, keys):
+        return f"did you mean {' or '.join(f'{path}.{key}{dot}{rest}'.lstrip('.') for key in near)}?"
     leaf, top = name.rpartition(".")[2], name.partition(".")[0]
-    used = ((key, value) for key, value in leaves(verls_defaults().get(top, {}), top) if not _fits_any(key, UNUSED))
-    same = [key for key, _ in used if key.rpartition(".")[2] == leaf]
+    section = {top: verls_defaults()[top]} if top in verls_defaults() else verls_defaults()
+    used = [key for key, _ in leaves(section) if not _fits_any(key, UNUSED)]
+    same = [key for key in used if key.endswith(f".{name}")] or [key for key in used if key.rpartition(".")[2] == leaf]
     return f"did you mean {' or '.join(same[:3])}?" if same else "nothing reads such a key there; drop it"
+
+
+def _near(word: str, keys: list[str]) -> list[str]:
+    """The keys that are nearest to a word: of several that are about as near none is more likely."""
+    found = difflib.get_close_matches(word, keys, n=3)
+    likeness = [difflib.SequenceMatcher(None, key, word).ratio() for key in found]
+    return [key for key, own in zip(found, likeness, strict=True) if own > likeness[0] - ABOUT_AS_NEAR]
 
 
 def _misfit(name: str, value: Any, hint: Any, default: Any) -> Iterator[tuple[str, str]]:

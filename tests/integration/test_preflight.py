@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ pytest.importorskip("verl")
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
+from omegaconf import OmegaConf, open_dict  # noqa: E402
 
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
 from ccpo.credit.history import HistoryState  # noqa: E402
@@ -410,6 +411,24 @@ def test_a_section_that_is_none_is_named(config, name, value):
     OmegaConf.update(config, name, value, merge=False)
     with pytest.raises(ConfigError, match="is a section of settings; set|cannot be read"):
         preflight.readable(config)
+
+
+@pytest.mark.parametrize(
+    "name", ["data", "trainer.v1", "trainer.logger", "trainer.default_local_dir", "actor_rollout_ref.actor.optim"]
+)
+def test_a_setting_that_was_taken_out_is_named(config, name):
+    """~KEY of hydra; data=[] takes a section out, too."""
+    section, _, key = name.rpartition(".")
+    with open_dict(config):
+        del (OmegaConf.select(config, section) if section else config)[key]
+    with pytest.raises(ConfigError, match=f"{re.escape(name)} is (not there|None)"):
+        preflight.readable(config)
+
+
+def test_what_no_part_of_the_job_reads_may_be_taken_out(config):
+    with open_dict(config):
+        del config.critic, config.distillation, config.global_profiler
+    preflight.readable(config)
 
 
 def sections(node, path: str = ""):

@@ -217,6 +217,8 @@ def test_one_session_per_prompt_is_allowed_with_the_history():
             {"team_kwargs": {"strip_leaks": True}},
             "ccpo.team_kwargs.strip_leaks is not a setting: did you mean ccpo.team_kwargs.strip_leak?",
         ),
+        ({"rule": "shared"}, "ccpo.rule is not a setting: did you mean ccpo.credit.rule?"),
+        ({"normalise": "group"}, "ccpo.normalise is not a setting: did you mean ccpo.credit.normalize?"),
         ({"zzz": 1}, "ccpo.zzz is not a setting: known keys:"),
         ([], "ccpo is []: it must be a section"),
         ({"credit": "shared"}, "ccpo.credit is 'shared': it must be a section"),
