@@ -26,7 +26,7 @@ from ccpo.report.logged import (
     validations,
     wilson,
 )
-from ccpo.report.runs import Run, differences, questions, t_interval
+from ccpo.report.runs import Run, differences, over_seeds, questions, t_interval
 from ccpo.run.step_times import PARTS, STEP, part_seconds
 from ccpo.team.replay import Intervention
 from ccpo.types import REMOVE, REPLACE
@@ -452,7 +452,7 @@ def _over_seeds(label: str, runs: Sequence[Run], source: str, metric_of: Callabl
             if len(runs) > 1:
                 rows.append({"step": step, "value": value, "series": label, "run": f"{number} {run.name}"})
     for step, own in sorted(values.items()):
-        bounds = t_interval(own)
+        bounds = over_seeds(own, runs)
         row = {"step": step, "value": mean(own), "series": label, "seeds": len(own)}
         rows.append(row | ({"low": max(bounds[0], least), "high": min(bounds[1], 1.0)} if bounds else {}))
     return rows

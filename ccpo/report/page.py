@@ -13,7 +13,7 @@ from typing import Any
 
 from ccpo.report.charts import ACCURACY, BATCHES, RESOURCES, needed_roles, of_groups, of_run, thinned
 from ccpo.report.logged import TEAM, ReportError, mean, measured, sources_of, summarize, validations
-from ccpo.report.runs import Run, groups, t_interval
+from ccpo.report.runs import Run, groups, over_seeds
 from ccpo.report.table import Table, accuracy_tables, duration, time_table, training_tables
 from ccpo.run.session_log import TRAIN, VAL, as_json, rank
 
@@ -125,11 +125,11 @@ def _last(runs: Sequence[Run], source: str) -> tuple[str, ...]:
             ends.append((seen[0]["metrics"][metric], seen[-1]["metrics"][metric]))
     seeds = ", ".join(run.seed for run in runs)
     columns = [[first for first, _ in ends], [last for _, last in ends], [last - first for first, last in ends]]
-    return f"{len(ends)} ({seeds})", *(_spread(values) for values in columns)
+    return f"{len(ends)} ({seeds})", *(_spread(values, runs) for values in columns)
 
 
-def _spread(values: Sequence[float]) -> str:
-    bounds = t_interval(values)
+def _spread(values: Sequence[float], runs: Sequence[Run]) -> str:
+    bounds = over_seeds(values, runs)
     return f"{mean(list(values)):.3f}" + (f" +- {(bounds[1] - bounds[0]) / 2:.3f}" if bounds else "")
 
 

@@ -78,6 +78,11 @@ def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     }
 
 
+def over_seeds(values: Sequence[float], runs: Sequence[Run]) -> tuple[float, float] | None:
+    """`t_interval` of one value a run; None where runs have one seed: equal runs agree, which says nothing of other seeds."""
+    return t_interval(values) if len({run.seed for run in runs}) == len(runs) else None
+
+
 def questions(sessions: Iterable[dict]) -> dict[tuple[str, int], list[dict]]:
     """Sessions by their question."""
     found: dict[tuple[str, int], list[dict]] = defaultdict(list)

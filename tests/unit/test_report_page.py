@@ -212,6 +212,17 @@ def test_a_run_is_read_with_what_its_configuration_calls_it(tmp_path):
         assert read_run(folders[1]).label == "run1"
 
 
+def test_runs_of_one_seed_make_no_interval_over_seeds():
+    def last(*seeds):
+        runs = [run(DYAD, name=f"r{number}", seed=seed) for number, seed in enumerate(seeds)]
+        together = Elements(page(runs, "x")).data["together"]
+        (band,) = {"low" in row for row in together["charts"][0]["spec"]["data"]["values"] if "seeds" in row}
+        assert band == ("+-" in together["table"]["rows"][0][4])
+        return band
+
+    assert last("0", "1") and not last("0", "0") and not last("0", "1", "0")
+
+
 def test_a_role_without_which_there_is_no_answer_is_named_and_so_are_the_teams_own_replays():
     said = [session(without={"think": 0.0, "reason": 0.0})]
     said[0]["replays"][0]["name"] = "solo"
