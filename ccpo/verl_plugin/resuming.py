@@ -99,7 +99,10 @@ def compare(folder: Path, config: DictConfig) -> tuple[list[str], list[str]]:
             f"{folder} does not say what settings it was made with (an earlier version saved it): whether they are this job's is not checked"
         ]
     now, raw = settings(config), dict(leaves(OmegaConf.to_container(config, resolve=False)))
-    changed = {name: _change(name, then, now) for name in sorted(then.keys() | now.keys())}
+    names = sorted(
+        name for name in then.keys() | now.keys() if not _fits(name, NOT_COMPARED)
+    )  # an earlier version's too
+    changed = {name: _change(name, then, now) for name in names}
     changed = {name: text for name, text in changed.items() if text}
     own = {name: text for name, text in changed.items() if changed.get(_reference(raw.get(name))) != text}
     method = [f"{name} {text}" for name, text in own.items() if _is_method(name)]

@@ -204,6 +204,7 @@ def test_a_record_that_knows_no_code_says_nothing_of_it(config, tmp_path):
     folder = save(own(config, tmp_path / "a"), 4)
     then = json.loads((folder / SETTINGS).read_text())
     del then["content of ccpo.reward"], then["content of ccpo.team"]
+    then["ccpo.prompts"] = "toy"  # an earlier version compared its name
     (folder / SETTINGS).write_text(json.dumps(then))
     assert resuming.compare(folder, own(config, tmp_path / "a")) == ([], [])
 
