@@ -22,7 +22,7 @@ from functools import cache, cached_property
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ccpo.credit.base import CreditConfig, HistoryConfig
-from ccpo.credit.rules import EACH, RULES, fitting, normalization, partial_problems, refusals, replays_per_prompt
+from ccpo.credit.rules import EACH, RULES, fits, fitting, normalization, partial_problems, refusals, replays_per_prompt
 from ccpo.metrics import FAMILIES
 from ccpo.prompts import PromptError, Prompts
 from ccpo.reward import PROCESSES, TIMEOUT, OwnReward
@@ -291,6 +291,12 @@ class CcpoConfig:
         }
 
     @property
+    def reads_reference(self) -> bool:
+        """Whether credit needs the likelihood of the rows' reference answers (and the team has a last speaker to ask)."""
+        rule = RULES.get(self.credit.rule)
+        return rule is not None and rule.reference and not fits(self.credit.rule, self.plan)
+
+    @property
     def normalization(self) -> str:
         return normalization(self.credit)
 
@@ -495,6 +501,12 @@ class CcpoConfig:
     def _role_problems(self) -> list[str]:
         """Settings of roles that the team does not have. (A pattern may fit none: a task states lengths for several teams.)"""
         found = []
+        last = self.plan.order[-1] if self.reads_reference else None
+        if last and self.role(last).stop:
+            found.append(
+                f"ccpo.roles.{last}.stop ends its turns with a text, and rule {self.credit.rule} asks how likely the reference answer is with its end "
+                "token: drop stop, or set another ccpo.credit.rule"
+            )
         for role in self.roles:
             if "*" not in role and role not in self.plan.roles:
                 near = difflib.get_close_matches(role, self.plan.roles, n=1)
@@ -517,12 +529,24 @@ class CcpoConfig:
             for name in found.templates
             if "*" not in name and name not in self.plan.roles
         }
-        return [*sorted(strangers)] + [
-            sets[role].missing(role, heard)
-            for role in self.plan.roles
-            for heard in sorted(self.plan.fields[role], key=sorted)
-            if heard not in sets[role].of(role)
-        ]
+        return (
+            [*sorted(strangers)]
+            + [
+                sets[role].missing(role, heard)
+                for role in self.plan.roles
+                for heard in sorted(self.plan.fields[role], key=sorted)
+                if heard not in sets[role].of(role)
+            ]
+            + [
+                sets[role].missing(role, heard)
+                for role, heard in self._cut_prompts()
+                if heard not in {*sets[role].of(role), *self.plan.fields[role]}
+            ]
+        )
+
+    def _cut_prompts(self) -> list[tuple[str, frozenset[str]]]:
+        """(role, fields) of the prompts that only a rule with a reference answer makes."""
+        return [(self.plan.order[-1], heard) for heard in self.plan.cuts] if self.reads_reference else []
 
 
 @cache

@@ -63,6 +63,8 @@ class SessionRecord:
     value:   R in [0, 1], what the team's outcome is worth.
     turns:   in order; a role may speak several times, or not at all. replays: its counterfactuals.
     ballots: role -> label of its ballot, None for an abstention, if the outcome is a plurality; ``truth``: label of right ballots.
+    likelihoods: one number per turn: how likely the last speaker would find the reference answer, had only the turns before this one been
+             heard. None: not known (`ccpo.credit.likelihood` alone reads them).
     """
 
     prompt: Hashable
@@ -72,6 +74,7 @@ class SessionRecord:
     replays: tuple[ReplayRecord, ...] = ()
     ballots: Mapping[str, Hashable | None] | None = None
     truth: Hashable | None = None
+    likelihoods: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,9 @@ class Sessions:
     replay_offset: (S + 1,) int. how_P: (P,) int, index into INTERVENTIONS. of_P: (P,) int. value_P: (P,) float. shared_P: (P,) bool.
     decoded_P: (P,) int. truncated_P: (P,) bool.
     ballot_SV:  (S, V) int codes (RIGHT, 1.., ABSTAINED, NO_BALLOT), or None where no outcome is a plurality. tie: what a tie is worth.
+    likelihood_T: (T,) float, `SessionRecord.likelihoods`; None where they are not known.
 
-    Raises ValueError for a value that is not finite, two sessions with one (prompt, session), or offsets that do not fit.
+    Raises ValueError for a value that is not finite, likelihoods that are none, two sessions with one (prompt, session), or offsets that do not fit.
     """
 
     roles: tuple[str, ...]
@@ -109,8 +113,19 @@ class Sessions:
     truncated_P: np.ndarray
     ballot_SV: np.ndarray | None = None
     tie: str = "expected"
+    likelihood_T: np.ndarray | None = None
 
     def __post_init__(self):
+        if self.likelihood_T is not None:
+            if len(self.likelihood_T) != len(self.role_T):
+                raise ValueError(
+                    f"there are {len(self.likelihood_T)} likelihoods for {len(self.role_T)} turns: give one per turn, what was likely before it"
+                )
+            bad = np.flatnonzero(~((self.likelihood_T >= 0) & (self.likelihood_T <= 1)))
+            if len(bad):
+                raise ValueError(
+                    f"the likelihood before turn number {bad[0]} is {self.likelihood_T[bad[0]]}: it must be in [0, 1], the step is not counted"
+                )
         for what, values in (("value", self.value_S), ("value of a replay", self.value_P)):
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
@@ -147,6 +162,11 @@ class Sessions:
         labels: dict[tuple[Hashable, Hashable], int] = {}
         turns = [turn for record in records for turn in record.turns]
         replays = [replay for record in records for replay in record.replays]
+        known = [record for record in records if record.likelihoods is not None]
+        if known and len(known) < len(records) or any(len(r.likelihoods) != len(r.turns) for r in known):
+            raise ValueError(
+                "some sessions have no likelihoods, or not one per turn: give every session of a step one for each of its turns"
+            )
         if unknown := {replay.how for replay in replays} - set(INTERVENTIONS):
             raise ValueError(
                 f"{sorted(unknown)[0]!r} is no intervention: a replay is one of {', '.join(INTERVENTIONS)}"
@@ -194,6 +214,7 @@ class Sessions:
             truncated_P=np.array([p.truncated for p in replays], dtype=bool),
             ballot_SV=ballot_SV,
             tie=tie,
+            likelihood_T=np.array([v for r in known for v in r.likelihoods], dtype=float) if known else None,
         )
 
     @classmethod
@@ -252,6 +273,7 @@ class Sessions:
             ),
             ballots,
             RIGHT if ballots is not None else None,
+            tuple(self.likelihood_T[turns.start : turns.stop].tolist()) if self.likelihood_T is not None else None,
         )
 
     @cached_property

@@ -75,7 +75,9 @@ def costs(config: CcpoConfig, n: int) -> Iterator[str]:
             ruled = CcpoConfig(team=config.team, team_kwargs=config.team_kwargs, credit=CreditConfig(rule=name))
             ruled.__dict__["plan"] = plan  # it is the same for every rule
             rows = Fraction(ruled.rows_per_prompt(n), n)
-            first, *rest = textwrap.wrap(rule.apart, WIDTH - 43)
+            scored = Fraction((len(plan.roles) - 1) * n + 1, n)
+            cost = f" Scores the reference answer behind {scored} prompts a session, at most." if rule.reference else ""
+            first, *rest = textwrap.wrap(rule.apart + cost, WIDTH - 43)
             yield f"{name:<16} {rows!s:>5} {decodes(ruled, n)!s:>8}  {'yes' if rule.unbiased else 'no':<8}  {first}"
             yield from (" " * 43 + line for line in rest)
     if none := {name: reason for name, reason in reasons.items() if reason is not None}:

@@ -26,6 +26,7 @@ class CreditConfig:
     train_replays:      also train the turns decoded for the shared removal, weight 1 - g; the same roles' own turns get g
     eta:                slope of the gate g = sigmoid(eta mu_delta / sigma_delta)
     wrong_price:        what a wrong ballot costs, in units of a right one (rule own_correctness); an abstention is worth 0
+    negative_slope:     factor of what a turn takes away, in [0, 1] (rule likelihood); below 1 it is biased on purpose
     """
 
     rule: str = "counterfactual"
@@ -39,6 +40,7 @@ class CreditConfig:
     eta: float = 1.0
     siblings: bool = False
     wrong_price: float = 0.0
+    negative_slope: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Credit:
 
     credit_SV:   (S, V) contribution in units of R; 0 where the role said nothing.
     residual_SV: (S, V) what the history normalizes instead: the credit plus a constant per role, chosen so that its mean does not jump
-                 when a fitted coefficient moves.
+                 when a fitted coefficient moves, or minus control variates of mean 0.
     state:       the history, with what the rule itself remembers.
     metrics:     scalars, without prefix.
     """

@@ -19,6 +19,7 @@ from ccpo.credit.ballots import (
     shapley_credit,
 )
 from ccpo.credit.base import Credit, CreditConfig, HistoryConfig
+from ccpo.credit.likelihood import likelihood
 from ccpo.credit.normalize import NORMALIZATIONS
 from ccpo.credit.published import event_v2, paper_v1
 from ccpo.credit.removal import counterfactual, leave_one_out, removal
@@ -53,6 +54,7 @@ class Rule:
     published: reproduced exactly: a team of two, and every session has its replay.
     end_when_truncated: a turn that was cut ends its session.
     binary:    it is defined for R of 0 and 1 alone (a tie's worth aside); why, in words.
+    reference: it reads how likely the last speaker finds the row's reference answer: forward passes, no decodes.
     """
 
     credit: Callable[..., Credit]
@@ -68,6 +70,7 @@ class Rule:
     published: bool = False
     end_when_truncated: bool = False
     binary: str = ""
+    reference: bool = False
 
     @property
     def natural(self) -> str:
@@ -115,6 +118,17 @@ RULES: dict[str, Rule] = {
         ANY_SCALE,
         (RESAMPLE, EACH),
         ("resamples",),
+    ),
+    "likelihood": Rule(
+        likelihood,
+        "v_(i+1) - v_i, v_i: likelihood of the reference answer after i turns; the last speaker's: R - v",
+        _OURS,
+        "Tells the roles apart: their credits add up to R - v_0. Reads the reference answer's text. Unbiased for the last speaker, and for the "
+        "one before it where the last answers at once and in one spelling.",
+        False,
+        ANY_SCALE,
+        reads=("negative_slope",),
+        reference=True,
     ),
     "shared": Rule(shared, "R", "GRPO", _SAME, True, ("group", "centred", "none")),
     "shared_history": Rule(shared, "R", _OURS, _SAME, True, ("history",)),
@@ -213,6 +227,8 @@ def fits(name: str, plan: Plan) -> str | None:
         return (
             "it is the paper's name for removal from a plurality, and this team's outcome is one answer: take removal"
         )
+    if rule.reference and (reason := _no_last_speaker(plan)):
+        return reason
     if rule.ballots:
         if plan.tie is None:
             return "it reads the ballots of a plurality, and this team's outcome is one answer"
@@ -226,6 +242,22 @@ def fits(name: str, plan: Plan) -> str | None:
         return "it recombines ballots of different sessions, and this team draws by chance what a session's roles see (s.random)"
     if name == "shapley" and len(plan.roles) > MAX_SHAPLEY_VOTERS:
         return f"it is exact up to {MAX_SHAPLEY_VOTERS} voters, and this team has {len(plan.roles)}: its cost doubles with each"
+    return None
+
+
+def _no_last_speaker(plan: Plan) -> str | None:
+    """Why the likelihood of an answer after each turn is not defined; None if it is."""
+    why = "it asks the last speaker how likely the reference answer is after every turn before"
+    if plan.tie is not None:
+        return f"{why}, and this team's outcome is a plurality"
+    if plan.order is None or plan.varies:
+        return f"{why}, which needs roles that each speak once, in one order whatever is said"
+    if plan.answers != plan.order[-1:]:
+        return f"{why}, and here {plan.order[-1]} speaks after the answer of {', '.join(plan.answers)}"
+    if len(plan.cuts) < len(plan.order):
+        return f"{why}, and where several roles are silent the program does not ask {plan.order[-1]}: take None for each turn"
+    if plan.order != plan.roles:
+        return f"{why}, and the team's roles are not declared in the order in which they speak: {', '.join(plan.order)}"
     return None
 
 
@@ -338,6 +370,11 @@ def _values(config: CreditConfig, history: HistoryConfig, n: int) -> list[str]:
         why = "a wrong ballot would be paid for" if config.wrong_price < 0 else "nobody is ever that sure"
         found.append(
             f"ccpo.credit.wrong_price is {config.wrong_price}: {why}; set it in [0, {DEAREST}], for example 0.5"
+        )
+    if not 0 <= config.negative_slope <= 1:
+        found.append(
+            f"ccpo.credit.negative_slope is {config.negative_slope}: it is the part that counts of what a turn takes away; set it in [0, 1], 1 for "
+            "an unbiased rule"
         )
     if config.resamples < 1:
         found.append(f"ccpo.credit.resamples is {config.resamples}: set at least 1")

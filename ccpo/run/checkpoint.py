@@ -25,7 +25,7 @@ from typing import Any
 
 from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.history import HistoryState
-from ccpo.credit.rules import replays_per_prompt
+from ccpo.credit.rules import RULES, replays_per_prompt
 from ccpo.run.folder import (
     MARKER,
     METRICS,
@@ -452,6 +452,8 @@ def fingerprint(config: CcpoConfig, n: int) -> dict[str, object]:
         "ccpo.credit.train_replays": [credit.train_replays, credit.eta],
         "ccpo.history": [config.history.decay, config.history.floor],
     }
+    if "negative_slope" in RULES[credit.rule].reads:
+        found["ccpo.credit.negative_slope"] = credit.negative_slope
     return json.loads(json.dumps(found, default=str))
 
 

@@ -12,6 +12,7 @@ import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -63,6 +64,8 @@ class Plan:
              many it casts, at most and at least.
     replays: (how, role) -> ReplayPlan, of the interventions remove, resample and replace.
     varies:  the program draws by chance (``s.random``): sessions of one prompt differ in more than what is said.
+    order:   the roles as they speak, where each speaks once and in one order whatever is said; else None.
+    cuts:    what the last of ``order`` is given where only the first 0, 1, ... of the others speak: sets of fields, of the runs that ask it.
     """
 
     roles: tuple[str, ...]
@@ -76,6 +79,8 @@ class Plan:
     always: Mapping[str, int]
     replays: Mapping[tuple[str, str], ReplayPlan]
     varies: bool
+    order: tuple[str, ...] | None
+    cuts: tuple[frozenset[str], ...]
 
     def replay(self, how: str, role: str) -> ReplayPlan:
         """A shuffled turn is a replaced one."""
@@ -158,6 +163,7 @@ async def _plan(team: Team) -> Plan:
     answers: dict[str, None] = {}
     ballots: Counter = Counter()
     ties: set[str | None] = set()
+    orders: set[tuple[Spot, ...]] = set()
     reused: dict[tuple[str, str], set[Spot]] = defaultdict(set)
     fresh: dict[tuple[str, str], set[Spot]] = defaultdict(set)
     decodes: Counter = Counter()
@@ -173,6 +179,7 @@ async def _plan(team: Team) -> Plan:
         session = _Rehearsal(team, way, chance=chance)
         outcome = await _outcome(team, session)
         turns |= dict.fromkeys(session.places)
+        orders.add(tuple(session.places))
         most |= Counter(role for role, _ in session.places)
         for spot, heard in session.hears.items():
             hears[spot] |= heard
@@ -206,6 +213,11 @@ async def _plan(team: Team) -> Plan:
         raise TeamError(
             f"{type(team).__name__} has no outcome: no way through its program hands a turn to s.answer or s.plurality"
         )
+    order = tuple(role for role, _ in turns) if len(orders) == 1 and len(turns) == len(team.roles) else None
+    cuts = [_Rehearsal(team, ways[0], silent=order[i:-1]) for i in range(len(order))] if order else []
+    for run in cuts:
+        with suppress(Exception):  # one rule needs them, which is then refused
+            await _outcome(team, run)
     return Plan(
         roles=tuple(team.roles),
         turns=tuple(turns),
@@ -227,6 +239,8 @@ async def _plan(team: Team) -> Plan:
             for role in team.roles
         },
         varies=varies,
+        order=order,
+        cuts=tuple(fields for run in cuts for fields in run.fields[order[-1]]),
     )
 
 
@@ -248,6 +262,8 @@ async def _outcome(team: Team, run: _Rehearsal) -> Outcome:
 class _Rehearsal(Session):
     """A run with stand-ins. ``session``, ``how``, ``role``: the run that it replays and what it changes.
 
+    ``silent``: roles that say nothing.
+
     Two runs hear the same where they hear the same turns, so what is heard is compared by turn and not by text.
     """
 
@@ -259,6 +275,7 @@ class _Rehearsal(Session):
         how: str = "",
         role: str = "",
         chance: int = 0,
+        silent: tuple[str, ...] = (),
     ) -> None:
         super().__init__(team, _scene(chance), Answers(_StandInJudge()))
         self.row = _StandInRow(team)
@@ -268,12 +285,12 @@ class _Rehearsal(Session):
         self.memory: dict[Any, Turn] = {}
         self.reused: set[Spot] = set()
         self.fresh: set[Spot] = set()
-        self._way, self._of, self._how, self._role = way, session, how, role
+        self._way, self._of, self._how, self._role, self._silent = way, session, how, role, silent
         self._marks: dict[str, Spot] = {}
 
     async def _speak(self, role: str, number: int, heard: dict[str, Any], key: Any) -> Turn | None:
         changed = role == self._role
-        if changed and self._how == REMOVE:
+        if changed and self._how == REMOVE or role in self._silent:
             return None
         if changed and self._how == REPLACE:
             return Turn(role, number, "")

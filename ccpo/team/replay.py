@@ -20,8 +20,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ccpo.prompts import Messages
 from ccpo.team.plan import Plan
-from ccpo.team.session import Answers, Ended, Key, Memory, Outcome, Scene, Session, Team, TeamError, Turn
+from ccpo.team.session import Answers, Ended, Key, Memory, Outcome, Scene, Session, Team, TeamError, Turn, fitted
 from ccpo.types import REMOVE, REPLACE, RESAMPLE, SHUFFLE, ReplayRecord, SessionRecord, TurnRecord
 
 
@@ -89,6 +90,26 @@ class Replay(Session):
         return name if self._plan.fresh == {(role, number)} else (name, role, number)
 
 
+class Cut(Session):
+    """A run in which only the first ``count`` roles of the plan's order speak, with the session's own turns: what is its last one asked?
+
+    ``messages``: that. Nothing is decoded.
+    """
+
+    def __init__(
+        self, team: Team, scene: Scene, answers: Answers, memory: Memory, order: tuple[str, ...], count: int
+    ) -> None:
+        super().__init__(team, scene, answers, memory)
+        self.messages: Messages | None = None
+        self._last, self._heard = order[-1], order[:count]
+
+    async def _speak(self, role: str, number: int, heard: dict[str, Any], key: Key) -> Turn | None:
+        if role == self._last:
+            self.messages, _ = fitted(role, heard, self._scene.render, self._scene.budget(role))
+            raise Ended
+        return await self._memory.slot(key) if role in self._heard else None
+
+
 @dataclass(frozen=True)
 class PlayedReplay:
     intervention: Intervention
@@ -101,7 +122,8 @@ class PlayedReplay:
 class Played:
     """A session that took place. ``turns``: in the order of their number, then of the team's roles. ``ballots``: one of every role
     that casts one, None where there is no plurality or a role casts several. ``verdicts``: of every turn that its run asked for an answer,
-    else None; ``leaked``: see `TurnRecord`."""
+    else None; ``leaked``: see `TurnRecord`. ``cuts``: what the last speaker would be asked, had only the turns before each one been spoken;
+    empty unless they were asked for."""
 
     value: float
     turns: tuple[Turn, ...]
@@ -110,6 +132,7 @@ class Played:
     ballots: dict[str, str | None] | None
     verdicts: dict[Turn, Any | None]
     leaked: dict[Turn, bool]
+    cuts: tuple[Messages, ...] = ()
 
     def turn_record(self, turn: Turn) -> TurnRecord:
         verdict = self.verdicts[turn]
@@ -139,7 +162,9 @@ class Played:
         )
 
 
-async def play(team: Team, scene: Scene, plan: Plan, interventions: Sequence[Intervention] = ()) -> Played:
+async def play(
+    team: Team, scene: Scene, plan: Plan, interventions: Sequence[Intervention] = (), cuts: bool = False
+) -> Played:
     """Run a session and its replays; requests go out as soon as what they hear exists.
 
     Args:
@@ -147,6 +172,7 @@ async def play(team: Team, scene: Scene, plan: Plan, interventions: Sequence[Int
         scene: where, for whom, and with what.
         plan: the team's.
         interventions: one replay each.
+        cuts: whether to say what the last speaker hears after every turn (`Played.cuts`); the plan must have an order.
 
     Raises:
         TeamError, or whatever decoding raises: the session and all its replays end.
@@ -183,7 +209,23 @@ async def play(team: Team, scene: Scene, plan: Plan, interventions: Sequence[Int
         ballots,
         {turn: await answers.verdict(turn) if turn in asked else None for turn in spoken},
         {turn: turn not in asked and looks_like_answer(turn.text) for turn in spoken},
+        await _cuts(team, scene, plan, answers, memory, turns) if cuts else (),
     )
+
+
+async def _cuts(
+    team: Team, scene: Scene, plan: Plan, answers: Answers, memory: Memory, turns: Sequence[Turn]
+) -> tuple[Messages, ...]:
+    order = plan.order
+    runs = [Cut(team, scene, answers, memory, order, count) for count in range(len(order))]
+    for run in runs:
+        await outcome_of(team, run)
+    if tuple(turn.role for turn in turns) != order or any(run.messages is None for run in runs):
+        raise TeamError(
+            f"the session of {type(team).__name__} went another way than its plan: it has turns of {', '.join(turn.role for turn in turns)}, and what "
+            f"{order[-1]} hears after each turn is known for {', '.join(order)} alone; name texts in samples that lead the program there"
+        )
+    return tuple(run.messages for run in runs)
 
 
 async def outcome_of(team: Team, session: Session) -> Outcome:

@@ -308,7 +308,7 @@ class Row(Mapping):
         return len(self._team.columns)
 
 
-HIDDEN = ("reward_model", "ground_truth", "truth", "answer", "solution", "extra_info")
+HIDDEN = ("reward_model", "ground_truth", "truth", "answer", "solution", "reference", "extra_info")
 """Columns that say the truth: no program sees them."""
 
 

@@ -7,6 +7,7 @@ A session is a dict,
     spoke                      {role: whether one of its turns was cut}, of the roles that said something
     replays                    [(how, role, value, shared, turns that were decoded)]
     ballots                    {role: label or None}, where the outcome is a plurality whose right label is "C"
+    likelihoods                one number per turn: the likelihood of the reference answer before it
 
 A memory is a plain dict of numbers; nothing is changed in place. Settings are a dict, see `reference_step`.
 """
@@ -270,6 +271,52 @@ def resampling(records: list[dict], roles: list[str]) -> dict[Key, float]:
     return result
 
 
+def likelihood(
+    records: list[dict], roles: list[str], slope: float, fitted: bool, old: dict, new: dict, decay: float
+) -> dict[Key, float]:
+    """What each turn changed; with ``fitted`` minus two controls: the likelihood before it, and the mean change in the other sessions."""
+    result: dict[Key, float] = {}
+    earlier: dict[str, dict[tuple, tuple[float, float]]] = {role: {} for role in roles}
+    for record in records:
+        pair, names = (record["prompt"], record["session"]), list(record["spoke"])
+        for i, role in enumerate(names):
+            if i == len(names) - 1:
+                result[(*pair, role)] = record["value"] - record["likelihoods"][i]
+                continue
+            change = record["likelihoods"][i + 1] - record["likelihoods"][i]
+            earlier[role][pair] = (record["likelihoods"][i], change if change >= 0 else slope * change)
+    for role, found in earlier.items():
+        if not found:
+            continue
+        name = f"likelihood/{role}"
+        siblings = {
+            pair: [u for other, (_, u) in found.items() if other[0] == pair[0] and other != pair] for pair in found
+        }
+        s = {pair: mean(values) for pair, values in siblings.items() if values}
+        v = {pair: before for pair, (before, _) in found.items()}
+        u = {pair: change for pair, (_, change) in found.items()}
+        mean_v, mean_s = mean(list(v.values())), mean(list(s.values())) if s else 0.0
+        m_v, m_s, beta_v, beta_s = mean_v, mean_s, 0.0, 0.0
+        if f"{name}/v" in old:
+            m_v, m_s = read(old, f"{name}/v"), read(old, f"{name}/s")
+            vv, vs, ss, vu, su = (read(old, f"{name}/{pair}") for pair in ("vv", "vs", "ss", "vu", "su"))
+            vv, ss = vv + 1e-4, ss + 1e-4
+            beta_v, beta_s = (ss * vu - vs * su) / (vv * ss - vs * vs), (vv * su - vs * vu) / (vv * ss - vs * vs)
+            beta_v, beta_s = max(-1.0, min(1.0, beta_v)), max(-1.0, min(1.0, beta_s))
+            mean_s = mean_s if s else m_s
+        for pair in found:
+            control = beta_v * (v[pair] - m_v) + (beta_s * (s[pair] - m_s) if pair in s else 0.0)
+            result[(*pair, role)] = u[pair] - (control if fitted else 0.0)
+        dv = {pair: v[pair] - mean_v for pair in found}
+        ds = {pair: s[pair] - mean_s if pair in s else 0.0 for pair in found}
+        du = {pair: u[pair] - mean(list(u.values())) for pair in found}
+        averaged(new, f"{name}/v", mean_v, decay)
+        averaged(new, f"{name}/s", mean_s, decay)
+        for key, (a, b) in {"vv": (dv, dv), "vs": (dv, ds), "ss": (ds, ds), "vu": (dv, du), "su": (ds, du)}.items():
+            averaged(new, f"{name}/{key}", mean([a[pair] * b[pair] for pair in found]), decay)
+    return result
+
+
 def from_ballots(records: list[dict], rule: str, tie: str, price: float) -> dict[Key, float]:
     result = {}
     for prompt, group in by_prompt(records).items():
@@ -364,7 +411,7 @@ def reference_step(
 
     Args:
         records: the step's sessions.
-        settings: rule, normalize, coefficient, siblings, wrong_price, shaping, alpha, train_replays, eta, decay, floor, tie; roles: all of
+        settings: rule, normalize, coefficient, siblings, wrong_price, shaping, alpha, train_replays, eta, negative_slope, decay, floor, tie; roles: all of
             the team's;
             policy_of: {role: policy}; first: the role whose removal is shared, or None; also_spoken: the roles that speak in that replay.
         memory: what the previous step returned; ``{}`` at the start.
@@ -402,6 +449,8 @@ def reference_step(
         for role in roles:
             if any(role in record["spoke"] for record in records):
                 credit |= minus_removal(records, [role], role, fixed, centred and rule == "removal", old, new, decay)
+    elif rule == "likelihood":
+        credit = likelihood(records, roles, settings["negative_slope"], centred, old, new, decay)
     elif rule == "resampling":
         credit = resampling(records, roles)
     elif rule == "paper_v1":

@@ -64,7 +64,7 @@ class Case:
     def plain(self) -> dict:
         """The same for the reference."""
         credit, settings = self.credit, self.settings
-        names = ("rule", "coefficient", "siblings", "wrong_price", "shaping", "alpha", "train_replays", "eta")
+        names = ("rule", "coefficient", "siblings", "wrong_price", "shaping", "alpha", "train_replays", "eta", "negative_slope")
         return {
             **{name: getattr(credit, name) for name in names},
             "normalize": credit.normalize or ("centred" if credit.wrong_price else RULES[credit.rule].normalize[0]),
@@ -83,6 +83,7 @@ class Case:
         parts += [f"beta_{credit.coefficient}"] * (credit.coefficient is not None)
         parts += [credit.shaping] * (credit.shaping != "none") + ["train_replays"] * credit.train_replays
         parts += ["siblings"] * credit.siblings + [f"price_{credit.wrong_price}"] * (credit.wrong_price > 0)
+        parts += [f"slope_{credit.negative_slope}"] * (credit.negative_slope != 1)
         return "-".join(parts)
 
 
@@ -91,14 +92,15 @@ def _allowed(n: int = 4) -> list[Case]:
     found = []
     for team, its in PLANS.items():
         for rule in RULES:
-            for normalize, baseline, shaping, training, price in itertools.product(
+            for normalize, baseline, shaping, training, price, slope in itertools.product(
                 NORMALIZATIONS,
                 ({}, {"coefficient": 0.4}, {"coefficient": 1.0}, {"siblings": True}),
                 ({}, {"shaping": "tanh", "alpha": 0.7}),
                 ({}, {"train_replays": True, "eta": 1.5}),
                 ({}, {"wrong_price": 0.375}),
+                ({}, {"negative_slope": 0.25}),
             ):
-                credit = CreditConfig(rule, normalize, **baseline, **shaping, **training, **price)
+                credit = CreditConfig(rule, normalize, **baseline, **shaping, **training, **price, **slope)
                 if not refusals(credit, HistoryConfig(), its, n):
                     scaled = normalize == "history"  # elsewhere nobody asks whose policy it is
                     found += [Case(team, "per_role", credit)] * scaled + [Case(team, "shared", credit)]
@@ -140,11 +142,13 @@ def _records(
             if ragged and draw.random() < 0.2:
                 continue
             spoke = {role: ragged and draw.random() < 0.1 for role in its.roles}
-            if ragged and case.team == "chain" and draw.random() < 0.3:
+            if ragged and case.team == "chain" and not rule.reference and draw.random() < 0.3:
                 del spoke["refiner"]
             right = min(0.95, accuracy + 0.03 * step)
             record = {"prompt": key, "session": session, "spoke": spoke, "ballots": None, "replays": []}
             record["value"] = worth(right)
+            if rule.reference:
+                record["likelihoods"] = [draw.betavariate(1 + 4 * accuracy, 2) for _ in spoke]
             if case.team == "vote":
                 cast = [draw.choices(["C", "W", "X", None], [right, 1 - right, 0.3, 0.1])[0] for _ in its.roles]
                 record["ballots"] = dict(zip(its.roles, cast, strict=True))
@@ -191,6 +195,7 @@ def _sessions(records: list[dict], roles: tuple[str, ...]) -> Sessions:
                 ),
                 record["ballots"],
                 "C" if record["ballots"] else None,
+                tuple(record["likelihoods"]) if "likelihoods" in record else None,
             )
             for record in records
         ],

@@ -16,15 +16,16 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from ccpo.credit.base import CreditConfig
+from ccpo.credit.base import CreditConfig, HistoryConfig
 from ccpo.credit.history import HistoryState
+from ccpo.credit.likelihood import likelihood
 from ccpo.credit.rules import RULES, fits, fitting
 from ccpo.plurality import values_without
 from ccpo.step import StepSettings, compute_advantages
@@ -164,7 +165,7 @@ def paths(
                 return Decoded(str(choice), payload=((role, heard), choice - p))
 
             scene = Scene("q", decode, lambda role, fields: tuple(sorted(fields.items())), judge())
-            played = await play(team, scene, its, interventions)
+            played = await play(team, scene, its, interventions, cuts=not fits("likelihood", its))
             found.append(Path(chance[0], played, tuple(turn.payload for turn in played.turns)))
         return found
 
@@ -426,6 +427,78 @@ def test_repeated_resamples_are_averaged_and_stay_unbiased():
 def test_rules_that_recombine_two_sessions_of_a_vote_are_unbiased(name: str, rule: str):
     groups = pairs(paths(name))
     assert gap(credited(name, rule, groups), TRUE[name], PLANS[name].roles) < EXACT
+
+
+def with_likelihoods(found: Sequence[Path], name: str, chance: Callable = table) -> list[Path]:
+    """The reference answer is "1", which the last speaker says with ``chance(role, what it hears)``."""
+    last = PLANS[name].order[-1]
+
+    def added(path: Path) -> Path:
+        values = tuple(chance(last, heard) for heard in path.played.cuts)
+
+        def record(prompt, session, truth):
+            return replace(path.played.record(prompt, session, truth), likelihoods=values)
+
+        return Path(path.probability, SimpleNamespace(record=record, value=path.played.value), path.scores)
+
+    return [added(path) for path in found]
+
+
+def test_the_teams_with_a_last_speaker():
+    assert [name for name in TEAMS if not fits("likelihood", PLANS[name])] == ["dyad", "chain"]
+
+
+@pytest.mark.parametrize("name", ["dyad", "chain"])
+def test_likelihood_is_unbiased_for_the_last_two_where_the_last_answers_at_once(name: str):
+    """A dyad's two are all. In a chain the first changes what the second says: v_1, without the second, is not what its turn is worth."""
+    got, roles = credited(name, "likelihood", alone(with_likelihoods(paths(name), name))), PLANS[name].roles
+    assert gap(got, TRUE[name], roles[-2:]) < EXACT
+    for role in roles[:-2]:
+        assert gap(got, TRUE[name], [role]) > CLEARLY, role
+
+
+@pytest.mark.parametrize("name", ["dyad", "chain"])
+def test_the_fitted_controls_of_likelihood_are_unbiased(name: str):
+    """With coefficients from a history, on two sessions of a prompt."""
+    sums = dict(
+        zip("weight mean_v mean_s vv vs ss vu su".split(), (1, 0.3, 0.2, 0.1, 0.02, 0.05, 0.03, 0.02), strict=True)
+    )
+    roles = PLANS[name].roles
+    state = HistoryState(joints={f"{role}/likelihood": sums for role in roles[:-1]})
+    groups = pairs(with_likelihoods(paths(name), name))
+    records = [path.record(g, s) for g, (_, group) in enumerate(groups) for s, path in enumerate(group)]
+    credit = likelihood(Sessions.from_records(records, roles), state, CreditConfig("likelihood"), HistoryConfig())
+    weighted = [(p / 2, path) for p, group in groups for path in group]
+    rows = credit.residual_SV.tolist()
+    got = gradient(
+        (p, path, lambda role, row=row: row[roles.index(role)]) for (p, path), row in zip(weighted, rows, strict=True)
+    )
+    assert gap(got, TRUE[name], roles[-2:]) < EXACT
+    assert abs(credit.residual_SV - credit.credit_SV)[:, -2].max() > CLEARLY, "the controls are not used"
+
+
+def test_likelihood_is_another_objective_where_the_last_speaker_does_not_answer_at_once():
+    """v is then the likelihood of answering so at once, whose table here is another one: Think follows it, into the other direction.
+    The last speaker's own credit stays unbiased: v depends on no token of its own."""
+
+    def at_once(role: str, heard: tuple) -> float:
+        return 1 - table(role, heard)
+
+    got = credited("dyad", "likelihood", alone(with_likelihoods(paths("dyad"), "dyad", at_once)))
+    (first,) = [token for token in got if token[0] == "think"]
+    assert got[first] == pytest.approx(-TRUE["dyad"][first]) and abs(got[first]) > CLEARLY
+    assert gap(got, TRUE["dyad"], ["reason"]) < EXACT
+
+
+def test_a_negative_slope_is_biased():
+    groups = alone(with_likelihoods(paths("dyad"), "dyad"))
+    records = Sessions.from_records([path.record(g) for g, (_, (path,)) in enumerate(groups)], PLANS["dyad"].roles)
+    credit = likelihood(records, HistoryState(), CreditConfig("likelihood", negative_slope=0.25), HistoryConfig())
+    got = gradient(
+        (p, path, lambda role, row=row: row[role == "reason"])
+        for (p, (path,)), row in zip(groups, credit.credit_SV.tolist(), strict=True)
+    )
+    assert gap(got, TRUE["dyad"], ["think"]) > CLEARLY and gap(got, TRUE["dyad"], ["reason"]) < EXACT
 
 
 @pytest.mark.parametrize("name", ["dyad", "chain", "early stop", "unforeseen"])

@@ -15,7 +15,7 @@ from ccpo.types import REMOVE, REPLACE, RESAMPLE
 
 ROOT = Path(__file__).parents[2]
 DYAD_RULES = (
-    *("counterfactual", "removal", "resampling", "shared", "shared_history"),
+    *("counterfactual", "removal", "resampling", "likelihood", "shared", "shared_history"),
     *("shrinkage", "random_reward", "paper_v1", "event_v2"),
 )
 VOTE_RULES = (
@@ -140,6 +140,7 @@ def test_prompts_may_be_given_in_the_node():
         ("counterfactual", "history", 2),
         ("removal", "history", 2),
         ("resampling", "history", 0),
+        ("likelihood", "history", 0),
         ("shared", "group", 0),
         ("shared_history", "history", 0),
         ("shrinkage", "history", 0),

@@ -89,6 +89,7 @@ def test_the_dyad(describe):
         "counterfactual": ["2", "1/4", "yes"],
         "removal": ["2", "1/4", "yes"],
         "resampling": ["2", "1", "yes"],
+        "likelihood": ["2", "0", "no"],
         "shared": ["2", "0", "yes"],
         "shared_history": ["2", "0", "yes"],
         "shrinkage": ["2", "0", "yes"],
@@ -98,6 +99,7 @@ def test_the_dyad(describe):
     }
     assert "resampled        it reads the ballots of a plurality, and this team's outcome is one answer" in page
     assert "Longest prompts of the set math" in page and "  user       <question>" in page and "<thought>" in page
+    assert "Scores the reference answer behind 9/8 prompts a session, at most." in " ".join(page.split())
 
 
 def test_fractions_are_exact_for_the_number_of_sessions(describe):

@@ -46,6 +46,7 @@ def sessions(team: str) -> Sessions:
                     tuple(replays),
                     ballots if is_vote else None,
                     "T" if is_vote else None,
+                    (0.2 * prompt, 0.5 + 0.1 * session),
                 )
             )
     return Sessions.from_records(records, its.roles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,15 +82,21 @@ def train(rule: str, steps: int, n: int = 6, seed: int = 0) -> list[float]:
         for question, truth in QUESTIONS.items():
             for session in range(n):
                 scene = Scene(question, agents.decode, lambda role, fields: tuple(sorted(fields.items())), judge(truth))
-                found.append((question, session, await play(team, scene, its, asked)))
+                played = await play(team, scene, its, asked, cuts=RULES[rule].reference)
+                likely = [
+                    float(agents.probabilities((its.order[-1], heard))[WORDS.index(truth)]) for heard in played.cuts
+                ]
+                found.append((question, session, played, tuple(likely) or None))
         return found
 
     for _ in range(steps):
         played = asyncio.run(run())
-        sessions = Sessions.from_records([p.record(question, s) for question, s, p in played], its.roles)
+        sessions = Sessions.from_records(
+            [replace(p.record(question, s), likelihoods=likely) for question, s, p, likely in played], its.roles
+        )
         result = ccpo.compute_advantages(sessions, settings, state)
         state = result.state
-        for (_, _, p), row in zip(played, result.advantage_SV, strict=True):
+        for (_, _, p, _), row in zip(played, result.advantage_SV, strict=True):
             for turn in p.turns:
                 agents.learn(turn.payload, row[its.roles.index(turn.role)], rate=0.3)
         values.append(float(sessions.value_S.mean()))
@@ -97,7 +104,7 @@ def train(rule: str, steps: int, n: int = 6, seed: int = 0) -> list[float]:
     return values
 
 
-@pytest.mark.parametrize("rule", ["counterfactual", "removal", "resampling", "shared", "shared_history", "shrinkage"])
+@pytest.mark.parametrize("rule", ["counterfactual", "removal", "resampling", "likelihood", "shared", "shared_history", "shrinkage"])
 def test_two_tabular_agents_learn_to_talk(rule: str):
     values = train(rule, steps=45)
     assert np.mean(values[:5]) < 0.55, "they begin at chance"
@@ -241,7 +248,10 @@ def records(team: str, name: dict[str, str]) -> list[SessionRecord]:
                     replays.append(ReplayRecord(RESAMPLE, name[role], float(draw.random() < 0.5), decoded=1))
             turns = tuple(TurnRecord(name[role], bool(draw.random() < 0.1)) for role in roles)
             cast = dict(zip((name[role] for role in roles), ballots, strict=True)) if ballots else None
-            found.append(SessionRecord(prompt, session, value, turns, tuple(replays), cast, "T" if cast else None))
+            likely = tuple(draw.random(len(roles)))
+            found.append(
+                SessionRecord(prompt, session, value, turns, tuple(replays), cast, "T" if cast else None, likely)
+            )
     return found
 
 

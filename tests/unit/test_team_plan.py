@@ -380,6 +380,8 @@ UNFIT = [
     ("shapley", "crowd", "it is exact up to 10 voters, and this team has 11"),
     ("own_correctness", "dyad", NEEDS_PLURALITY),
     ("own_correctness", "panel", "think casts 0"),
+    ("likelihood", "vote", "and this team's outcome is a plurality"),
+    ("likelihood", "panel", "and this team's outcome is a plurality"),
     ("paper_v1", "vote", NEEDS_FIRST),
     ("paper_v1", "chain", "of which the second answers, and this team has 3 with 3 turns"),
     ("event_v2", "deliberation", NEEDS_FIRST),

@@ -103,6 +103,57 @@ def example(name):
 EMPTIED = Intervention(REPLACE, "think")
 
 
+# ------------------------------------------------------------------------ what the last speaker hears, turn by turn
+
+
+def cuts(team, said=(), **options):
+    """(stage, what its last speaker is asked after every turn)"""
+
+    async def main():
+        stage = Stage(team, said, **options)
+        return stage, (await play(team, stage.scene, plan(team), (), cuts=True)).cuts
+
+    stage, found = asyncio.run(main())
+    return stage, [messages[-1]["content"] for messages in found]
+
+
+def test_the_last_speaker_hears_one_turn_more_each_time_and_nothing_is_decoded_for_it():
+    stage, found = cuts(example("Chain"), {"proposer": "a draft", "critic": "wrong"})
+    assert stage.labels == ["proposer", "critic", "refiner"]
+    assert found == [
+        "question: 2 + 2?",
+        "draft: a draft | question: 2 + 2?",
+        "draft: a draft | question: 2 + 2? | review: wrong",
+    ]
+    assert found[-1] == stage.heard["refiner"], "with all of them it is what the session asked"
+
+
+def test_a_dyads_last_speaker_is_asked_alone_and_with_the_thought():
+    assert cuts(Dyad(), {"think": "an idea"})[1] == ["question: 2 + 2?", "question: 2 + 2? | thought: an idea"]
+    assert cuts(Dyad(), {"think": Decoded("", truncated=True)})[1][1] == "question: 2 + 2? | thought: "
+
+
+def test_cuts_are_asked_for():
+    assert run(Dyad())[1].cuts == ()
+
+
+class Stubborn(Team):
+    """The second speaks again if the first says so, which its plan, without samples, does not see."""
+
+    roles = ("one", "two")
+
+    async def play(self, s):
+        word = await s.say("one", question=s.question)
+        turn = await s.say("two", question=s.question, word=word)
+        return s.answer(await s.say("two", word=turn) if word and word.text == "again" else turn)
+
+
+def test_a_session_that_goes_another_way_than_the_plan_has_no_cuts():
+    assert len(cuts(Stubborn(), {"one": "once"})[1]) == 2
+    with pytest.raises(TeamError, match="Stubborn went another way than its plan: it has turns of one, two, two"):
+        cuts(Stubborn(), {"one": "again"})
+
+
 # ------------------------------------------------------------------------------------------------------------ the dyad
 
 

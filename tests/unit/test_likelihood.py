@@ -1,0 +1,213 @@
+"""The rule likelihood: numbers by hand, which teams it fits, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ccpo.config import CcpoConfig, ConfigError
+from ccpo.credit.base import CreditConfig, HistoryConfig
+from ccpo.credit.history import HistoryState
+from ccpo.credit.likelihood import likelihood
+from ccpo.credit.rules import fits, refusals
+from ccpo.step import StepSettings, compute_advantages
+from ccpo.team import Team
+from ccpo.team.dyad import Dyad
+from ccpo.team.plan import plan
+from ccpo.team.vote import Vote
+from ccpo.types import SessionRecord, Sessions, TurnRecord
+
+ROLES = ("think", "reason")
+PROMPTS = {"two": {"one": [{"user": "{question}"}], "two": [{"user": "{question}{said}"}]}}
+
+
+def session(prompt: str, number: int, value: float, *likelihoods: float, roles=ROLES) -> SessionRecord:
+    return SessionRecord(prompt, number, value, tuple(map(TurnRecord, roles)), likelihoods=likelihoods)
+
+
+STEP = [
+    session("a", 0, 1.0, 0.5, 0.75),
+    session("a", 1, 0.0, 0.5, 0.25),
+    session("b", 0, 1.0, 0.0, 0.5),
+]
+
+
+def step(records=STEP, roles=ROLES, state=None, normalize="none", **options):
+    settings = StepSettings(CreditConfig("likelihood", normalize, **options), policy_of=dict.fromkeys(roles, "one"))
+    return compute_advantages(Sessions.from_records(records, roles), settings, state)
+
+
+def test_credits_by_hand_and_they_add_up_to_what_the_team_adds_to_its_last_speaker():
+    found = step().credit_SV
+    assert found.tolist() == [[0.25, 0.25], [-0.25, -0.25], [0.5, 0.5]]
+    assert found.sum(axis=1).tolist() == [record.value - record.likelihoods[0] for record in STEP]
+
+
+def test_a_chain_by_hand():
+    roles = ("one", "two", "three")
+    found = step([session("a", 0, 1.0, 0.125, 0.5, 0.25, roles=roles)], roles)
+    assert found.credit_SV.tolist() == [[0.375, -0.25, 0.75]]
+
+
+def test_a_negative_slope_scales_what_earlier_turns_take_away_alone():
+    assert step(negative_slope=0.25).credit_SV.tolist() == [[0.25, 0.25], [-0.0625, -0.25], [0.5, 0.5]]
+    assert step(negative_slope=0).credit_SV.tolist() == [[0.25, 0.25], [0, -0.25], [0.5, 0.5]]
+
+
+def test_roles_of_one_policy_are_divided_by_one_scale():
+    """First batch: u and R - v are 1/4, -1/4, 1/2 both: mean 1/6, variance 7/72."""
+    found = step(normalize="history").advantage_SV
+    wanted = (np.array([0.25, -0.25, 0.5]) - 1 / 6) / (7 / 72) ** 0.5
+    np.testing.assert_allclose(found, np.stack([wanted, wanted], axis=1))
+
+
+def test_the_second_step_uses_the_first_ones_coefficients():
+    """First batch: v = 1/2, 1/2, 0; u = 1/4, -1/4, 1/2; the other session's u = -1/4, 1/4, none. Sums of products about the means, over 3:
+    vv = 1/18, vs = 0, ss = 1/24, vu = -1/18, su = -1/24."""
+    first = likelihood(Sessions.from_records(STEP, ROLES), HistoryState(), CreditConfig("likelihood"), HistoryConfig())
+    assert (first.credit_SV == first.residual_SV).all()
+    assert first.metrics["think/likelihood_coefficient"] == first.metrics["think/others_coefficient"] == 0
+    records = [session("a", 0, 1.0, 0.5, 1.0), session("a", 1, 1.0, 0.5, 0.75), session("c", 0, 1.0, 0.25, 0.5)]
+    second = likelihood(Sessions.from_records(records, ROLES), first.state, CreditConfig("likelihood"), HistoryConfig())
+    beta_v, beta_s = -1 / 18 / (1 / 18 + 1e-4), -1 / 24 / (1 / 24 + 1e-4)
+    assert second.metrics["think/likelihood_coefficient"] == pytest.approx(beta_v)
+    assert second.metrics["think/others_coefficient"] == pytest.approx(beta_s)
+    wanted = [
+        0.5 - beta_v * (0.5 - 1 / 3) - beta_s * 0.25,
+        0.25 - beta_v * (0.5 - 1 / 3) - beta_s * 0.5,
+        0.25 - beta_v * (0.25 - 1 / 3),  # alone in its prompt: no other session
+    ]
+    assert second.residual_SV[:, 0].tolist() == pytest.approx(wanted)
+    assert second.residual_SV[:, 1].tolist() == [0, 0.25, 0.5], "the last speaker has no controls"
+
+
+def test_one_session_a_prompt_is_enough():
+    state, records = None, [session(str(i), 0, float(i % 2), i / 10, i / 9) for i in range(8)]
+    for _ in range(3):
+        result = step(records, state=state, normalize="history")
+        state = result.state
+    assert result.metrics["think/others_coefficient"] == 0 != result.metrics["think/likelihood_coefficient"]
+    assert np.isfinite(result.advantage_SV).all()
+
+
+def test_what_is_logged():
+    metrics = step().metrics
+    assert metrics["credit/likelihood_alone"] == pytest.approx(1 / 3)
+    assert metrics["credit/likelihood_heard"] == pytest.approx(0.5)
+    assert metrics["credit/likelihood_gap"] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        ([SessionRecord("a", 0, 1.0, (TurnRecord("think"),))], "these sessions do not say"),
+        ([SessionRecord("a", 0, 1.0, (), likelihoods=()), *STEP], "two sessions"),
+        ([SessionRecord("z", 0, 1.0, (), likelihoods=()), *STEP], "or have no turns"),
+        ([*STEP, SessionRecord("c", 0, 1.0, (TurnRecord("think"),))], "some sessions have no likelihoods"),
+        ([session("a", 0, 1.0, 0.5)], "not one per turn"),
+        ([session("a", 0, 1.0, 0.5, 1.5)], r"before turn number 1 is 1\.5: it must be in \[0, 1\]"),
+        ([session("a", 0, 1.0, float("nan"), 0.5)], "before turn number 0 is nan"),
+    ],
+)
+def test_sessions_without_usable_likelihoods_are_refused(records, why):
+    with pytest.raises(ValueError, match=why):
+        step(records)
+
+
+# ------------------------------------------------------------------------------------------------------ which teams it fits
+
+
+class Two(Team):
+    roles, prompts = ("one", "two"), PROMPTS
+
+    async def play(self, s):
+        return s.answer(await s.say("two", question=s.question, said=await s.say("one", question=s.question)))
+
+
+class Backwards(Two):
+    roles = ("two", "one")
+
+
+class Comment(Two):
+    async def play(self, s):
+        answer = await s.say("one", question=s.question)
+        await s.say("two", question=s.question, said=answer)
+        return s.answer(answer)
+
+
+class Twice(Two):
+    async def play(self, s):
+        first = await s.say("two", question=s.question, said=await s.say("one", question=s.question))
+        return s.answer(await s.say("two", said=first) if first else None)
+
+
+class Early(Two):
+    samples = {"one": ("stop", "go")}
+
+    async def play(self, s):
+        said = await s.say("one", question=s.question)
+        return s.answer(said if said and said.text == "stop" else await s.say("two", question=s.question, said=said))
+
+
+class Chance(Two):
+    async def play(self, s):
+        said = await s.say("one", question=s.question)
+        return s.answer(await s.say("two", question=s.random.choice("ab"), said=said))
+
+
+class Silent(Two):
+    """Asks nobody if the first says nothing."""
+
+    async def play(self, s):
+        said = await s.say("one", question=s.question)
+        return s.answer(await s.say("two", question=s.question, said=said) if said else None)
+
+
+class Fragile(Team):
+    """Takes one silent role, not two."""
+
+    roles = ("one", "two", "three")
+
+    async def play(self, s):
+        a, b = await s.all(s.say("one", question=s.question), s.say("two", question=s.question))
+        return s.answer(await s.say("three", question=s.question, said=(a or b).text, other=b if a else None))
+
+
+@pytest.mark.parametrize(
+    ("team", "why"),
+    [
+        (Vote(3), "outcome is a plurality"),
+        (Backwards(), "not declared in the order in which they speak: one, two"),
+        (Comment(), "two speaks after the answer of one"),
+        (Twice(), "each speak once, in one order"),
+        (Early(), "each speak once, in one order"),
+        (Chance(), "each speak once, in one order"),
+        (Silent(), "the program does not ask two: take None"),
+        (Fragile(), "the program does not ask three: take None"),
+    ],
+)
+def test_other_teams_are_refused_with_the_reason(team, why):
+    assert why in fits("likelihood", plan(team))
+    assert any(why in text for text in refusals(CreditConfig("likelihood"), HistoryConfig(), plan(team), 4))
+
+
+def test_teams_that_fit():
+    assert fits("likelihood", plan(Dyad())) is None and fits("likelihood", plan(Two())) is None
+
+
+def test_a_stop_text_of_the_last_speaker_is_refused():
+    node = {"team": "dyad", "credit": {"rule": "likelihood"}, "roles": {"reason": {"stop": ["."]}}}
+    with pytest.raises(ConfigError, match="ccpo.roles.reason.stop ends its turns with a text"):
+        CcpoConfig.from_dict(node, 4)
+    CcpoConfig.from_dict({**node, "roles": {"think": {"stop": ["."]}}}, 4)
+
+
+@pytest.mark.parametrize("slope", [-0.1, 1.1])
+def test_a_slope_is_a_share(slope):
+    found = refusals(CreditConfig("likelihood", negative_slope=slope), HistoryConfig(), plan(Dyad()), 4)
+    assert len(found) == 1 and "ccpo.credit.negative_slope" in found[0]
+
+
+def test_other_rules_do_not_read_the_slope():
+    (found,) = refusals(CreditConfig("shared", negative_slope=0.5), HistoryConfig(), plan(Dyad()), 4)
+    assert "does not read ccpo.credit.negative_slope" in found and "likelihood" in found
