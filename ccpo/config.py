@@ -290,7 +290,7 @@ class CcpoConfig:
             (do.how, do.role): called(self.members, do) for do in wanted if self.plan.replay(do.how, do.role).decodes
         }
 
-    @property
+    @cached_property
     def reads_reference(self) -> bool:
         """Whether credit needs the likelihood of the rows' reference answers (and the team has a last speaker to ask)."""
         rule = RULES.get(self.credit.rule)

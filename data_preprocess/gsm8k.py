@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ccpo.data import shown
-from data_preprocess.schema import Row, make_row
+from data_preprocess.schema import Row, make_row, reference
 from data_preprocess.sources import ANSWER, QUESTION, Record, Source, convert, field, parser
 
 
@@ -36,7 +36,7 @@ def _row(record: Record, index: int, split: str) -> Row:
     if not _NUMBER.fullmatch(truth.strip()):
         raise ValueError(f"what follows '####' is {shown(truth.strip())}, not a number in the digits 0-9")
     truth = truth.strip().replace(",", "")
-    return make_row("gsm8k", field(record, QUESTION), truth, "number", split, index)
+    return make_row("gsm8k", field(record, QUESTION), truth, "number", split, index, extra=reference(truth))
 
 
 def train_row(record: Record, index: int) -> Row:

@@ -6,7 +6,7 @@ The truth is the last boxed expression of the solution; of a source that has onl
 
 from __future__ import annotations
 
-from data_preprocess.schema import Row, make_row
+from data_preprocess.schema import Row, make_row, reference
 from data_preprocess.sources import QUESTION, Record, Source, boxed_truth, convert, field, parser
 
 TRAIN = Source(
@@ -23,12 +23,17 @@ TEST = Source(
 )
 
 
+def _row(name: str, record: Record, split: str, index: int) -> Row:
+    truth = boxed_truth(record)
+    return make_row(name, field(record, QUESTION), truth, "boxed", split, index, extra=reference(truth))
+
+
 def train_row(record: Record, index: int) -> Row:
-    return make_row("math", field(record, QUESTION), boxed_truth(record), "boxed", "train", index)
+    return _row("math", record, "train", index)
 
 
 def test_row(record: Record, index: int) -> Row:
-    return make_row("math500", field(record, QUESTION), boxed_truth(record), "boxed", "test", index)
+    return _row("math500", record, "test", index)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ training config. What is wrong with a row or a file is found by ``ccpo.data``, h
     reward_model  {"style": "rule", "ground_truth": str}
     extra_info    {"split": "train" | "test", "index": int (row of the source), "answer_type": str, "question": str,
                    "options": [str] (of a multiple-choice question, without their letters; otherwise empty),
+                   optionally "reference": str (`reference`),
                    and the columns of a user's own, for teams and rewards: the same in every row}
 """
 
@@ -100,6 +101,15 @@ def make_row(
     }
     check_row(row)
     return row
+
+
+def reference(truth: str) -> dict[str, str]:
+    """The column ``reference``: what the last speaker says when it is right, here the boxed answer alone.
+
+    The credit rule ``likelihood`` asks how likely it is. Of a speaker that writes a solution before its answer that is how likely it answers at
+    once, not how often it is right. (Its end token depends on the model: ccpo adds it.)
+    """
+    return {"reference": f"\\boxed{{{truth}}}"}
 
 
 def check_row(row: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from data_preprocess.schema import make_row, summary, write_dataset
+from data_preprocess.schema import make_row, reference, summary, write_dataset
 
 DATA_SOURCE = "toy/last_digit"
 LEVEL_ONE_SHARE = 0.2
@@ -138,7 +138,15 @@ def dataset_rows(split: str, count: int, seed: int) -> list[dict]:
     """``count`` rows as in ``data_preprocess.schema``. The same arguments give the same rows."""
     problems = draw_problems(split, count, random.Random(f"{seed}/{split}"))
     return [
-        make_row(DATA_SOURCE, problem.question, str(problem.answer), "boxed", split, index)
+        make_row(
+            DATA_SOURCE,
+            problem.question,
+            str(problem.answer),
+            "boxed",
+            split,
+            index,
+            extra=reference(str(problem.answer)),
+        )
         for index, problem in enumerate(problems)
     ]
 

@@ -32,6 +32,7 @@ PARTS = {
 BESIDE = {REPLAYS: "replays: mean of a session", "verify": "verdicts: mean of a session"}
 """What sessions wait for in gen, besides their roles' turns."""
 WITHIN = {
+    "likelihood": ("adv", "how likely the reference answers are (likelihood)"),
     "credit": ("adv", "credit"),
     TRAIN: ("update_actor", "arithmetic (train)"),
     ROWS: ("update_actor", "the rows' way to it"),

@@ -26,6 +26,7 @@ from ccpo.team.replay import PlayedReplay, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
 from ccpo.types import REMOVE
 from ccpo.verl_plugin.policies import PolicyClient
+from ccpo.verl_plugin.reference import answer_ids, facts
 from ccpo.verl_plugin.trajectory import RoleOutput, outputs_of
 from ccpo.verl_plugin.update import own_ratio
 
@@ -131,7 +132,8 @@ class TeamAgentLoop(AgentLoopBase):
             end_when_truncated=RULES[config.credit.rule].end_when_truncated and not validating,
         )
         replays = config.replays(number, self.rollout_config.n, validating)
-        played = await play(config.members, scene, config.plan, replays)
+        scored = config.reads_reference and not validating
+        played = await play(config.members, scene, config.plan, replays, cuts=scored)
 
         def wanted(replay: PlayedReplay) -> bool:
             """Validation looks at all of them; in training, rows that nobody trains would only dilute the mean."""
@@ -149,7 +151,15 @@ class TeamAgentLoop(AgentLoopBase):
             else None,
             has_log_probs=has_log_probs,
             verifying=sum(judge.waited),
+            reference=await self._as(config.plan.order[-1])._reference(played.cuts, info["reference"])
+            if scored
+            else None,
         )
+
+    async def _reference(self, cuts: tuple[Messages, ...], reference: str) -> dict[str, Any]:
+        """What the last speaker, whose player this is, would be asked after each turn, and the answer to score there, as tokens."""
+        prompts = [await self.ct_build_initial_tokens(messages) for messages in cuts]
+        return facts(prompts, answer_ids(self.tokenizer, reference))
 
     def _may_be_kept(self, row: dict[str, Any], validating: bool) -> bool:
         config = ccpo_config(self.config)

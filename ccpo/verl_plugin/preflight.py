@@ -16,7 +16,7 @@ from ccpo.data import shown
 from ccpo.prompts import Messages, render, with_persona
 from ccpo.run import checkpoint
 from ccpo.run.folder import FOLDERS, METRICS, run_folder
-from ccpo.verl_plugin import dataset, lookups, network, relations, resources, resuming, reward_trial, values
+from ccpo.verl_plugin import dataset, lookups, network, reference, relations, resources, resuming, reward_trial, values
 
 LEAST_HEARD = 8
 """Tokens that must be left in a prompt for each turn that a role hears; less than a phrase says nothing."""
@@ -73,6 +73,8 @@ def check(config: DictConfig) -> list[str]:
     if settings and questions and not model_problems:
         found = also(_template_problems, config, settings, tokenizer_of, questions)
         problems += found or also(_budget_problems, config, settings, tokenizer_of, questions)
+        if settings.reads_reference:
+            problems += also(reference.problems, config, settings, tokenizer_of[settings.plan.order[-1]])
     if not problems:
         problems += values.verls_own_problems(config)
     if problems:
@@ -81,6 +83,7 @@ def check(config: DictConfig) -> list[str]:
         *changes,
         *settings.warnings(),
         *_temperature_notes(config, settings),
+        *_likelihood_notes(config, settings),
         *_copies_notes(config, settings),
         *_memory_notes(config, settings),
     ]
@@ -412,6 +415,19 @@ def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
         "gradient is then biased towards the rollout's temperature"
         for name, value in set_to.items()
         if value is not None and value != base
+    ]
+
+
+def _likelihood_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
+    if not settings.reads_reference:
+        return []
+    last = settings.plan.order[-1]
+    sampled = settings.role(last).temperature or config.actor_rollout_ref.rollout.temperature
+    if sampled == 1:
+        return []
+    return [
+        f"{last} answers at temperature {sampled}, and rule {settings.credit.rule} scores the reference answer at 1: its likelihood is then not the "
+        "chance to be right, and the credit of the roles before is biased"
     ]
 
 

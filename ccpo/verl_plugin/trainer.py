@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ from ccpo.verl_plugin.policies import (
     use_model,
     worker_class,
 )
+from ccpo.verl_plugin.reference import likelihoods
 from ccpo.verl_plugin.rows import Row, advantages, kept_sessions, read_rows, timings, to_sessions, validation_sessions
 from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, own_ratio
 from ccpo.verl_plugin.worker import PolicyWorker
@@ -109,6 +111,11 @@ class CcpoTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager):
         """As verl's. Raises JobStopped where the job cannot go on (faults.py says when)."""
         self._only_finish()
+        if self.ccpo.reads_reference and by_role(self.runtimes)[self.ccpo.plan.order[-1]].processor is not None:
+            raise JobStopped(
+                f"rule {self.ccpo.credit.rule} scores texts, and the model of {self.ccpo.plan.order[-1]} has a processor for pictures: set another "
+                "ccpo.credit.rule, or a model of text"
+            )
         self.watchdog.actors |= {
             f"agent loop worker {i}": w for i, w in enumerate(agent_loop_manager.agent_loop_workers)
         }
@@ -320,7 +327,19 @@ class CcpoTrainer(PPOTrainerSync):
                 f"{self.ccpo.max_dropped_rate:.0%}: the agent loop workers' log above has each one's error. {what_is_whole(self.run_dir)}"
             )
 
+    def _score_references(self, metrics: dict) -> None:
+        """Let the last speaker's policy say how likely the reference answers are; into this step's sessions."""
+        self.watchdog.beat(f"the likelihoods of step {self.global_steps}")
+        start = time.perf_counter()
+        runtime = by_role(self.runtimes)[self.ccpo.plan.order[-1]]
+        likelihood_T, scored = likelihoods(self._rows, runtime.workers)
+        self._sessions = replace(self._sessions, likelihood_T=likelihood_T)
+        metrics["ccpo/credit/likelihood_rows"] = float(scored)
+        self.timing_raw["likelihood"] = time.perf_counter() - start
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.ccpo.reads_reference:
+            self._score_references(metrics)
         try:
             start = time.perf_counter()
             result = compute_advantages(self._sessions, self.ccpo.step_settings, self.history)

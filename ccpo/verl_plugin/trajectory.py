@@ -41,6 +41,7 @@ class RoleOutput(AgentLoopOutput):
         session: SessionRecord | None = None,
         kept: str | None = None,
         has_log_probs: bool = False,
+        reference: dict[str, Any] | None = None,
     ) -> RoleOutput:
         """Make the row of one turn.
 
@@ -52,6 +53,7 @@ class RoleOutput(AgentLoopOutput):
             session: the session's record, on its first row.
             kept: on the first row of a session that may be kept, its facts as JSON (`ccpo.run.sessions`): text travels whatever is in it.
             has_log_probs: the step's rows have a column of the server's log-probabilities, `NOT_ASKED` where they were not asked for.
+            reference: on the first row of a session whose reference answer is scored, `reference.facts`.
         """
         prompt_ids, response, seconds = turn.payload
         out = cls(
@@ -72,6 +74,7 @@ class RoleOutput(AgentLoopOutput):
             "replay": replay,
             "session": asdict(session) if session is not None else None,
             "kept": kept,
+            "reference": reference,
             "seconds": seconds,
             "session_seconds": None,
         }
@@ -96,10 +99,11 @@ def outputs_of(
     kept: str | None = None,
     has_log_probs: bool = False,
     verifying: float = 0.0,
+    reference: dict[str, Any] | None = None,
 ) -> list[RoleOutput]:
     """The rows of a session: its turns, then those decoded for the replays that are wanted (to be trained, or looked at).
 
-    ``kept``: see `RoleOutput.build`. ``verifying``: seconds that the session waited for verdicts.
+    ``kept``, ``reference``: see `RoleOutput.build`. ``verifying``: seconds that the session waited for verdicts.
     """
     record = played.record(prompt_id, 0, truth)  # uid and session number are verl's: they are in the row's key
     rows = [
@@ -110,6 +114,7 @@ def outputs_of(
             session=None if i else record,
             kept=None if i else kept,
             has_log_probs=has_log_probs,
+            reference=None if i else reference,
         )
         for i, turn in enumerate(played.turns)
     ]

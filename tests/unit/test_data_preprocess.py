@@ -88,6 +88,7 @@ def test_gsm8k_and_limit(run, source, tmp_path):
         "index": 1,
         "answer_type": "number",
         "question": "How many train 2?",
+        "reference": "\\boxed{2000}",
         "options": [],
     }
     assert len(rows(tmp_path / "out" / "test.parquet")) == 2

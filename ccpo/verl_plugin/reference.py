@@ -1,0 +1,191 @@
+"""How likely the last speaker finds the reference answers: what `ccpo.credit.likelihood` reads, from one forward pass of the actor of its own.
+
+A row's ``extra_info.reference`` is the text that the last speaker says when it is right, as its data command writes it; the end token is added
+here, where the tokenizer is known. The agent loop makes the prompts that the last speaker is asked in each cut run (`Played.cuts`); before
+credit the trainer puts every distinct (prompt, reference) once into the queue, in a partition of their own, lets the actor compute
+log-probabilities, adds them up over the reference's tokens, and clears the partition.
+
+At temperature 1: the distribution that the policy learns and that users sample from. A rollout at another temperature is told
+(`preflight`), since the chance to be right there is another number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.workers.utils.padding import response_from_nested
+
+from ccpo.config import CcpoConfig
+from ccpo.data import parquet_rows, read_files, section, shown, text_problem
+from ccpo.judge import RowJudge
+from ccpo.verifier import OWN, verify
+from ccpo.verl_plugin.dataset import files
+from ccpo.verl_plugin.rows import Row
+
+PARTITION = "reference"
+COLUMNS = ["input_ids", "position_ids", "loss_mask", "response_mask", "prompts", "responses"]
+
+Pair = tuple[bytes, bytes]
+"""Token ids of a prompt and of a reference."""
+
+
+# ------------------------------------------------------------------------------------------------- in the agent loop
+
+
+def end_token(tokenizer: Any) -> int:
+    """The token that ends a turn: what the chat template writes after one, or the tokenizer's end of text."""
+    said = "said"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "asked"}, {"role": "assistant", "content": said}], tokenize=False
+    )
+    after = tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)
+    return after[0] if after and after[0] in tokenizer.all_special_ids else tokenizer.eos_token_id
+
+
+def answer_ids(tokenizer: Any, reference: str) -> list[int]:
+    """Tokens of a reference answer, with its end."""
+    return [*tokenizer.encode(reference, add_special_tokens=False), end_token(tokenizer)]
+
+
+def facts(prompts: Sequence[Sequence[int]], answer: Sequence[int]) -> dict[str, Any]:
+    """What a session's first row carries: 4 bytes a token."""
+    return {
+        "prompts": [np.asarray(ids, dtype=np.int32) for ids in prompts],
+        "answer": np.asarray(answer, dtype=np.int32),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ in the trainer
+
+
+def distinct(rows: Sequence[Row]) -> tuple[list[Pair], np.ndarray]:
+    """(each (prompt, reference) once, in the rows' order; (T,) which of them belongs to each turn of the sessions)."""
+    number: dict[Pair, int] = {}
+    of_turn = []
+    for row in rows:
+        if (found := row.facts["reference"]) is not None:
+            answer = found["answer"].tobytes()
+            of_turn += [number.setdefault((prompt.tobytes(), answer), len(number)) for prompt in found["prompts"]]
+    return list(number), np.array(of_turn, dtype=np.int64)
+
+
+def likelihoods(rows: Sequence[Row], workers: Any) -> tuple[np.ndarray, int]:
+    """((T,) likelihood of the reference before each turn of the rows' sessions, how many prompts were scored).
+
+    ``workers``: the worker group of the last speaker's policy.
+    """
+    pairs, of_turn = distinct(rows)
+    if not pairs:
+        return np.zeros(0), 0
+    return np.exp(np.minimum(_log_likelihoods(pairs, workers), 0.0))[of_turn], len(pairs)
+
+
+def columns(pairs: Sequence[Pair]) -> TensorDict:
+    """The rows as verl's agent loop would store them, had the reference been said."""
+    prompts, responses = (
+        [torch.from_numpy(np.frombuffer(ids, dtype=np.int32).astype(np.int64)) for ids in part]
+        for part in zip(*pairs, strict=True)
+    )
+    whole = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
+    mask = [torch.ones_like(ids) for ids in responses]
+    found = {
+        "input_ids": whole,
+        "position_ids": [torch.arange(len(ids)) for ids in whole],
+        "loss_mask": mask,
+        "response_mask": mask,
+        "prompts": prompts,
+        "responses": responses,
+    }
+    return TensorDict(
+        {name: torch.nested.as_nested_tensor(parts, layout=torch.jagged) for name, parts in found.items()},
+        batch_size=len(pairs),
+    )
+
+
+def _log_likelihoods(pairs: Sequence[Pair], workers: Any) -> np.ndarray:
+    """(len(pairs),) log-probability of each reference behind its prompt."""
+    order = dealt([len(prompt) + len(answer) for prompt, answer in pairs], workers.world_size)
+    keys = [f"{PARTITION}_{place}" for place in range(len(order))]
+    fields = columns([pairs[number] for number in order])
+    lengths = fields["input_ids"].offsets().diff().tolist()
+    try:
+        tq.kv_batch_put(keys=keys, partition_id=PARTITION, fields=fields, tags=[{"seq_len": n} for n in lengths])
+        settings = {"calculate_entropy": False, "compute_loss": False, "temperature": 1.0}
+        batch = KVBatchMeta(
+            keys=keys,
+            tags=[{"seq_len": n} for n in lengths],
+            partition_id=PARTITION,
+            fields=list(COLUMNS),
+            extra_info=settings,
+        )
+        workers.compute_log_prob(batch)
+        data = tq.kv_batch_get(keys=keys, partition_id=PARTITION, select_fields=["log_probs", "response_mask"])
+    finally:
+        tq.kv_clear(keys=keys, partition_id=PARTITION)
+    found = np.zeros(len(pairs))
+    parts = response_from_nested(data["log_probs"], data["response_mask"]).unbind()
+    for number, part in zip(order, parts, strict=True):
+        found[number] = float(part.double().sum())
+    return found
+
+
+def dealt(lengths: Sequence[int], workers: int) -> list[int]:
+    """Numbers of the rows so that equal parts of about equal length go to each worker, the shortest row again where one is missing."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    order += [order[-1]] * (-len(order) % workers)
+    return [order[i] for worker in range(workers) for i in range(worker, len(order), workers)]
+
+
+# ----------------------------------------------------------------------------------------------------- before training
+
+
+def problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any) -> list[str]:
+    """What is wrong with the references of the training rows. ``tokenizer``: of the last speaker."""
+    contents, longest, last = (
+        read_files([Path(path) for path in files(config.data.train_files)]),
+        "",
+        settings.plan.order[-1],
+    )
+    another = "or set another ccpo.credit.rule"
+    for path, content in contents.items():
+        for number, row in enumerate(parquet_rows(content) if isinstance(content, bytes) else ()):
+            reference = section(row["extra_info"]).get("reference")
+            if reference is None:
+                why = (
+                    f"no extra_info.reference, the text that {last} says when it is right, and rule {settings.credit.rule} asks how likely it is: make "
+                    f"the data anew with a data command that writes it (data_preprocess.toy, gsm8k, math; custom with --extra reference), {another}"
+                )
+            elif reason := text_problem(reference):
+                why = f"extra_info.reference {reason}"
+            elif not _right(row, reference, settings):
+                why = (
+                    f"extra_info.reference is {shown(reference)}, which the verifier does not find right (the truth is "
+                    f"{shown(row['reward_model']['ground_truth'])}): credit would reward what is worth nothing; write what it reads, {another}"
+                )
+            else:
+                longest = max(longest, reference, key=len)
+                continue
+            return [f"data.train_files: {path}, row {number}: {why}"]
+    room = min(settings.role(last).max_tokens or config.data.max_response_length, config.data.max_response_length)
+    if (need := len(answer_ids(tokenizer, longest))) > room:
+        return [
+            f"the reference {shown(longest)} takes {need} tokens with its end, and {last} may say {room}: it could never be right; set "
+            f"ccpo.roles.{last}.max_tokens or data.max_response_length to {need}, {another}"
+        ]
+    return []
+
+
+def _right(row: dict[str, Any], reference: str, settings: CcpoConfig) -> bool:
+    """Whether the verifier finds it right; a reward of the user's own is not asked."""
+    if settings.reward is not None or row["extra_info"]["answer_type"] == OWN:
+        return True
+    judge = RowJudge.of(row)
+    return verify(reference, judge.truth, judge.answer_type, judge.options).reward == 1.0
