@@ -34,7 +34,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ccpo.credit.base import Credit, CreditConfig, HistoryConfig
+from ccpo.credit.base import Credit, CreditConfig, HistoryConfig, variance_ratio
 from ccpo.credit.history import HistoryState
 from ccpo.types import Sessions
 
@@ -75,6 +75,7 @@ def likelihood(sessions: Sessions, state: HistoryState, config: CreditConfig, hi
         )
         after = replace(after, joints={**after.joints, key: sums})
         metrics[f"{name}/likelihood_coefficient"], metrics[f"{name}/others_coefficient"] = beta.tolist()
+        metrics |= variance_ratio(name, residual_T[rows], sessions.value_S[sessions.session_T[rows]])
     heard = before_T[last_T]
     metrics["credit/likelihood_alone"] = float(before_T[sessions.turn_offset[:-1]].mean())
     metrics["credit/likelihood_heard"] = float(heard.mean())

@@ -47,7 +47,8 @@ def end_token(tokenizer: Any) -> int:
         [{"role": "user", "content": "asked"}, {"role": "assistant", "content": said}], tokenize=False
     )
     after = tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)
-    return after[0] if after and after[0] in tokenizer.all_special_ids else tokenizer.eos_token_id
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return after[0] if after and after[0] in special else tokenizer.eos_token_id
 
 
 def answer_ids(tokenizer: Any, reference: str) -> list[int]:

@@ -24,6 +24,9 @@ def settings_of(rule: str, roles: list[str]) -> dict:
         "floor": 0.05,
         "normalize": "history",
         "coefficient": None,
+        "siblings": False,
+        "wrong_price": 0.0,
+        "negative_slope": 1.0,
         "shaping": "none",
         "alpha": 1.0,
     }
@@ -47,6 +50,7 @@ def as_reference(session: dict) -> dict:
         "session": session["session"],
         "value": session["value"],
         "spoke": {turn["role"]: turn["truncated"] for turn in session["turns"]},
+        "likelihoods": session["likelihoods"],
         "replays": [(p["how"], p["role"], p["value"], p["shared"], p["decoded"]) for p in session["replays"]],
         "ballots": session["ballots"] and {role: label.get(b, f"wrong {b}") for role, b in session["ballots"].items()},
     }

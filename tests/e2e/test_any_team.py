@@ -13,7 +13,8 @@ PANEL, CHAIN = "examples/panel.py:Panel", "examples/chain.py:Chain"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "team, rule", [(PANEL, "removal"), (CHAIN, "resampling"), (PANEL, "resampling"), (CHAIN, "removal")]
+    "team, rule",
+    [(PANEL, "removal"), (CHAIN, "resampling"), (CHAIN, "likelihood"), (PANEL, "resampling"), (CHAIN, "removal")],
 )
 def test_a_users_team_trains_and_its_credit_equals_the_references(start, request, tmp_path, team, rule):
     out = tmp_path / "job"

@@ -64,7 +64,17 @@ class Case:
     def plain(self) -> dict:
         """The same for the reference."""
         credit, settings = self.credit, self.settings
-        names = ("rule", "coefficient", "siblings", "wrong_price", "shaping", "alpha", "train_replays", "eta", "negative_slope")
+        names = (
+            "rule",
+            "coefficient",
+            "siblings",
+            "wrong_price",
+            "shaping",
+            "alpha",
+            "train_replays",
+            "eta",
+            "negative_slope",
+        )
         return {
             **{name: getattr(credit, name) for name in names},
             "normalize": credit.normalize or ("centred" if credit.wrong_price else RULES[credit.rule].normalize[0]),

@@ -210,6 +210,25 @@ def test_replays_that_are_trained_are_rows(rollout):
     assert [facts["replay"] for facts in done.column("ccpo") if facts["replay"] is not None] == [0, 0]
 
 
+def test_references_are_scored_where_credit_reads_them(rollout):
+    """Each session's first row says what Reason would be asked without and with the thought, and the answer with its end."""
+    settings = {"ccpo.credit.rule": "likelihood"}
+    done, server = rollout(lambda role: "3+4=7" if role == THINK else WRONG, settings=settings)
+    assert len(server.requests) == 4 * 2, "nothing is decoded for it"
+    found = [facts["reference"] for facts in done.column("ccpo") if facts["reference"] is not None]
+    assert len(found) == 4 and sum(facts["session"] is not None for facts in done.column("ccpo")) == 4
+    tokenizer = server.tokenizer
+    asked = {role: prompt for role, prompt, _ in server.requests}
+    for facts in found:
+        alone, heard = map(tokenizer.decode, facts["prompts"])
+        assert heard == asked[REASON] and alone == heard.replace("\nThought: 3+4=7", "")
+        assert tokenizer.decode(facts["answer"]) == RIGHT % truth(0) + "<|im_end|>"
+    validated, _ = rollout(split="test", settings=settings)
+    assert all(facts["reference"] is None for facts in validated.column("ccpo"))
+    others, _ = rollout()
+    assert all(facts["reference"] is None for facts in others.column("ccpo"))
+
+
 def test_validation_asks_without_each_role_and_with_an_empty_thought(rollout):
     done, server = rollout(split="test")
     assert done.sessions() == {0: [THINK, REASON, REASON, REASON]}

@@ -18,7 +18,13 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "examples").glob("*.py"))
 TEAMS = {file.stem: file.stem.capitalize() for file in FILES}
 FIT = {
-    "chain": ["counterfactual", "removal", "resampling", "likelihood", *("shared", "shared_history", "shrinkage", "random_reward")],
+    "chain": [
+        "counterfactual",
+        "removal",
+        "resampling",
+        "likelihood",
+        *("shared", "shared_history", "shrinkage", "random_reward"),
+    ],
     "panel": [
         *("counterfactual", "removal", "leave_one_out", "resampling"),
         *("shared", "shared_history", "shrinkage", "random_reward"),

@@ -104,7 +104,9 @@ def train(rule: str, steps: int, n: int = 6, seed: int = 0) -> list[float]:
     return values
 
 
-@pytest.mark.parametrize("rule", ["counterfactual", "removal", "resampling", "likelihood", "shared", "shared_history", "shrinkage"])
+@pytest.mark.parametrize(
+    "rule", ["counterfactual", "removal", "resampling", "likelihood", "shared", "shared_history", "shrinkage"]
+)
 def test_two_tabular_agents_learn_to_talk(rule: str):
     values = train(rule, steps=45)
     assert np.mean(values[:5]) < 0.55, "they begin at chance"

@@ -1,0 +1,55 @@
+"""The rule likelihood in the real trainer: likelihoods of reference answers come from a forward pass of the actor, and nothing is decoded."""
+
+from __future__ import annotations
+
+import pytest
+from jobs import STEPS, TEAM, finish, kill_session, numbers, sessions, times, wait_until
+
+from ccpo.run.folder import MARKER, METRICS, step_folder
+from ccpo.run.run_log import read_run_log
+
+RULE = "ccpo.credit.rule=likelihood"
+
+
+@pytest.mark.slow
+def test_a_dyad_learns_and_a_killed_job_goes_on_as_it_would_have(start, tmp_path, record_property):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    finish(start(straight, "dyad", RULE), straight)
+    job = start(killed, "dyad", RULE)
+    wait_until(job, killed, lambda: (step_folder(killed, 2) / MARKER).exists())
+    kill_session(job.pid)
+    job.wait(30)
+    assert max(step for step, _ in numbers(killed)) < STEPS
+    finish(start(killed, "dyad", RULE), killed)
+    one, two = numbers(straight), numbers(killed)
+    assert set(one) <= set(two) and all(two[key] == one[key] for key in one)
+    assert {key: sessions(killed)[key] for key in one} == sessions(straight)
+
+    assert one[STEPS, "val"][TEAM] >= one[0, "val"][TEAM] + 0.10
+    for step in range(1, STEPS + 1):
+        metrics = one[step, "train"]
+        assert metrics["ccpo/replays/decodes_per_session"] == 0
+        assert 0 < metrics["ccpo/credit/likelihood_alone"] < 1 and 0 < metrics["ccpo/credit/likelihood_heard"] < 1
+        assert abs(metrics["ccpo/credit/likelihood_gap"]) < 0.25, (
+            "Reason answers at once and in one spelling: R - v has mean 0"
+        )
+        for kept in sessions(straight)[step, "train"]:
+            likely = kept["value"] - kept["credit"]["reason"]
+            assert 0 <= likely <= 1 and 0 <= likely - kept["credit"]["think"] <= 1
+    assert any(
+        metrics["ccpo/think/others_coefficient"] for metrics in (one[step, "train"] for step in range(2, STEPS + 1))
+    )
+    timed = [line["metrics"] for line in read_run_log(straight / METRICS) if line["kind"] == "train"]
+    assert all(0 < found["timing_s/likelihood"] < found["timing_s/adv"] for found in timed)
+    for name, seconds in times(straight).items():
+        record_property(name, seconds)
+
+
+@pytest.mark.slow
+def test_the_last_speakers_own_policy_scores_and_a_leaky_slope_trains(start, tmp_path):
+    out, model = tmp_path / "two", "ccpo.policies=per_role"
+    finish(start(out, "dyad", RULE, model, "ccpo.credit.negative_slope=0.25", "trainer.save_freq=-1", steps=2), out)
+    for step in (1, 2):
+        metrics = numbers(out)[step, "train"]
+        assert metrics["think/actor/grad_norm"] > 0 < metrics["reason/actor/grad_norm"]
+        assert abs(metrics["ccpo/credit/likelihood_gap"]) < 0.25

@@ -1,0 +1,176 @@
+"""How likely the last speaker finds the reference answers: which prompts are scored, by whom, and that the numbers are the model's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("verl")
+
+import numpy as np  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
+
+from ccpo.config import CcpoConfig  # noqa: E402
+from ccpo.verl_plugin import reference  # noqa: E402
+from data_preprocess.toy import dataset_rows  # noqa: E402
+
+ALONE = Path(__file__).with_name("reference_alone.py")
+MODEL = Path(__file__).parents[2] / "data_preprocess" / "last_digit_model"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(MODEL)
+
+
+# --------------------------------------------------------------------------------------------------------- the numbers
+
+
+@pytest.fixture(scope="module")
+def scored():
+    done = subprocess.run([sys.executable, str(ALONE), "1", "2"], capture_output=True, text=True, timeout=300)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stderr[-3000:]
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def test_likelihoods_are_those_of_a_plain_forward_pass(scored):
+    for found in scored:
+        assert found["found"] == pytest.approx(found["plain"], abs=1e-5)
+        assert 0 < min(found["found"]) < 0.2 < 0.4 < max(found["found"]) < 1
+
+
+def test_every_prompt_is_scored_once_and_nothing_stays_in_the_queue(scored):
+    one, two = scored
+    assert [one["scored"], one["most"], one["left"]] == [15, 15, 0], (
+        "alone, and with two different thoughts, of five questions"
+    )
+    assert [two["scored"], two["most"], two["left"]] == [15, 16, 0], "a row more, so that both workers get as many"
+
+
+# ------------------------------------------------------------------------------------------------- rows and their order
+
+
+def row(*prompts, answer=(7, 8)):
+    return SimpleNamespace(facts={"reference": reference.facts(prompts, answer)})
+
+
+def test_equal_prompts_are_one_row_unless_their_references_differ():
+    rows = [row([1, 2], [3]), SimpleNamespace(facts={"reference": None}), row([1, 2], [4]), row([1, 2], answer=(9,))]
+    pairs, of_turn = reference.distinct(rows)
+    assert of_turn.tolist() == [0, 1, 0, 2, 3] and len(pairs) == 4
+    found = reference.columns(pairs)
+    assert [part.tolist() for part in found["input_ids"].unbind()] == [[1, 2, 7, 8], [3, 7, 8], [4, 7, 8], [1, 2, 9]]
+    assert [part.tolist() for part in found["position_ids"].unbind()] == [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
+    assert [part.tolist() for part in found["response_mask"].unbind()] == [[1, 1], [1, 1], [1, 1], [1]]
+    assert sorted(found.keys()) == sorted(reference.COLUMNS)
+
+
+def test_tokens_of_large_vocabularies_survive():
+    pairs, _ = reference.distinct([row([151_935, 2**31 - 1])])
+    assert reference.columns(pairs)["prompts"].unbind()[0].tolist() == [151_935, 2**31 - 1]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+def test_workers_get_equal_parts(workers):
+    lengths = [5, 9, 1, 7, 3, 2, 8]
+    order = reference.dealt(lengths, workers)
+    assert len(order) % workers == 0 and set(order) == set(range(7)) and len(order) < 7 + workers
+    assert sum(i == 2 for i in order) == 1 + len(order) - 7, "the shortest stands in for what is missing"
+    parts = [sum(lengths[i] for i in part) for part in np.array_split(order, workers)]
+    assert max(parts) - min(parts) <= max(lengths)
+
+
+def test_no_rows_are_no_pass():
+    assert reference.likelihoods([SimpleNamespace(facts={"reference": None})], None)[1] == 0
+
+
+# ------------------------------------------------------------------------------------------------------- end of a turn
+
+
+def test_a_reference_ends_as_a_turn_does(tokenizer):
+    ids = reference.answer_ids(tokenizer, "\\boxed{7}")
+    assert tokenizer.decode(ids) == "\\boxed{7}<|im_end|>"
+
+
+def test_the_end_is_the_chat_templates_where_it_is_not_the_end_of_text(tokenizer):
+    other = AutoTokenizer.from_pretrained(MODEL)
+    other.eos_token = "<|endoftext|>"
+    assert other.decode([reference.end_token(other)]) == "<|im_end|>"
+    other.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    assert other.decode([reference.end_token(other)]) == "<|endoftext|>", "the template names none"
+
+
+# ------------------------------------------------------------------------------------------------------ before training
+
+
+@pytest.fixture
+def problems(cpu_config, tokenizer, tmp_path):
+    """problems(change, **ccpo) -> what is said of four training rows, the second of which was changed."""
+
+    def run(change=None, **ccpo):
+        rows = dataset_rows("train", 4, seed=0)
+        if change is not None:
+            for one in rows:
+                one["extra_info"] |= {"reference": one["extra_info"]["reference"]}
+            rows[1]["extra_info"]["reference"] = change
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+        cpu_config.data.train_files = str(tmp_path / "train.parquet")
+        settings = CcpoConfig.from_dict({"team": "dyad", "prompts": "toy", "credit": {"rule": "likelihood"}, **ccpo}, 4)
+        return reference.problems(cpu_config, settings, tokenizer)
+
+    return run
+
+
+def test_the_embedded_tasks_references_are_good(problems):
+    assert problems() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("", "extra_info.reference is empty or blank"),
+        ("\\boxed{}", "which the verifier does not find right (the truth is"),
+        ("I do not know", "which the verifier does not find right"),
+        ("\\boxed{1\0}", "extra_info.reference holds a NUL"),
+    ],
+)
+def test_a_bad_reference_is_named_with_its_row(problems, change, why):
+    (found,) = problems(change)
+    assert "train.parquet, row 1: " in found and why in found
+
+
+def test_rows_without_references_are_refused(problems, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        globals(),
+        "dataset_rows",
+        lambda *a, **k: [{**r, "extra_info": without(r["extra_info"])} for r in _rows(*a, **k)],
+    )
+    (found,) = problems()
+    assert (
+        "row 0: no extra_info.reference, the text that reason says when it is right, and rule likelihood asks" in found
+    )
+
+
+_rows = dataset_rows
+
+
+def without(info):
+    return {name: value for name, value in info.items() if name != "reference"}
+
+
+def test_a_reference_that_does_not_fit_a_response_is_refused(problems):
+    (found,) = problems(roles={"reason": {"max_tokens": 3}})
+    assert "reason may say 3: it could never be right; set ccpo.roles.reason.max_tokens" in found
+
+
+def test_an_own_reward_is_not_asked(problems, tmp_path):
+    (tmp_path / "mine.py").write_text("def reward(text, truth, row):\n    return 1.0\n")
+    assert problems("anything", reward=f"{tmp_path}/mine.py:reward", roles={"reason": {"max_tokens": 16}}) == []
