@@ -297,6 +297,11 @@ class CcpoConfig:
         return rule is not None and rule.reference and not fits(self.credit.rule, self.plan)
 
     @property
+    def trains_reference(self) -> bool:
+        """Whether the last speaker is trained on the reference answer instead of its own."""
+        return self.reads_reference and self.credit.last_gradient == "exact"
+
+    @property
     def normalization(self) -> str:
         return normalization(self.credit)
 

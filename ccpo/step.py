@@ -81,7 +81,10 @@ def compute_advantages(sessions: Sessions, settings: StepSettings, state: Histor
             values[f"{REPLAYS}/credit"] = advantage_K
             players = [settings.policy_of.get(name, name) for name in settings.also_spoken]
             scale_of[f"{REPLAYS}/credit"] = players[0] if players else REPLAYS
-        normalized, state_after = normalize_by_history(values, state_after, scale_of, history.decay, history.floor)
+        uncentred = {f"{name}/credit" for name in credit.uncentred}
+        normalized, state_after = normalize_by_history(
+            values, state_after, scale_of, history.decay, history.floor, uncentred
+        )
         for code, name in enumerate(sessions.roles):
             advantage_SV[rows[name], code] = normalized[f"{name}/credit"]
         advantage_K = normalized.get(f"{REPLAYS}/credit", advantage_K)

@@ -27,6 +27,7 @@ class CreditConfig:
     eta:                slope of the gate g = sigmoid(eta mu_delta / sigma_delta)
     wrong_price:        what a wrong ballot costs, in units of a right one (rule own_correctness); an abstention is worth 0
     negative_slope:     factor of what a turn takes away, in [0, 1] (rule likelihood); below 1 it is biased on purpose
+    last_gradient:      "sampled", or "exact": train the last speaker on the reference answer instead of its own (rule likelihood)
     """
 
     rule: str = "counterfactual"
@@ -41,6 +42,7 @@ class CreditConfig:
     siblings: bool = False
     wrong_price: float = 0.0
     negative_slope: float = 1.0
+    last_gradient: str = "sampled"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Credit:
     credit_SV:   (S, V) contribution in units of R; 0 where the role said nothing.
     residual_SV: (S, V) what the history normalizes instead: the credit plus a constant per role, chosen so that its mean does not jump
                  when a fitted coefficient moves, or minus control variates of mean 0.
+    uncentred:   roles whose residual is divided by the history's scale alone: a mean is a baseline for what was sampled, and these are trained
+                 on something else.
     state:       the history, with what the rule itself remembers.
     metrics:     scalars, without prefix.
     """
@@ -66,6 +70,7 @@ class Credit:
     residual_SV: np.ndarray
     state: HistoryState
     metrics: Mapping[str, float] = field(default_factory=dict)
+    uncentred: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, credit_SV: np.ndarray, state: HistoryState) -> Credit:

@@ -18,7 +18,7 @@ scale are our construction. `paper_v1` keeps the authors' form (`published.py`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -97,6 +97,7 @@ def normalize_by_history(
     scale_of: Mapping[str, Hashable] | None = None,
     decay: float = 0.9,
     floor: float = 0.05,
+    uncentred: Collection[str] = (),
 ) -> tuple[dict[str, np.ndarray], HistoryState]:
     """Normalize one batch of every stream by its history; return it with the updated state.
 
@@ -107,6 +108,7 @@ def normalize_by_history(
         decay: EMA decay d in [0, 1); the memory is about 1 / (1 - d) batches.
         floor: smallest standard deviation to divide by, in units of the values. Keeps a stream of equal values
             (all right, all wrong) from blowing up rounding noise.
+        uncentred: streams whose mean is not taken away.
 
     Returns:
         (stream -> (K,) normalized values, new state).
@@ -138,5 +140,7 @@ def normalize_by_history(
     for name, batch in arrays.items():
         out[name] = batch
         if batch.size:
-            out[name] = (batch - moments[name][0]) / scale[(scale_of or {}).get(name, ("own", name))]
+            out[name] = (batch - (0.0 if name in uncentred else moments[name][0])) / scale[
+                (scale_of or {}).get(name, ("own", name))
+            ]
     return out, state

@@ -20,6 +20,10 @@ scores. Where it writes a chain before its answer, or has several spellings, v i
 `resampling` there. For those before, u_i leaves out what turn i changes about the turns between it and the answer (they are removed in
 v_(i+1), too): it is biased. tests/golden/test_unbiased.py proves each of this.
 
+``last_gradient: exact`` trains the last speaker on y* instead of what it said, with residual v, which is not centred: v grad log pi(y*) is
+grad v, the gradient that R - v has in expectation where the last speaker answers at once and in one spelling. It takes the noise of its own answer
+away, reads the reference's text into the weights, and is biased elsewhere.
+
 ``negative_slope`` c < 1 makes u_i = max(u_i, 0) + c min(u_i, 0): for a role that says nothing of use because every attempt costs more than
 silence. BIASED on purpose: it rewards attempts that help now and then although they harm as often.
 
@@ -63,7 +67,8 @@ def likelihood(sessions: Sessions, state: HistoryState, config: CreditConfig, hi
     change_T = after_T - before_T
     change_T = np.where(last_T | (change_T > 0), change_T, config.negative_slope * change_T)
 
-    residual_T, after, metrics = change_T.copy(), state, {}
+    exact = config.last_gradient == "exact"
+    residual_T, after, metrics = np.where(last_T & exact, before_T, change_T), state, {}
     for code, name in enumerate(sessions.roles):
         rows = np.flatnonzero((sessions.role_T == code) & ~last_T)
         if not len(rows):
@@ -85,7 +90,8 @@ def likelihood(sessions: Sessions, state: HistoryState, config: CreditConfig, hi
     credit_SV, residual_SV = np.zeros(shape), np.zeros(shape)
     credit_SV[sessions.session_T, sessions.role_T] = change_T
     residual_SV[sessions.session_T, sessions.role_T] = residual_T
-    return Credit(credit_SV, residual_SV, after, metrics)
+    uncentred = tuple(sessions.roles[code] for code in np.unique(sessions.role_T[last_T])) if exact else ()
+    return Credit(credit_SV, residual_SV, after, metrics, uncentred)
 
 
 def _others(value_K: np.ndarray, prompt_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

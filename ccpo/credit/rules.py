@@ -127,7 +127,7 @@ RULES: dict[str, Rule] = {
         "one before it where the last answers at once and in one spelling.",
         False,
         ANY_SCALE,
-        reads=("negative_slope",),
+        reads=("negative_slope", "last_gradient"),
         reference=True,
     ),
     "shared": Rule(shared, "R", "GRPO", _SAME, True, ("group", "centred", "none")),
@@ -346,6 +346,7 @@ def _values(config: CreditConfig, history: HistoryConfig, n: int) -> list[str]:
     for name, value, allowed in (
         ("normalize", config.normalize, NORMALIZATIONS),
         ("shaping", config.shaping, ("none", "tanh")),
+        ("last_gradient", config.last_gradient, ("sampled", "exact")),
     ):
         if value is not None and value not in allowed:
             near = difflib.get_close_matches(value, allowed, n=1)
@@ -437,6 +438,11 @@ def _normalization(config: CreditConfig, plan: Plan | None, n: int) -> list[str]
         found.append(
             f"siblings=true with normalize '{how}' does nothing of its own: inside a prompt's group the mean of the other sessions is affine in R, and "
             "centring the group removes it; set ccpo.credit.normalize=history (or null), or siblings=false"
+        )
+    if rule.reference and config.last_gradient == "exact" and how != "history":
+        found.append(
+            f"rule {name} with last_gradient=exact is not normalized by '{how}': the reference answer was not sampled, so that no mean may be taken "
+            "from its weight; set ccpo.credit.normalize=history (or null)"
         )
     if rule.recombines and n < 2:
         found.append(

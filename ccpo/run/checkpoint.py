@@ -454,6 +454,7 @@ def fingerprint(config: CcpoConfig, n: int) -> dict[str, object]:
     }
     if "negative_slope" in RULES[credit.rule].reads:
         found["ccpo.credit.negative_slope"] = credit.negative_slope
+        found["ccpo.credit.last_gradient"] = credit.last_gradient
     return json.loads(json.dumps(found, default=str))
 
 

@@ -29,6 +29,7 @@ from ccpo.judge import RowJudge
 from ccpo.verifier import OWN, verify
 from ccpo.verl_plugin.dataset import files
 from ccpo.verl_plugin.rows import Row
+from ccpo.verl_plugin.update import NOT_ASKED, own_ratio
 
 PARTITION = "reference"
 COLUMNS = ["input_ids", "position_ids", "loss_mask", "response_mask", "prompts", "responses"]
@@ -138,6 +139,35 @@ def _log_likelihoods(pairs: Sequence[Pair], workers: Any) -> np.ndarray:
     return found
 
 
+def in_place(rows: Sequence[Row], batch: KVBatchMeta, last: str, has_log_probs: bool) -> None:
+    """Let the last speaker's rows hold the reference instead of what it said: it is trained on that (`CreditConfig.last_gradient`).
+
+    ``batch``: the rows' keys and tags, whose lengths change. ``has_log_probs``: see `trajectory.RoleOutput.build`.
+    """
+    pair_of = {
+        (row.uid, row.session): (found["prompts"][-1].tobytes(), found["answer"].tobytes())
+        for row in rows
+        if (found := row.facts["reference"]) is not None
+    }
+    own = [row for row in rows if row.role == last and row.facts["replay"] is None]
+    if not own:
+        return
+    fields = columns([pair_of[row.uid, row.session] for row in own])
+    masks = fields["response_mask"].unbind()
+    scores = [torch.zeros(len(mask)) for mask in masks]
+    for row, score in zip(own, scores, strict=True):
+        score[-1] = row.facts["reward"]
+    fields["rm_scores"] = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
+    if has_log_probs:
+        none = [torch.full((len(mask),), NOT_ASKED) for mask in masks]
+        fields["rollout_log_probs"] = torch.nested.as_nested_tensor(none, layout=torch.jagged)
+    place, tags = {key: i for i, key in enumerate(batch.keys)}, []
+    for row, ids, mask in zip(own, fields["input_ids"].unbind(), masks, strict=True):
+        tags.append({**batch.tags[place[row.key]], "seq_len": len(ids), "response_len": len(mask)})
+        batch.tags[place[row.key]] = tags[-1]
+    tq.kv_batch_put(keys=[row.key for row in own], partition_id=batch.partition_id, fields=fields, tags=tags)
+
+
 def dealt(lengths: Sequence[int], workers: int) -> list[int]:
     """Numbers of the rows so that equal parts of about equal length go to each worker, the shortest row again where one is missing."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
@@ -150,11 +180,14 @@ def dealt(lengths: Sequence[int], workers: int) -> list[int]:
 
 def problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any) -> list[str]:
     """What is wrong with the references of the training rows. ``tokenizer``: of the last speaker."""
-    contents, longest, last = (
-        read_files([Path(path) for path in files(config.data.train_files)]),
-        "",
-        settings.plan.order[-1],
-    )
+    if settings.trains_reference and not own_ratio(config):
+        return [
+            "ccpo.credit.last_gradient=exact trains on answers that were not sampled, which has a meaning for the first update of a step alone: set "
+            "actor_rollout_ref.actor.ppo_mini_batch_size to data.train_batch_size and ppo_epochs=1, without a correction of the rollout, or "
+            "last_gradient=sampled"
+        ]
+    contents = read_files([Path(path) for path in files(config.data.train_files)])
+    longest, last = "", settings.plan.order[-1]
     another = "or set another ccpo.credit.rule"
     for path, content in contents.items():
         for number, row in enumerate(parquet_rows(content) if isinstance(content, bytes) else ()):

@@ -60,7 +60,7 @@ from ccpo.verl_plugin.policies import (
     use_model,
     worker_class,
 )
-from ccpo.verl_plugin.reference import likelihoods
+from ccpo.verl_plugin.reference import in_place, likelihoods
 from ccpo.verl_plugin.rows import Row, advantages, kept_sessions, read_rows, timings, to_sessions, validation_sessions
 from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, own_ratio
 from ccpo.verl_plugin.worker import PolicyWorker
@@ -244,6 +244,9 @@ class CcpoTrainer(PPOTrainerSync):
         self._sessions = to_sessions(self._rows, self.ccpo.plan.roles, self.ccpo.plan.tie)
         metrics.update(self._session_metrics(self._sessions, self.config.data.train_batch_size * self.n))
         self.timing_raw |= {**timings(self._rows), "read_rows": time.perf_counter() - start}
+        if self.ccpo.trains_reference:
+            has_log_probs = self.config.actor_rollout_ref.rollout.calculate_log_probs
+            in_place(self._rows, batch, self.ccpo.plan.order[-1], has_log_probs)
         learning = [r for r in self.runtimes if self.ccpo.learns(r.policy.name, self.global_steps)]
         trained = {role for runtime in learning for role in runtime.policy.roles}
         unused = [row.key for row in self._rows if row.role not in trained]

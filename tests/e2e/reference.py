@@ -27,6 +27,7 @@ def settings_of(rule: str, roles: list[str]) -> dict:
         "siblings": False,
         "wrong_price": 0.0,
         "negative_slope": 1.0,
+        "last_gradient": "sampled",
         "shaping": "none",
         "alpha": 1.0,
     }

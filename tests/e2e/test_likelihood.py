@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from jobs import STEPS, TEAM, finish, kill_session, numbers, sessions, times, wait_until
 
@@ -43,6 +45,21 @@ def test_a_dyad_learns_and_a_killed_job_goes_on_as_it_would_have(start, tmp_path
     assert all(0 < found["timing_s/likelihood"] < found["timing_s/adv"] for found in timed)
     for name, seconds in times(straight).items():
         record_property(name, seconds)
+
+
+@pytest.mark.slow
+def test_the_last_speaker_may_be_trained_on_the_reference_itself(start, tmp_path):
+    out, folder = tmp_path / "exact", tmp_path / "said"
+    options = ("ccpo.credit.last_gradient=exact", f"trainer.rollout_data_dir={folder}", "trainer.save_freq=-1")
+    finish(start(out, "dyad", RULE, *options, steps=4), out)
+    logged = numbers(out)
+    assert logged[4, "val"][TEAM] >= logged[0, "val"][TEAM] + 0.10
+    assert logged[4, "train"]["actor/grad_norm"] > 0
+    outputs = [json.loads(line)["output"] for line in (folder / "1.jsonl").read_text().splitlines()]
+    boxed = [text for text in outputs if text.startswith("\\boxed{")]
+    assert len(boxed) >= 64, "every answer of Reason that was trained"
+    said = [kept["turns"][1]["text"] == f"\\boxed{{{kept['truth']}}}" for kept in sessions(out)[1, "train"]]
+    assert not all(said), "it said other things, too"
 
 
 @pytest.mark.slow

@@ -89,9 +89,15 @@ def learn(batch: list[float], stream: str, new: dict, decay: float) -> None:
 
 
 def history_normalized(
-    streams: dict[str, dict[tuple, float]], policy_of: dict[str, str], old: dict, new: dict, decay: float, floor: float
+    streams: dict[str, dict[tuple, float]],
+    policy_of: dict[str, str],
+    old: dict,
+    new: dict,
+    decay: float,
+    floor: float,
+    uncentred: str | None = None,
 ) -> dict[tuple, float]:
-    """Own means; one scale for the streams of one policy: the root of the mean of their variances."""
+    """Own means (``uncentred``: none is taken from this stream); one scale for the streams of one policy: the root of the mean of their variances."""
     spoken = {name: values for name, values in streams.items() if values}
     moments = {name: old_moments(list(values.values()), name, old) for name, values in spoken.items()}
     result = {}
@@ -99,7 +105,7 @@ def history_normalized(
         variances = [moments[other][1] for other in spoken if policy_of[other] == policy_of[name]]
         scale = max(math.sqrt(mean(variances)), floor)
         for key, value in values.items():
-            result[key] = (value - moments[name][0]) / scale
+            result[key] = (value - (0.0 if name == uncentred else moments[name][0])) / scale
         learn(list(values.values()), name, new, decay)
     return result
 
@@ -272,7 +278,7 @@ def resampling(records: list[dict], roles: list[str]) -> dict[Key, float]:
 
 
 def likelihood(
-    records: list[dict], roles: list[str], slope: float, fitted: bool, old: dict, new: dict, decay: float
+    records: list[dict], roles: list[str], slope: float, exact: bool, fitted: bool, old: dict, new: dict, decay: float
 ) -> dict[Key, float]:
     """What each turn changed; with ``fitted`` minus two controls: the likelihood before it, and the mean change in the other sessions."""
     result: dict[Key, float] = {}
@@ -281,7 +287,9 @@ def likelihood(
         pair, names = (record["prompt"], record["session"]), list(record["spoke"])
         for i, role in enumerate(names):
             if i == len(names) - 1:
-                result[(*pair, role)] = record["value"] - record["likelihoods"][i]
+                result[(*pair, role)] = (
+                    record["likelihoods"][i] if exact else record["value"] - record["likelihoods"][i]
+                )
                 continue
             change = record["likelihoods"][i + 1] - record["likelihoods"][i]
             earlier[role][pair] = (record["likelihoods"][i], change if change >= 0 else slope * change)
@@ -411,8 +419,8 @@ def reference_step(
 
     Args:
         records: the step's sessions.
-        settings: rule, normalize, coefficient, siblings, wrong_price, shaping, alpha, train_replays, eta, negative_slope, decay, floor, tie; roles: all of
-            the team's;
+        settings: rule, normalize, coefficient, siblings, wrong_price, negative_slope, last_gradient, shaping, alpha, train_replays, eta,
+            decay, floor, tie; roles: all of the team's;
             policy_of: {role: policy}; first: the role whose removal is shared, or None; also_spoken: the roles that speak in that replay.
         memory: what the previous step returned; ``{}`` at the start.
 
@@ -450,7 +458,8 @@ def reference_step(
             if any(role in record["spoke"] for record in records):
                 credit |= minus_removal(records, [role], role, fixed, centred and rule == "removal", old, new, decay)
     elif rule == "likelihood":
-        credit = likelihood(records, roles, settings["negative_slope"], centred, old, new, decay)
+        exact = settings["last_gradient"] == "exact"
+        credit = likelihood(records, roles, settings["negative_slope"], exact, centred, old, new, decay)
     elif rule == "resampling":
         credit = resampling(records, roles)
     elif rule == "paper_v1":
@@ -476,7 +485,8 @@ def reference_step(
         if settings["train_replays"]:
             streams["replays"] = trained
             policies["replays"] = policies[settings["also_spoken"][0]]
-        found = history_normalized(streams, policies, old, new, decay, floor)
+        uncentred = roles[-1] if settings["last_gradient"] == "exact" else None
+        found = history_normalized(streams, policies, old, new, decay, floor, uncentred)
         advantages = {key: found[key] for key in credit}
         trained = {key: found[key] for key in trained}
     else:

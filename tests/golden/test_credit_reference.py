@@ -74,6 +74,7 @@ class Case:
             "train_replays",
             "eta",
             "negative_slope",
+            "last_gradient",
         )
         return {
             **{name: getattr(credit, name) for name in names},
@@ -94,6 +95,7 @@ class Case:
         parts += [credit.shaping] * (credit.shaping != "none") + ["train_replays"] * credit.train_replays
         parts += ["siblings"] * credit.siblings + [f"price_{credit.wrong_price}"] * (credit.wrong_price > 0)
         parts += [f"slope_{credit.negative_slope}"] * (credit.negative_slope != 1)
+        parts += [credit.last_gradient] * (credit.last_gradient != "sampled")
         return "-".join(parts)
 
 
@@ -108,7 +110,7 @@ def _allowed(n: int = 4) -> list[Case]:
                 ({}, {"shaping": "tanh", "alpha": 0.7}),
                 ({}, {"train_replays": True, "eta": 1.5}),
                 ({}, {"wrong_price": 0.375}),
-                ({}, {"negative_slope": 0.25}),
+                ({}, {"negative_slope": 0.25}, {"last_gradient": "exact"}),
             ):
                 credit = CreditConfig(rule, normalize, **baseline, **shaping, **training, **price, **slope)
                 if not refusals(credit, HistoryConfig(), its, n):

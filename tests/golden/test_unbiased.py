@@ -477,6 +477,22 @@ def test_the_fitted_controls_of_likelihood_are_unbiased(name: str):
     assert abs(credit.residual_SV - credit.credit_SV)[:, -2].max() > CLEARLY, "the controls are not used"
 
 
+@pytest.mark.parametrize("name", ["dyad", "chain"])
+def test_the_exact_gradient_of_the_last_speaker_is_the_true_one(name: str):
+    """Trained on the reference "1", whose score is 1 - p, with the weight v = p, whatever it said itself."""
+    last, found = PLANS[name].order[-1], defaultdict(float)
+    groups = alone(with_likelihoods(paths(name), name))
+    records = Sessions.from_records([path.record(g) for g, (_, (path,)) in enumerate(groups)], PLANS[name].roles)
+    config = CreditConfig("likelihood", last_gradient="exact")
+    credit = likelihood(records, HistoryState(), config, HistoryConfig())
+    assert credit.uncentred == (last,)
+    for (p, (path,)), row in zip(groups, credit.residual_SV.tolist(), strict=True):
+        for token, _ in path.scores:
+            if token[0] == last:
+                found[token] += p * (1 - table(*token)) * row[-1]
+    assert gap(found, TRUE[name], [last]) < EXACT
+
+
 def test_likelihood_is_another_objective_where_the_last_speaker_does_not_answer_at_once():
     """v is then the likelihood of answering so at once, whose table here is another one: Think follows it, into the other direction.
     The last speaker's own credit stays unbiased: v depends on no token of its own."""

@@ -15,10 +15,13 @@ pytest.importorskip("verl")
 import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
+from transfer_queue import KVBatchMeta  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 from ccpo.config import CcpoConfig  # noqa: E402
 from ccpo.verl_plugin import reference  # noqa: E402
+from ccpo.verl_plugin.rows import Row  # noqa: E402
+from ccpo.verl_plugin.update import NOT_ASKED  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
 ALONE = Path(__file__).with_name("reference_alone.py")
@@ -90,6 +93,28 @@ def test_workers_get_equal_parts(workers):
 
 def test_no_rows_are_no_pass():
     assert reference.likelihoods([SimpleNamespace(facts={"reference": None})], None)[1] == 0
+
+
+def test_the_last_speakers_rows_hold_the_reference_where_it_is_trained_on(monkeypatch):
+    put = {}
+    monkeypatch.setattr(reference.tq, "kv_batch_put", lambda **given: put.update(given))
+    found = reference.facts([[1], [1, 2, 3]], [7, 8])
+    rows = [
+        Row("u_0_0", "u", 0, 0, {"role": "think", "replay": None, "reference": found, "reward": 1.0}),
+        Row("u_0_1", "u", 0, 1, {"role": "reason", "replay": None, "reference": None, "reward": 1.0}),
+        Row("u_0_2", "u", 0, 2, {"role": "reason", "replay": 0, "reference": None, "reward": 0.0}),
+    ]
+    tags = [{"seq_len": 9, "prompt_len": 3, "response_len": 6, "status": "success"} for _ in rows]
+    batch = KVBatchMeta(keys=[row.key for row in rows], tags=tags, partition_id="train")
+    reference.in_place(rows, batch, "reason", has_log_probs=True)
+    assert put["keys"] == ["u_0_1"] and put["partition_id"] == "train"
+    columns = {name: put["fields"][name].unbind()[0].tolist() for name in put["fields"].keys()}
+    assert columns == {
+        "input_ids": [1, 2, 3, 7, 8], "position_ids": [0, 1, 2, 3, 4], "prompts": [1, 2, 3], "responses": [7, 8],
+        "response_mask": [1, 1], "loss_mask": [1, 1], "rm_scores": [0, 1], "rollout_log_probs": [NOT_ASKED] * 2,
+    }  # fmt: skip
+    assert batch.tags[1] == put["tags"][0] == {"seq_len": 5, "prompt_len": 3, "response_len": 2, "status": "success"}
+    assert batch.tags[0] == batch.tags[2] == tags[2], "a replay's turn stays what was said"
 
 
 # ------------------------------------------------------------------------------------------------------- end of a turn
@@ -169,6 +194,14 @@ def without(info):
 def test_a_reference_that_does_not_fit_a_response_is_refused(problems):
     (found,) = problems(roles={"reason": {"max_tokens": 3}})
     assert "reason may say 3: it could never be right; set ccpo.roles.reason.max_tokens" in found
+
+
+def test_training_on_references_needs_one_update_a_step(problems, cpu_config):
+    credit = {"rule": "likelihood", "last_gradient": "exact"}
+    assert problems(credit=credit) == []
+    cpu_config.actor_rollout_ref.actor.ppo_mini_batch_size = 8
+    (found,) = problems(credit=credit)
+    assert "ccpo.credit.last_gradient=exact trains on answers that were not sampled" in found and problems() == []
 
 
 def test_an_own_reward_is_not_asked(problems, tmp_path):

@@ -202,6 +202,26 @@ def test_a_stop_text_of_the_last_speaker_is_refused():
     CcpoConfig.from_dict({**node, "roles": {"think": {"stop": ["."]}}}, 4)
 
 
+def test_the_exact_gradients_weight_is_divided_and_not_centred():
+    found = step(normalize="history", last_gradient="exact")
+    assert found.credit_SV[:, 1].tolist() == [0.25, -0.25, 0.5], "what is told is R - v all the same"
+    scale = ((np.var([0.25, -0.25, 0.5]) + np.var([0.75, 0.25, 0.5])) / 2) ** 0.5
+    np.testing.assert_allclose(found.advantage_SV[:, 1], np.array([0.75, 0.25, 0.5]) / scale)
+    np.testing.assert_allclose(found.advantage_SV[:, 0].mean(), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalize", ["group", "centred", "none"])
+def test_the_exact_gradient_is_normalized_by_the_history_alone(normalize):
+    config = CreditConfig("likelihood", normalize, last_gradient="exact")
+    (found,) = refusals(config, HistoryConfig(), plan(Dyad()), 4)
+    assert "the reference answer was not sampled" in found and "normalize=history" in found
+
+
+def test_an_unknown_gradient_is_refused():
+    (found,) = refusals(CreditConfig("likelihood", last_gradient="exct"), HistoryConfig(), plan(Dyad()), 4)
+    assert "ccpo.credit.last_gradient is 'exct': did you mean 'exact'?" in found
+
+
 @pytest.mark.parametrize("slope", [-0.1, 1.1])
 def test_a_slope_is_a_share(slope):
     found = refusals(CreditConfig("likelihood", negative_slope=slope), HistoryConfig(), plan(Dyad()), 4)
