@@ -500,6 +500,27 @@ def test_published_rules_are_warned_about(config, rule, expected):
     assert note.startswith(rule) and expected in note
 
 
+def test_references_are_checked_for_the_rule_that_reads_them(config, tmp_path):
+    def wrong(row):
+        row["extra_info"]["reference"] = "\\boxed{none}"
+
+    config.data.train_files = str(write(tmp_path / "wrong.parquet", "train", change=wrong))
+    assert preflight.check(config) == []
+    config.ccpo.credit.rule = "likelihood"
+    assert "wrong.parquet, row 1: extra_info.reference is" in problem(config)
+    config.data.train_files = str(write(tmp_path / "right.parquet", "train"))
+    assert preflight.check(config) == []
+    config.data.val_files = [str(write(tmp_path / "val.parquet", "test", 4, wrong))]
+    assert preflight.check(config) == [], "validation scores none"
+
+
+def test_a_last_speaker_at_another_temperature_is_warned_about(config):
+    config.ccpo.credit.rule = "likelihood"
+    config.actor_rollout_ref.rollout.temperature = 0.7
+    (note,) = preflight.check(config)
+    assert "reason answers at temperature 0.7, and rule likelihood scores the reference answer at 1" in note
+
+
 def test_temperatures_that_differ_are_warned_about(config):
     config.ccpo.roles = {"think": {"temperature": 0.7}, "reason": {"temperature": 1.0}}
     (note,) = preflight.check(config)
