@@ -13,6 +13,7 @@ from ccpo.compact.settings import Sampling, Settings
 from ccpo.credit.rules import RULES
 from ccpo.judge import RowJudge, judge_of
 from ccpo.prompts import Messages, with_persona
+from ccpo.reference import answer_ids
 from ccpo.seeds import request_seed
 from ccpo.team.replay import Played, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
@@ -39,12 +40,14 @@ class _Judge(RowJudge):
 
 @dataclass(frozen=True)
 class PlayedRow:
-    """A session of a dataset row. ``prompt``: (data source, row index). A turn's payload is (prompt token ids, response token ids)."""
+    """A session of a dataset row. ``prompt``: (data source, row index). A turn's payload is (prompt token ids, response token ids).
+    ``reference``: tokens of the row's reference answer, where credit asks how likely it is."""
 
     prompt: tuple[str, int]
     number: int
     played: Played
     row: Mapping[str, Any]
+    reference: tuple[int, ...] | None = None
 
     @property
     def record(self) -> SessionRecord:
@@ -178,4 +181,9 @@ async def _session(
         end_when_truncated=RULES[config.credit.rule].end_when_truncated and not validating,
     )
     replays = config.replays(number, sampling.n, validating)
-    return PlayedRow(prompt, number, await play(config.members, scene, config.plan, replays), row)
+    scored = config.reads_reference and not validating
+    played = await play(config.members, scene, config.plan, replays, cuts=scored)
+    if not scored:
+        return PlayedRow(prompt, number, played, row)
+    last = policies[config.plan.order[-1]]
+    return PlayedRow(prompt, number, played, row, tuple(answer_ids(last.tokenizer, row["extra_info"]["reference"])))

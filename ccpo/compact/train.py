@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ccpo.compact.likelihood import likelihoods
 from ccpo.compact.policy import Policy
 from ccpo.compact.rollout import PlayedRow, play_rows
 from ccpo.compact.settings import Settings
@@ -17,6 +19,7 @@ from ccpo.compact.update import TrainedTurn, update
 from ccpo.credit.history import HistoryState
 from ccpo.data import id_problem, parquet_rows, read_files, row_problem
 from ccpo.metrics import session_rates, validation_scores
+from ccpo.reference import reference_problem
 from ccpo.step import compute_advantages
 from ccpo.types import REMOVE, Sessions, StepResult
 
@@ -50,6 +53,9 @@ def train(
 def _train(settings: Settings, look: Callable[[Sequence[PlayedRow]], Mapping[str, float]]) -> Iterator[Entry]:
     config = settings.ccpo
     rows, questions = dataset(settings.train_files, "train"), dataset(settings.val_files, "test")
+    for row in rows if config.reads_reference else ():
+        if why := reference_problem(row, config.plan.order[-1], config.reward is not None):
+            raise ValueError(f"the training row {_named(row)}: {why}")
     listed = config.policy_list()
     policies = {policy.name: Policy(policy.name, policy.model or settings.model, settings) for policy in listed}
     players = {role: policies[policy.name] for policy in listed for role in policy.roles}
@@ -63,6 +69,8 @@ def _train(settings: Settings, look: Callable[[Sequence[PlayedRow]], Mapping[str
     for step in range(1, settings.steps + 1):
         played = play_rows(next(batches), players, settings, step, validating=False)
         sessions = to_sessions(played, settings)
+        if config.reads_reference:
+            sessions = replace(sessions, likelihood_T=likelihoods(played, players[config.plan.order[-1]]))
         result = compute_advantages(sessions, config.step_settings, history)
         history = result.state
         metrics = {f"ccpo/{name}": value for name, value in result.metrics.items()}
@@ -95,6 +103,10 @@ def dataset(files: Sequence[str], split: str) -> list[dict[str, Any]]:
                 raise ValueError(f"{place}: {problem}")
             found.append(row)
     return found
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return f"{row['extra_info']['index']} of {row['data_source']}"
 
 
 def prompt_batches(rows: Sequence[dict[str, Any]], settings: Settings) -> Iterator[list[dict[str, Any]]]:
@@ -135,6 +147,12 @@ def trained_turns(
             ]
         for turn, advantage in said:
             prompt, response = turn.payload
+            if (
+                settings.ccpo.trains_reference
+                and turn.role == settings.ccpo.plan.order[-1]
+                and turn in one.played.turns
+            ):
+                response = one.reference
             found.append((turn.role, TrainedTurn(tuple(prompt), tuple(response), float(advantage))))
     return found
 

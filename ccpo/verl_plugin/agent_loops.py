@@ -19,6 +19,7 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.rules import RULES
 from ccpo.judge import judge_of
 from ccpo.prompts import Messages, with_persona
+from ccpo.reference import answer_ids
 from ccpo.run.session_log import as_json, may_be_kept
 from ccpo.run.sessions import session_facts
 from ccpo.seeds import request_seed
@@ -26,7 +27,7 @@ from ccpo.team.replay import PlayedReplay, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
 from ccpo.types import REMOVE
 from ccpo.verl_plugin.policies import PolicyClient
-from ccpo.verl_plugin.reference import answer_ids, facts
+from ccpo.verl_plugin.reference import facts
 from ccpo.verl_plugin.trajectory import RoleOutput, outputs_of
 from ccpo.verl_plugin.update import own_ratio
 

@@ -1,7 +1,6 @@
 """How likely the last speaker finds the reference answers: what `ccpo.credit.likelihood` reads, from one forward pass of the actor of its own.
 
-A row's ``extra_info.reference`` is the text that the last speaker says when it is right, as its data command writes it; the end token is added
-here, where the tokenizer is known. The agent loop makes the prompts that the last speaker is asked in each cut run (`Played.cuts`); before
+The agent loop makes the prompts that the last speaker is asked in each cut run (`Played.cuts`); before
 credit the trainer puts every distinct (prompt, reference) once into the queue, in a partition of their own, lets the actor compute
 log-probabilities, adds them up over the reference's tokens, and clears the partition.
 
@@ -24,9 +23,8 @@ from transfer_queue import KVBatchMeta
 from verl.workers.utils.padding import response_from_nested
 
 from ccpo.config import CcpoConfig
-from ccpo.data import parquet_rows, read_files, section, shown, text_problem
-from ccpo.judge import RowJudge
-from ccpo.verifier import OWN, verify
+from ccpo.data import parquet_rows, read_files, shown
+from ccpo.reference import answer_ids, reference_problem
 from ccpo.verl_plugin.dataset import files
 from ccpo.verl_plugin.rows import Row
 from ccpo.verl_plugin.update import NOT_ASKED, own_ratio
@@ -39,22 +37,6 @@ Pair = tuple[bytes, bytes]
 
 
 # ------------------------------------------------------------------------------------------------- in the agent loop
-
-
-def end_token(tokenizer: Any) -> int:
-    """The token that ends a turn: what the chat template writes after one, or the tokenizer's end of text."""
-    said = "said"
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "asked"}, {"role": "assistant", "content": said}], tokenize=False
-    )
-    after = tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return after[0] if after and after[0] in special else tokenizer.eos_token_id
-
-
-def answer_ids(tokenizer: Any, reference: str) -> list[int]:
-    """Tokens of a reference answer, with its end."""
-    return [*tokenizer.encode(reference, add_special_tokens=False), end_token(tokenizer)]
 
 
 def facts(prompts: Sequence[Sequence[int]], answer: Sequence[int]) -> dict[str, Any]:
@@ -188,38 +170,15 @@ def problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any) -> list[s
         ]
     contents = read_files([Path(path) for path in files(config.data.train_files)])
     longest, last = "", settings.plan.order[-1]
-    another = "or set another ccpo.credit.rule"
     for path, content in contents.items():
-        for number, row in enumerate(parquet_rows(content) if isinstance(content, bytes) else ()):
-            reference = section(row["extra_info"]).get("reference")
-            if reference is None:
-                why = (
-                    f"no extra_info.reference, the text that {last} says when it is right, and rule {settings.credit.rule} asks how likely it is: make "
-                    f"the data anew with a data command that writes it (data_preprocess.toy, gsm8k, math; custom with --extra reference), {another}"
-                )
-            elif reason := text_problem(reference):
-                why = f"extra_info.reference {reason}"
-            elif not _right(row, reference, settings):
-                why = (
-                    f"extra_info.reference is {shown(reference)}, which the verifier does not find right (the truth is "
-                    f"{shown(row['reward_model']['ground_truth'])}): credit would reward what is worth nothing; write what it reads, {another}"
-                )
-            else:
-                longest = max(longest, reference, key=len)
-                continue
-            return [f"data.train_files: {path}, row {number}: {why}"]
+        for number, row in enumerate(parquet_rows(content)):
+            if why := reference_problem(row, last, settings.reward is not None):
+                return [f"data.train_files: {path}, row {number}: {why}"]
+            longest = max(longest, row["extra_info"]["reference"], key=len)
     room = min(settings.role(last).max_tokens or config.data.max_response_length, config.data.max_response_length)
     if (need := len(answer_ids(tokenizer, longest))) > room:
         return [
             f"the reference {shown(longest)} takes {need} tokens with its end, and {last} may say {room}: it could never be right; set "
-            f"ccpo.roles.{last}.max_tokens or data.max_response_length to {need}, {another}"
+            f"ccpo.roles.{last}.max_tokens or data.max_response_length to {need}, or set another ccpo.credit.rule"
         ]
     return []
-
-
-def _right(row: dict[str, Any], reference: str, settings: CcpoConfig) -> bool:
-    """Whether the verifier finds it right; a reward of the user's own is not asked."""
-    if settings.reward is not None or row["extra_info"]["answer_type"] == OWN:
-        return True
-    judge = RowJudge.of(row)
-    return verify(reference, judge.truth, judge.answer_type, judge.options).reward == 1.0

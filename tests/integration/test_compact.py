@@ -26,6 +26,7 @@ from verl.utils.dataset.rl_dataset import collate_fn  # noqa: E402
 from verl.workers.rollout.replica import TokenOutput  # noqa: E402
 
 from ccpo.compact import Settings, rollout, train  # noqa: E402
+from ccpo.compact.likelihood import likelihoods  # noqa: E402
 from ccpo.compact.policy import Policy  # noqa: E402
 from ccpo.compact.rollout import play_rows  # noqa: E402
 from ccpo.compact.train import dataset, prompt_batches, to_sessions, trained_turns  # noqa: E402
@@ -34,7 +35,7 @@ from ccpo.config import ConfigError  # noqa: E402
 from ccpo.step import compute_advantages  # noqa: E402
 from ccpo.team.session import TeamError  # noqa: E402
 from ccpo.verl_cpu.generation import SamplingParams  # noqa: E402
-from ccpo.verl_plugin import agent_loops  # noqa: E402
+from ccpo.verl_plugin import agent_loops, reference  # noqa: E402
 from ccpo.verl_plugin import rows as step_rows  # noqa: E402
 from data_preprocess import silence, toy  # noqa: E402
 from data_preprocess.schema import write_dataset  # noqa: E402
@@ -52,6 +53,7 @@ JOBS = {
             "+ccpo.roles.reason={max_tokens: 3, stop: ['}']}",  # an answer ends where it would be cut
         ),
     ),
+    "likelihood": ("last_digit", "ccpo_dyad", ("ccpo.credit.rule=likelihood",)),
     "silence": ("silence", "ccpo_vote", (*silence.OVERRIDES["vote"], "ccpo.credit.rule=resampled")),
 }
 Worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -176,6 +178,10 @@ def test_rows_and_advantages_are_the_agent_loops(job, name, monkeypatch):
     mine = to_sessions(played, settings)
     records = [row.facts["session"] for row in rows if row.facts["session"] is not None]
     assert [asdict(replace(one.record, session=0)) for one in played] == records
+    if name == "likelihood":
+        scored = likelihoods(played, policies["reason"])
+        np.testing.assert_allclose(scored, by_plain_passes(rows, policies["reason"].model), atol=1e-5)
+        mine, theirs = replace(mine, likelihood_T=scored), replace(theirs, likelihood_T=scored)
     result = compute_advantages(mine, settings.ccpo.step_settings)
     advantage = step_rows.advantages(rows, theirs, compute_advantages(theirs, settings.ccpo.step_settings))
     wanted = [(row.role, tuple(prompt), tuple(said), advantage[row.key]) for row, prompt, said in listed]
@@ -184,6 +190,45 @@ def test_rows_and_advantages_are_the_agent_loops(job, name, monkeypatch):
     assert len(wanted) > 50 and any(one[-1] for one in wanted)
     cut = {turn["role"] for record in records for turn in record["turns"] if turn["truncated"]}
     assert cut == ({"think"} if name == "replays" else set())
+
+
+def by_plain_passes(rows: list[step_rows.Row], model) -> list[float]:
+    """Likelihood of the reference before each turn, of what the agent loop would have the actor score."""
+    pairs, of_turn = reference.distinct(rows)
+    columns, found = reference.columns(pairs), []
+    for ids, said in zip(columns["input_ids"].unbind(), columns["responses"].unbind(), strict=True):
+        with torch.no_grad():
+            logits = model(ids[None]).logits[0, -len(said) - 1 : -1].double()
+        found.append(float(logits.log_softmax(-1).gather(-1, said[:, None]).sum().exp()))
+    assert 0 < min(found) < 0.2 < 0.5 < max(found) < 1 and len(pairs) < len(of_turn)
+    return [found[i] for i in of_turn]
+
+
+def test_the_last_speaker_may_be_trained_on_the_reference(job):
+    settings = Settings.of(plain(job("likelihood", "ccpo.credit.last_gradient=exact")))
+    policies = players(settings)
+    played = play_rows(dataset(settings.train_files, "train"), policies, settings, 1, validating=False)
+    mine = replace(to_sessions(played, settings), likelihood_T=likelihoods(played, policies["reason"]))
+    turns = trained_turns(played, mine, compute_advantages(mine, settings.ccpo.step_settings), settings)
+    tokenizer = policies["reason"].tokenizer
+    wanted = [f"{one.row['extra_info']['reference']}<|im_end|>" for one in played]
+    assert [tokenizer.decode(turn.response) for role, turn in turns if role == "reason"] == wanted
+    assert all(turn.advantage > 0 for role, turn in turns if role == "reason")
+    said = [tokenizer.decode(turn.response) for role, turn in turns if role == "think"]
+    assert said == [one.played.turns[0].text + "<|im_end|>" for one in played]
+
+
+def test_likelihood_trains_and_rows_without_references_are_named(job, tmp_path):
+    for options in ((), ("ccpo.credit.last_gradient=exact", "ccpo.policies=per_role")):
+        entries = entries_of(job("likelihood", *options))
+        steps = [entry["metrics"] for entry in entries if entry["kind"] == "train"]
+        assert len(steps) == 3 and all(0 < found["ccpo/credit/likelihood_alone"] < 1 for found in steps)
+    rows = toy.dataset_rows("train", 5, seed=0)
+    for row in rows:
+        del row["extra_info"]["reference"]
+    write_dataset(tmp_path / "bare", {"train": rows}, name="bare")
+    with pytest.raises(ValueError, match="the training row 0 of toy/last_digit: no extra_info.reference"):
+        entries_of(job("likelihood", f"data.train_files={tmp_path}/bare/train.parquet"))
 
 
 def test_validation_is_the_agent_loops(job, monkeypatch):

@@ -19,6 +19,7 @@ from transfer_queue import KVBatchMeta  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 from ccpo.config import CcpoConfig  # noqa: E402
+from ccpo.reference import answer_ids, end_token  # noqa: E402
 from ccpo.verl_plugin import reference  # noqa: E402
 from ccpo.verl_plugin.rows import Row  # noqa: E402
 from ccpo.verl_plugin.update import NOT_ASKED  # noqa: E402
@@ -121,16 +122,16 @@ def test_the_last_speakers_rows_hold_the_reference_where_it_is_trained_on(monkey
 
 
 def test_a_reference_ends_as_a_turn_does(tokenizer):
-    ids = reference.answer_ids(tokenizer, "\\boxed{7}")
+    ids = answer_ids(tokenizer, "\\boxed{7}")
     assert tokenizer.decode(ids) == "\\boxed{7}<|im_end|>"
 
 
 def test_the_end_is_the_chat_templates_where_it_is_not_the_end_of_text(tokenizer):
     other = AutoTokenizer.from_pretrained(MODEL)
     other.eos_token = "<|endoftext|>"
-    assert other.decode([reference.end_token(other)]) == "<|im_end|>"
+    assert other.decode([end_token(other)]) == "<|im_end|>"
     other.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-    assert other.decode([reference.end_token(other)]) == "<|endoftext|>", "the template names none"
+    assert other.decode([end_token(other)]) == "<|endoftext|>", "the template names none"
 
 
 # ------------------------------------------------------------------------------------------------------ before training
@@ -180,7 +181,7 @@ def test_rows_without_references_are_refused(problems, tmp_path, monkeypatch):
     )
     (found,) = problems()
     assert (
-        "row 0: no extra_info.reference, the text that reason says when it is right, and rule likelihood asks" in found
+        "row 0: no extra_info.reference, the text that reason says when it is right, and the credit rule asks" in found
     )
 
 
