@@ -452,7 +452,7 @@ def _guess(name: str, path: str, keys: list[str]) -> str:
 
 def _near(word: str, keys: list[str]) -> list[str]:
     """The keys that are nearest to a word: of several that are about as near none is more likely."""
-    found = difflib.get_close_matches(word, keys, n=3)
+    found = difflib.get_close_matches(word, dict.fromkeys(keys), n=3)
     likeness = [difflib.SequenceMatcher(None, key, word).ratio() for key in found]
     return [key for key, own in zip(found, likeness, strict=True) if own > likeness[0] - ABOUT_AS_NEAR]
 
