@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -51,6 +51,7 @@ from ccpo.team.load import BUILT_IN  # noqa: E402
 from ccpo.types import REMOVE, REPLACE, SHUFFLE  # noqa: E402
 
 HOWS = (REMOVE, REPLACE, SHUFFLE)
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 EVERY = ""  # of a table by role: what holds for all that have nothing of their own
 MAX_TOKENS, TEMPERATURE = 1024, 1.0  # without a checkpoint that says otherwise
 UNUSED_DAYS = 7  # after which an exported checkpoint is removed from the cache
@@ -532,7 +533,7 @@ def evaluate(given: argparse.Namespace) -> None:
         }
         if config.own_reward is not None:
             stack.callback(config.own_reward.close)
-        result = asyncio.run(_run(given, config, rows, sampling, endpoints, store))
+        result = asyncio.run(_until_ended(_run(given, config, rows, sampling, endpoints, store)))
         path = write_result(given.out, result)
     needed = frozenset(
         role
@@ -598,6 +599,29 @@ def _ended(number: int, _: Any) -> None:
     raise Ended(128 + number)
 
 
+async def _until_ended(work: Coroutine) -> Any:
+    """``work``, cancelled by a signal: what a handler raises may be raised in a finalizer, where Python passes over it."""
+    loop, task, got = asyncio.get_running_loop(), asyncio.current_task(), []
+    ours = [number for number in ENDING if signal.getsignal(number) is _ended]
+
+    def end(number: int) -> None:
+        got.append(number)
+        task.cancel()
+
+    for number in ours:
+        loop.add_signal_handler(number, end, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if got:
+            raise Ended(128 + got[0]) from None
+        raise
+    finally:
+        for number in ours:
+            loop.remove_signal_handler(number)
+            signal.signal(number, _ended)
+
+
 def main(words: Sequence[str] | None = None) -> None:
     given = arguments_of(words)
     try:
@@ -614,6 +638,6 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    for signal_number in (signal.SIGTERM, signal.SIGHUP):
+    for signal_number in ENDING:
         signal.signal(signal_number, _ended)  # so that servers end and the folder is let go
     main()
