@@ -758,7 +758,9 @@ def test_the_data_command_of_every_task_is_one(task, tmp_path, run_module):
 def test_a_task_that_there_is_not_gets_the_list(task, tmp_path):
     done = bash(ROOT, "recipe/run_ccpo.sh", TASK=task, DATA=str(tmp_path))
     assert done.returncode == 1 and f"TASK={task}: there is no such task" in done.stderr
-    assert "set one of gsm8k last_digit logiqa math silence" in done.stderr and "data_preprocess.benchmarks" in done.stderr
+    assert (
+        "set one of gsm8k last_digit logiqa math silence" in done.stderr and "data_preprocess.benchmarks" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
