@@ -343,8 +343,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     known, rest = parser.parse_known_args(argv)
     if wrong := [word for word in rest if "=" not in word or word.startswith("--")]:
         parser.error(f"{wrong[0]} is no argument of this command")
-    moved = [word for word in known.rules if "=" in word.split()[0]]  # what follows --rules is read as one
-    known.rules = [word for word in known.rules if word not in moved]
+    moved = []  # what follows --rules or --scores is read as one of them
+    for name in ("rules", "scores"):
+        given = getattr(known, name)
+        moved += [word for word in given if "=" in word.split()[0]]
+        setattr(known, name, [word for word in given if word not in moved])
     known.overrides = [*known.overrides, *moved, *rest]
     if known.jobs < 1:
         parser.error(f"--jobs is {known.jobs}: set at least 1")
@@ -376,6 +379,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")
+    every = dict.fromkeys(name for found in values.values() for name in found)
+    if unknown := [name for name in known.scores if name not in every]:
+        sys.exit(f"error: --scores {unknown[0]}: no run has it; set some of {', '.join(every)}")
     print(table(values, known.scores))
     print(f"every score of every run: {known.out / 'scores.csv'}; curves: {known.out / 'curves.png'}")
 

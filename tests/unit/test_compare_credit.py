@@ -97,6 +97,8 @@ def test_mistakes_of_the_command(script, words, says, capsys):
 def test_overrides_may_follow_the_rules(script):
     known = script.arguments(["--out", "x", "--rules", "shared", "own ccpo.credit.normalize=centred", "a.b=1", "c=2"])
     assert known.rules == ["shared", "own ccpo.credit.normalize=centred"] and known.overrides == ["a.b=1", "c=2"]
+    known = script.arguments(["--rules", "shared", "--out", "x", "--scores", "team", "auc", "a.b=1"])
+    assert (known.scores, known.overrides) == (["team", "auc"], ["a.b=1"])
     known = script.arguments(["--rules", "shared", "--out", "x", "a.b=1"])
     assert known.rules == ["shared"] and known.overrides == ["a.b=1"]
 
@@ -185,6 +187,8 @@ def test_a_folder_belongs_to_one_comparison_at_a_time(script, job, tmp_path, mon
     script.main(words)
     assert (tmp_path / "out" / "scores.csv").exists() and len(job.ran) == 4
     assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="--scores taem: no run has it; set some of"):
+        script.main([*words, "--scores", "taem"])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
