@@ -199,7 +199,10 @@ class Watchdog:
         try:
             yield
         except Exception as error:
-            if not isinstance(innermost(error), (JobStopped, ConfigError, Moved)) and (reason := self._who_died()):
+            known = self._reason or isinstance(
+                innermost(error), (JobStopped, ConfigError, Moved)
+            )  # then the actors were ended by us
+            if not known and (reason := self._who_died()):
                 raise JobStopped(reason) from error
             raise
 

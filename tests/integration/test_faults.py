@@ -143,6 +143,20 @@ def test_a_broken_connection_is_explained_by_the_death_that_ray_tells_of_later(c
             raise RuntimeError("Connection reset by peer")
 
 
+def test_actors_that_the_watchdog_ended_are_not_to_blame(cluster, tmp_path):
+    """A worker hangs, the watchdog ends all actors, and whoever waits for another one hears of its death."""
+    cluster.busy.add("a")
+    watched = watchdog(tmp_path, 0.1, cluster.actors("a"))
+    with pytest.raises(JobStopped, match="nothing has moved"):
+        with watched.watching(), watched.explaining():
+            with suppress(JobStopped):
+                forever()
+            assert cluster.killed.wait(20)
+            cluster.busy.clear()
+            cluster.dead["a"] = RayActorError()
+            raise RuntimeError("the actor is dead because it was killed by `ray.kill`")
+
+
 def test_any_other_error_stays_what_it_is(cluster, tmp_path):
     watched = watchdog(tmp_path, 1000, cluster.actors("a"))
     with pytest.raises(KeyError), watched.watching(), watched.explaining():
