@@ -11,15 +11,12 @@ shows in the words of its abstentions. Our construction.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import random
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ccpo.prompts import Messages
 from ccpo.verifier import verify
@@ -29,17 +26,13 @@ from data_preprocess.toy_lessons import CLEAN, CORRUPT, NOT_SURE, VOTE, Lesson, 
 from data_preprocess.toy_model import (
     CHAT_TEMPLATE,
     VOTE_TOKENS,
-    WEIGHTS,
     Encoder,
     Recipe,
-    new_optimizer,
     one_seeded_thread,
     sample,
-    train_step,
-    write_first_passing,
 )
+from data_preprocess.toy_taught import build_taught, taught
 
-BASE = Path(__file__).with_name("last_digit_model")
 WORDS = {"~": NOT_SURE, "^": "Pass."}
 """Mark -> what an abstention says."""
 DEFAULT_SEED = 0
@@ -108,22 +101,21 @@ def draw_lesson(problem: Problem, recipe: SilenceRecipe, mistakes: Mistakes, rng
 
 def teach(tokenizer: PreTrainedTokenizerFast, recipe: SilenceRecipe, seed: int) -> LlamaForCausalLM:
     """The embedded model after ``recipe``. The same arguments give the same bits on one machine and torch version."""
-    base = Recipe()  # clipping and weight decay are as in its training
-    with one_seeded_thread(seed):
-        model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-        model.train()
-        encoder, rng = Encoder(tokenizer), random.Random(seed)
+    warmup = Recipe().warmup_steps
+
+    def batches(encoder: Encoder, rng: random.Random) -> list:
         lessons = [
             draw_lesson(problem, recipe, mistakes, rng)
             for steps, mistakes in ((recipe.clean_steps, recipe.clean), (recipe.last_steps, recipe.last))
             for problem in draw_problems("train", steps * recipe.lessons, rng)
         ]
-        optimizer = new_optimizer(model, base)
-        batches = encoder.lessons(lessons, recipe.lessons)
-        for step, batch in enumerate(batches):
-            warm, decay = min(1.0, (step + 1) / base.warmup_steps), max(0.05, 1 - step / len(batches))
-            train_step(model, optimizer, batch, base, recipe.lr * warm * decay)
-    return model.eval()
+        return encoder.lessons(lessons, recipe.lessons)
+
+    def rate(step: int, steps: int) -> float:
+        warm, decay = min(1.0, (step + 1) / warmup), max(0.05, 1 - step / steps)
+        return recipe.lr * warm * decay
+
+    return taught(tokenizer, seed, batches, rate)
 
 
 def measure(
@@ -149,23 +141,20 @@ def measure(
 def build(out: str | Path, recipe: SilenceRecipe | None = None, seed: int = DEFAULT_SEED) -> dict:
     """Write the model folder ``out`` as `data_preprocess.toy_model.build` does, with the same errors."""
     recipe = recipe or SilenceRecipe()
-    return write_first_passing(
+    return build_taught(
         out,
-        fingerprint=_fingerprint(recipe, seed),
-        recipe=recipe,
-        first_seed=seed,
-        tokenizer=lambda: AutoTokenizer.from_pretrained(BASE),
+        recipe,
+        seed,
+        facts(),
         train=lambda tokenizer, seed: teach(tokenizer, recipe, seed),
         measure=lambda model, tokenizer: measure(model, tokenizer),
     )
 
 
-def _fingerprint(recipe: SilenceRecipe, seed: int) -> str:
-    weights = hashlib.sha256((BASE / WEIGHTS).read_bytes()).hexdigest()
-    template = VOTE.of("voter_0")[frozenset({"question"})]
+def facts() -> list:
+    """What the lessons are made of besides the recipe."""
     kinds = {name: asdict(kind) for name, kind in KINDS.items()}
-    facts = [asdict(recipe), seed, torch.__version__, weights, template, CHAT_TEMPLATE, WORDS, kinds]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return [VOTE.of("voter_0")[frozenset({"question"})], CHAT_TEMPLATE, WORDS, kinds]
 
 
 def main() -> None:

@@ -10,16 +10,13 @@ follows them. A gate measures the team on held-out problems. Our construction; t
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ccpo.prompts import Messages
 from ccpo.team.load import prompts_of, team_class
@@ -29,17 +26,12 @@ from data_preprocess.toy_model import (
     ANSWER_TOKENS,
     CHAT_TEMPLATE,
     THOUGHT_TOKENS,
-    WEIGHTS,
     Encoder,
-    Recipe,
     accuracy,
-    new_optimizer,
     one_seeded_thread,
     sample,
-    train_step,
-    write_first_passing,
 )
-from data_preprocess.toy_voters import BASE
+from data_preprocess.toy_taught import build_taught, taught
 
 CHAIN = Path(__file__).parents[1] / "examples" / "chain.py"
 PROMPTS = prompts_of(team_class(f"{CHAIN}:Chain"), "toy")
@@ -128,12 +120,9 @@ def _review(problem: Problem, vague: float, wrong: float, rng: random.Random) ->
 
 def teach(tokenizer: PreTrainedTokenizerFast, recipe: ChainRecipe, seed: int) -> LlamaForCausalLM:
     """The embedded model after ``recipe``. The same arguments give the same bits on one machine and torch version."""
-    base = Recipe()  # clipping and weight decay are as in its training
-    with one_seeded_thread(seed):
-        model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-        model.train()
-        encoder, rng = Encoder(tokenizer), random.Random(seed)
-        batches = [
+
+    def batches(encoder: Encoder, rng: random.Random) -> list:
+        return [
             batch
             for steps, mistakes in ((recipe.clean_steps, recipe.clean), (recipe.corrupt_steps, recipe.corrupt))
             for batch in encoder.lessons(
@@ -144,11 +133,11 @@ def teach(tokenizer: PreTrainedTokenizerFast, recipe: ChainRecipe, seed: int) ->
                 recipe.lessons,
             )
         ]
-        optimizer = new_optimizer(model, base)
-        for step, batch in enumerate(batches):
-            rate = recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps) * max(0.05, 1 - step / len(batches))
-            train_step(model, optimizer, batch, base, rate)
-    return model.eval()
+
+    def rate(step: int, steps: int) -> float:
+        return recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps) * max(0.05, 1 - step / steps)
+
+    return taught(tokenizer, seed, batches, rate)
 
 
 def measure(
@@ -183,22 +172,15 @@ def measure(
 def build(out: str | Path, recipe: ChainRecipe | None = None, seed: int = 3) -> dict:
     """Write the model folder ``out`` as `data_preprocess.toy_model.build` does, with the same errors."""
     recipe = recipe or ChainRecipe()
-    return write_first_passing(
+    templates = {role: list(PROMPTS.of(role).values()) for role in ("proposer", "critic", "refiner")}
+    return build_taught(
         out,
-        fingerprint=_fingerprint(recipe, seed),
-        recipe=recipe,
-        first_seed=seed,
-        tokenizer=lambda: AutoTokenizer.from_pretrained(BASE),
+        recipe,
+        seed,
+        [templates, CHAT_TEMPLATE, SHARES],
         train=lambda tokenizer, seed: teach(tokenizer, recipe, seed),
         measure=lambda model, tokenizer: measure(model, tokenizer),
     )
-
-
-def _fingerprint(recipe: ChainRecipe, seed: int) -> str:
-    weights = hashlib.sha256((BASE / WEIGHTS).read_bytes()).hexdigest()
-    templates = {role: list(PROMPTS.of(role).values()) for role in ("proposer", "critic", "refiner")}
-    facts = [asdict(recipe), seed, torch.__version__, weights, templates, CHAT_TEMPLATE, SHARES]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def main() -> None:

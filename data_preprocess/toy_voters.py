@@ -10,31 +10,23 @@ on held-out problems: skills too near to each other would show nothing. Our cons
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data_preprocess.toy import draw_problems
 from data_preprocess.toy_lessons import UNEQUAL_VOTERS, VOTE, Lesson, Mistakes, vote_messages, vote_reply
 from data_preprocess.toy_model import (
     CHAT_TEMPLATE,
     VOTE_TOKENS,
-    WEIGHTS,
     Encoder,
-    Recipe,
     accuracy,
-    new_optimizer,
     one_seeded_thread,
-    train_step,
-    write_first_passing,
 )
+from data_preprocess.toy_taught import build_taught, taught
 
-BASE = Path(__file__).with_name("last_digit_model")
 RANGES = {"strong": (0.65, 0.85), "weak": (0.2, 0.38)}  # of accuracy, around the embedded model's .50
 
 
@@ -67,19 +59,15 @@ class VoterNumbers:
 
 def teach(tokenizer: PreTrainedTokenizerFast, recipe: VoterRecipe, seed: int) -> LlamaForCausalLM:
     """The embedded model after ``recipe``. The same arguments give the same bits on one machine and torch version."""
-    base = Recipe()  # clipping and weight decay are as in its training
-    with one_seeded_thread(seed):
-        model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-        model.train()
-        encoder, rng = Encoder(tokenizer), random.Random(seed)
+
+    def batches(encoder: Encoder, rng: random.Random) -> list:
         lessons = [
             Lesson(vote_messages(problem), vote_reply(problem, recipe.mistakes, rng))
             for problem in draw_problems("train", recipe.steps * recipe.lessons, rng)
         ]
-        optimizer = new_optimizer(model, base)
-        for batch in encoder.lessons(lessons, recipe.lessons):
-            train_step(model, optimizer, batch, base, recipe.lr)
-    return model.eval()
+        return encoder.lessons(lessons, recipe.lessons)
+
+    return taught(tokenizer, seed, batches, lambda step, steps: recipe.lr)
 
 
 def measure(
@@ -98,22 +86,14 @@ def measure(
 
 def build(out: str | Path, recipe: VoterRecipe, seed: int = 3) -> dict:
     """Write the model folder ``out`` as `data_preprocess.toy_model.build` does, with the same errors."""
-    return write_first_passing(
+    return build_taught(
         out,
-        fingerprint=_fingerprint(recipe, seed),
-        recipe=recipe,
-        first_seed=seed,
-        tokenizer=lambda: AutoTokenizer.from_pretrained(BASE),
+        recipe,
+        seed,
+        [VOTE.of("voter_0")[frozenset({"question"})], CHAT_TEMPLATE],
         train=lambda tokenizer, seed: teach(tokenizer, recipe, seed),
         measure=lambda model, tokenizer: measure(model, tokenizer, recipe),
     )
-
-
-def _fingerprint(recipe: VoterRecipe, seed: int) -> str:
-    weights = hashlib.sha256((BASE / WEIGHTS).read_bytes()).hexdigest()
-    template = VOTE.of("voter_0")[frozenset({"question"})]
-    facts = [asdict(recipe), seed, torch.__version__, weights, template, CHAT_TEMPLATE]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def main() -> None:

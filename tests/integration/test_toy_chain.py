@@ -14,6 +14,7 @@ from ccpo.config import CcpoConfig
 from data_preprocess import toy_chain
 from data_preprocess.toy import boxed, draw_problems, problem_pool, thought_text
 from data_preprocess.toy_lessons import CLEAN, CORRUPT, NOT_SURE
+from data_preprocess.toy_taught import BASE
 
 SHORT = toy_chain.ChainRecipe(clean_steps=2, corrupt_steps=1, lessons=2)
 PASSING = toy_chain.ChainNumbers(0.45, 0.4, 0.4, 0.9, 0.4, 0.35)
@@ -63,7 +64,7 @@ def test_clean_lessons_are_right_unless_what_is_shown_is_wrong():
 
 def test_prompts_and_replies_fit():
     """A prompt stays under 80 tokens with a draft and a review of 16, a reply under 16."""
-    tokenizer = AutoTokenizer.from_pretrained(toy_chain.BASE)
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
     longest = "z" * 16
     assert len(tokenizer(longest)["input_ids"]) == 16
     for problem in problem_pool("test", 2)[::50]:
@@ -86,7 +87,7 @@ def test_gate_names_every_failure():
 
 
 def test_numbers_are_measured_on_the_team():
-    tokenizer = AutoTokenizer.from_pretrained(toy_chain.BASE)
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
     numbers = toy_chain.measure(toy_chain.teach(tokenizer, SHORT, 3), tokenizer, problem_count=48)
     assert all(0 <= value <= 1 for value in dataclasses.astuple(numbers))
     assert numbers.without_proposer > 0.15, "a refiner that is shown nothing is asked as the embedded model was taught"
