@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
 from ccpo import report  # noqa: E402
+from ccpo.report.means import mean_text  # noqa: E402
 from ccpo.run.folder import METRICS  # noqa: E402
 from data_preprocess.toy_lessons import UNEQUAL_VOTERS  # noqa: E402
 
@@ -212,20 +213,9 @@ def seeds_table(found: dict[str, dict[int, list[dict]]]) -> str:
         for rule, runs in found.items():
             after = [value[rule, seed] for seed in runs]
             paired = [value[rule, seed] - value[REFERENCE, seed] for seed in runs if (REFERENCE, seed) in value]
-            cells = (str(len(runs)), _mean(after), _mean(paired, "+") if rule != REFERENCE and paired else "")
+            cells = (str(len(runs)), mean_text(after), mean_text(paired, "+") if rule != REFERENCE and paired else "")
             lines.append(report.row(f"  {rule}", *cells))
     return "\n".join(lines)
-
-
-def _mean(values: Sequence[float], sign: str = "") -> str:
-    """Mean and 95 % t interval; the mean alone of a single value."""
-    from scipy.stats import t
-
-    mean = f"{statistics.fmean(values):{sign}.3f}"
-    if len(values) < 2:
-        return mean
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean} +- {half:.3f}"
 
 
 def main() -> None:

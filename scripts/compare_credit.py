@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
 from ccpo.config import ConfigError  # noqa: E402
+from ccpo.report.means import half_width, mean_text  # noqa: E402
 from ccpo.run.json_file import write_atomic  # noqa: E402
 from ccpo.run.lock import run_lock  # noqa: E402
 from ccpo.team.load import BUILT_IN  # noqa: E402
@@ -244,25 +245,9 @@ def table(values: Mapping[tuple[str, int], Mapping[str, float]], names: Sequence
                 for seed, value in own.items()
                 if rule != reference and name in values.get((reference, seed), {})
             ]
-            difference = interval(pairs, "+") if pairs else ""
-            lines.append(f"  {rule:<{width - 2}}{len(own):>5}  {interval(list(own.values())):>16}  {difference:>16}")
+            difference = mean_text(pairs, "+") if pairs else ""
+            lines.append(f"  {rule:<{width - 2}}{len(own):>5}  {mean_text(list(own.values())):>16}  {difference:>16}")
     return "\n".join(lines)
-
-
-def interval(values: Sequence[float], sign: str = "") -> str:
-    """Mean and 95 % t interval; the mean alone of a single value."""
-    digits = 0 if max(map(abs, values)) > 100 else 3
-    mean = f"{statistics.fmean(values):{sign}.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} +- {half_width(values):.{digits}f}"
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Of the 95 % t interval of the mean; 0 for a single value."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return 0.0
-    return float(t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5)
 
 
 def draw(path: Path, runs: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:

@@ -26,7 +26,8 @@ from ccpo.report.logged import (
     validations,
     wilson,
 )
-from ccpo.report.runs import Run, differences, over_seeds, questions, t_interval
+from ccpo.report.means import t_interval
+from ccpo.report.runs import Run, differences, over_seeds, questions
 from ccpo.run.step_times import PARTS, STEP, part_seconds
 from ccpo.team.replay import Intervention
 from ccpo.types import REMOVE, REPLACE

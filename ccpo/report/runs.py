@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ccpo.report.logged import load
+from ccpo.report.means import t_interval
 from ccpo.run.folder import JOB, SESSIONS
 from ccpo.run.session_log import VAL, read_sessions
 from ccpo.types import REMOVE
@@ -104,14 +103,3 @@ def differences(sessions: Iterable[dict], role: str) -> list[float]:
         if own:
             found.append(sum(own) / len(own))
     return found
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of independent values (Student's t); None of fewer than two."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
-    half = float(t.ppf(0.975, len(values) - 1)) * error
-    return mean - half, mean + half

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import compare  # noqa: E402
 
+from ccpo.report.means import mean_text  # noqa: E402
 from ccpo.run.folder import METRICS  # noqa: E402
 
 SOURCE = "toy/x"
@@ -117,9 +118,9 @@ def test_over_seeds_every_rule_is_compared_with_shared_credit_of_the_same_seed(t
 
 
 def test_a_mean_over_seeds_has_an_interval_as_soon_as_there_are_two():
-    assert compare._mean([0.5]) == "0.500"
-    assert compare._mean([0.4, 0.6]) == "0.500 +- 1.271"  # t(1) = 12.706, standard error .1
-    assert compare._mean([0.4, 0.6] * 50).split(" +- ")[1] == "0.020"  # t(99) = 1.984
+    assert mean_text([0.5]) == "0.500"
+    assert mean_text([0.4, 0.6]) == "0.500 +- 1.271"  # t(1) = 12.706, standard error .1
+    assert mean_text([0.4, 0.6] * 50).split(" +- ")[1] == "0.020"  # t(99) = 1.984
 
 
 def test_runs_of_different_lengths_are_not_compared(tmp_path):

@@ -15,8 +15,9 @@ from sample_runs import CHAIN, DYAD, SOURCE, TIMED, VOTES, train, val, write
 from ccpo.report import page as report_page
 from ccpo.report.charts import of_run
 from ccpo.report.logged import ReportError
+from ccpo.report.means import t_interval
 from ccpo.report.page import page
-from ccpo.report.runs import Run, groups, read_run, t_interval
+from ccpo.report.runs import Run, groups, read_run
 from ccpo.run.folder import JOB, SESSIONS
 from ccpo.run.session_log import SessionLog
 
