@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -15,6 +16,11 @@ HERE = Path(__file__).resolve().parent
 FULL_ERROR = "HYDRA_FULL_ERROR"
 ASKED = os.environ.get(FULL_ERROR)  # by the user, for tracebacks
 RAY_STARTS = 3  # ray.init gives its first process 30 s (a constant in Ray 2.60), too little on a busy machine
+
+if importlib.util.find_spec("ccpo") is None:  # nor would a process that Ray starts find it
+    sys.exit(
+        f"error: ccpo is not on PYTHONPATH, and every process of the job needs it: start with recipe/run_ccpo.sh, or set PYTHONPATH={HERE.parent}"
+    )
 
 # verl reads its platform and its modules when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
 MODULES = "VERL_USE_EXTERNAL_MODULES"

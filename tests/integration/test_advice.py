@@ -87,6 +87,14 @@ def test_another_error_is_not_explained():
     assert advice.why_not(ValueError("x"), ["seed=1"], CONFIGS) is None
 
 
+def test_a_start_without_the_package_on_the_path_says_what_to_set(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(ROOT / "recipe" / "main_ccpo.py"), "profile=cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith("error: ccpo is not on PYTHONPATH")
+    assert f"PYTHONPATH={ROOT}" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_recipe_says_it_in_one_line():
     command = [sys.executable, str(ROOT / "recipe/main_ccpo.py"), "profile=cpu", "trainer.total_training_step=3"]
     done = subprocess.run(
