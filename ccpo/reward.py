@@ -81,10 +81,11 @@ class OwnReward:
 
     @property
     def digest(self) -> str:
-        """Of the file that it stands in: another content may judge otherwise."""
+        """Of the file that it stands in, or of the interpreter that it is built into: another content may judge otherwise."""
         where = self.reference.rpartition(":")[0]
-        file = Path(where).expanduser() if where.endswith(".py") else Path(sys.modules[where].__file__)
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        file = where if where.endswith(".py") else getattr(sys.modules[where], "__file__", None)
+        content = Path(file).expanduser().read_bytes() if file else sys.version.encode()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def has(self, part: str) -> bool:
         return part in self._functions

@@ -70,6 +70,8 @@ METHOD = (
 MODELS = (*(f"{MODEL}.{name}" for name in ("path", "tokenizer_path", "hf_config_path")), "ccpo.roles.*.model")
 CONTENT = "content of "
 SECRET = ("*key*", "*token", "*secret*", "*password*", "*proxy*")
+COLUMNS = ("data.*_key",)
+"""Names of the data's columns: what verl calls a key there is none."""
 HORIZON = ("trainer.total_training_steps", "trainer.total_epochs")
 
 
@@ -137,7 +139,7 @@ def _change(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return ""
     if name.startswith(CONTENT):
         return "differs"
-    if _fits(name.lower(), SECRET):
+    if _fits(name.lower(), SECRET) and not _fits(name, COLUMNS):
         return "differs (not shown)"
     return f"was {shown(old)}, is {shown(new)}"
 

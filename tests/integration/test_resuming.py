@@ -119,6 +119,7 @@ def test_a_job_is_refused_before_it_starts(config):
         ("ccpo.keep_sessions", 0, "ccpo.keep_sessions was 8, is 0"),
         ("ccpo.keep_sessions_mb", 4.0, "ccpo.keep_sessions_mb was 64.0, is 4.0"),
         ("trainer.wandb_proxy", "http://me:pass@x", "trainer.wandb_proxy differs (not shown)"),
+        ("data.image_key", "photos", "data.image_key was 'images', is 'photos'"),
     ],
 )
 def test_the_rest_is_said(config, name, value, says):

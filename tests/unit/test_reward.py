@@ -177,6 +177,10 @@ def test_what_a_coroutine_does_to_its_row_nobody_else_sees(load):
     ] == 0.5
 
 
+def test_a_reward_that_stands_in_no_file_has_a_digest():
+    assert len(OwnReward("builtins:max").digest) == 16
+
+
 def test_labels_and_same():
     assert checked("label", "a") == "a" and checked("same", True) is True
     for part, wrong in (("label", ""), ("label", 3), ("same", 1), ("same", None)):
