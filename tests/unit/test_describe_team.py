@@ -214,9 +214,9 @@ def test_a_page_takes_little_time(describe):
 
 
 def test_the_documents_costs_are_these(describe):
-    """docs/method.md, "Which rule when": a rule that is new, gone or dearer needs another line there."""
-    text = (ROOT / "docs" / "method.md").read_text()
-    section = text[text.index("## Which rule when") : text.index("## The loss")]
+    """docs/credit.md, "What it costs": a rule that is new, gone or dearer needs another line there."""
+    text = (ROOT / "docs" / "credit.md").read_text()
+    section = text[text.index("## What it costs") : text.index("## Which rule to take")]
     rows = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \|", section, re.MULTILINE)}
     costs = [table(page_of(describe, team, "-n", "8")) for team in ("dyad", "vote")]
     assert rows == {rule: tuple(found[rule][1] if rule in found else "-" for found in costs) for rule in RULES}

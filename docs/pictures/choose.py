@@ -1,0 +1,220 @@
+"""Which credit rule to take: draws choose.svg, and writes the same in words for docs/credit.md (`worked.py` puts it there).
+
+    .venv/bin/python docs/pictures/choose.py
+
+What is measured stands in docs/runs and in docs/credit.md; an advice without a measurement says so.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BETTER, SAME, OPEN = "better", "same", "open"
+"""In a toy task: better than the simple control; little or no better. Not measured, or with one seed."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """take: the rules. short: why, for the picture. why: the same with numbers and links, in Markdown."""
+
+    take: str
+    short: str
+    why: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A question, and what follows from a yes; with a no the next step is asked."""
+
+    asks: str
+    yes: Advice
+
+
+@dataclass(frozen=True)
+class Way:
+    """begins: which teams. steps: in order. else_: where every answer was no."""
+
+    begins: str
+    steps: tuple[Step, ...]
+    else_: Advice
+
+
+WAYS = (
+    Way(
+        "The outcome is one answer",
+        (
+            Step(
+                "Is there a reference answer, and does the last speaker say it at once, in one spelling?",
+                Advice("likelihood, last_gradient: exact", "LIKELY", "LIKELY", BETTER),
+            ),
+            Step(
+                "One or two sessions a prompt?",
+                Advice("shared_history", "FEW", "FEW", BETTER),
+            ),
+            Step(
+                "Must the roles be told apart, and may you decode for it?",
+                Advice("resampling", "unbiased for each role; not shown to learn sooner", "RESAMPLING", OPEN),
+            ),
+        ),
+        Advice("shared", "nothing that we measured is better", "NOTHING", SAME),
+    ),
+    Way(
+        "The outcome is a vote",
+        (
+            Step(
+                "Do the voters hear each other?",
+                Advice(
+                    "leave_one_out",
+                    "plays the deliberation again; not measured",
+                    "It plays the deliberation again without the voter. `marginal` and `resampled` are refused, `shapley` and `own_correctness` see "
+                    "the last vote alone. Not measured.",
+                    OPEN,
+                ),
+            ),
+            Step(
+                "Is every voter to become good on its own?",
+                Advice(
+                    "own_correctness",
+                    "weak voter .90, shared .66; one seed",
+                    "The weak one of three unequal voters ended at .902 with it, at .891 with `shapley`, at .664 with `shared`; the team at .993, .993 "
+                    "and .959 ([one seed](runs/cpu_unequal_voters.md)). Not where silence may be the best answer: there it teaches everybody to speak, "
+                    "and the team ends .156 +- .021 below `shared` ([five seeds](runs/cpu_silence.md)).",
+                    BETTER,
+                ),
+            ),
+            Step(
+                "One or two sessions a prompt?",
+                Advice(
+                    "leave_one_out or resampled",
+                    "+.13 and +.12 against shared; ten seeds",
+                    "Two sessions a prompt, seven voters: +.134 +- .052 and +.123 +- .066 against `shared` "
+                    "([ten seeds](runs/cpu_silence.md#fewer-sessions-on-other-seeds)). `resampled` needs two sessions, `leave_one_out` none.",
+                    BETTER,
+                ),
+            ),
+        ),
+        Advice(
+            "leave_one_out, or shared",
+            "six sessions: +.02 at the end; five seeds",
+            "With six sessions a prompt `shared` learns it, too, later: `leave_one_out` ends +.021 +- .015 above it, `marginal` +.024 +- .016, "
+            "`resampled` +.017 +- .028 ([five seeds](runs/cpu_silence.md)).",
+            SAME,
+        ),
+    ),
+)
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def code(take: str) -> str:
+    """Names of rules and settings as code."""
+    return re.sub(r"\w+(: \w+)?", lambda name: "or" if name[0] == "or" else f"`{name[0]}`", take)
+
+
+def words() -> str:
+    """The tree as nested bullets."""
+    lines = []
+    for way in WAYS:
+        lines.append(f"- **{way.begins}.**")
+        for depth, step in enumerate(way.steps, 1):
+            space = "  " * depth
+            lines += [f"{space}- *{step.asks}* Yes: {code(step.yes.take)}. {step.yes.why}", f"{space}- No:"]
+        lines[-1] += f" {code(way.else_.take)}. {way.else_.why}"
+    return "\n".join(lines)
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+WIDTH, ASKED, TAKEN = 420, (2, 208), (246, 172)  # left end and width of the questions and of the advice
+LINE, PAD, GAP = 19, 10, 26
+STYLE = """
+text { font: 14px system-ui, sans-serif; fill: #1f2328 } .head { font-weight: 600; font-size: 17px }
+.take { font: 600 13px ui-monospace, monospace } .small { font-size: 13px; fill: #59636e }
+rect { rx: 6px; stroke-width: 1.5; fill: #ffffff; stroke: #9aa4af } .better { stroke: #1a7f37; stroke-width: 2.5 }
+.same { stroke: #59636e } .open { stroke: #59636e; stroke-dasharray: 5 4 }
+line { stroke: #9aa4af; stroke-width: 1.5 }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6edf3 } .small { fill: #9198a1 } rect { fill: #161b22; stroke: #6e7681 }
+  .better { stroke: #3fb950 } .same, .open { stroke: #9198a1 }
+}
+"""
+LEGEND = ((BETTER, "better in a toy task"), (SAME, "little or no difference"), (OPEN, "not measured, or one seed"))
+
+
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
+    return f'<text x="{x}" y="{y}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
+
+
+def box(place: tuple[float, float], y: float, lines: list[tuple[str, str]], kind: str, height: float) -> list[str]:
+    x, width = place
+    parts = [f'<rect x="{x}" y="{y}" width="{width}" height="{height}" class="{kind}"/>']
+    top = y + (height - LINE * len(lines)) / 2
+    return parts + [text(x + PAD, top + LINE * i + 14, words, style) for i, (words, style) in enumerate(lines)]
+
+
+def asked(step: Step) -> list[tuple[str, str]]:
+    return [(words, "") for words in textwrap.wrap(step.asks, 23)]
+
+
+def taken(advice: Advice) -> list[tuple[str, str]]:
+    take = [(words, "take") for words in textwrap.wrap(advice.take, 18, break_long_words=False)]
+    return take + [(words, "small") for words in textwrap.wrap(advice.short, 20)]
+
+
+def height_of(lines: list[tuple[str, str]]) -> float:
+    return LINE * len(lines) + 2 * PAD
+
+
+def picture() -> str:
+    """The tree, one way below the other."""
+    y, parts, middle = 0.0, [], ASKED[0] + 24
+    for way in WAYS:
+        y += 26
+        parts.append(text(ASKED[0], y, way.begins, "head"))
+        y += 14
+        for step in way.steps:
+            question, advice = asked(step), taken(step.yes)
+            height = max(height_of(question), height_of(advice))
+            parts += box(ASKED, y, question, "ask", height)
+            right, centre = ASKED[0] + ASKED[1], y + height / 2
+            parts += [
+                line(right, centre, TAKEN[0], centre),
+                text((right + TAKEN[0]) / 2, centre - 6, "yes", "small", "middle"),
+            ]
+            parts += box(TAKEN, y, advice, step.yes.kind, height)
+            parts += [
+                line(middle, y + height, middle, y + height + GAP),
+                text(middle + 8, y + height + 18, "no", "small"),
+            ]
+            y += height + GAP
+        last = taken(way.else_)
+        parts += box(ASKED, y, last, way.else_.kind, height_of(last))
+        y += height_of(last) + 18
+    for i, (kind, words) in enumerate(LEGEND):
+        x = ASKED[0] + (0, 190, 0)[i]
+        top = y + 8 + (0, 0, 28)[i]
+        parts += [
+            f'<rect x="{x + 1}" y="{top}" width="22" height="16" class="{kind}"/>',
+            text(x + 32, top + 13, words, "small"),
+        ]
+    y += 62
+    title = "Which credit rule to take: questions, and what was measured"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH + 60}" viewBox="0 0 {WIDTH} {y:g}" role="img" aria-label="{title}">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+if __name__ == "__main__":
+    (HERE / "choose.svg").write_text(picture(), encoding="utf-8")
