@@ -1,4 +1,4 @@
-"""Writes the worked examples of docs/credit.md between its markers: what each credit rule pays for the same few sessions.
+"""Writes the worked examples of docs/credit.md between its markers: what each credit rule pays for the same few sessions. Draws two_sessions.svg.
 
     .venv/bin/python docs/pictures/worked.py
 
@@ -295,7 +295,7 @@ def plain(value: float) -> str:
 def what_was_said(label: str) -> str:
     if label in DYAD:
         return f"{label}: {DYAD[label].thought}, {DYAD[label].answer}"
-    return f"{label}: {', '.join(ballot or '-' for ballot in VOTE[label])}"
+    return f"{label}: {' '.join(ballot or '-' for ballot in VOTE[label])}"
 
 
 def title(role: str) -> str:
@@ -314,7 +314,9 @@ def rule_text(rule: str) -> str:
     lines = [
         f"### `{rule}`",
         "",
-        f"{example.says} `{RULES[rule].equation}`",
+        example.says,
+        "",
+        f"`{RULES[rule].equation}`",
         "",
         f"| {' | '.join(['session', 'R', *names])} |",
         f"|{'---|' * (len(names) + 2)}",
@@ -353,18 +355,6 @@ def vote_text() -> str:
     return "\n".join(lines)
 
 
-def one_session_text(labels: tuple[str, ...]) -> str:
-    """The advantages of a few sessions of the dyad under every rule."""
-    heads = [f"{label} {title(role)}" for label in labels for role in ("think", "reason")]
-    lines = [f"| rule | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
-    for rule, example in EXAMPLES.items():
-        if example.team == "dyad":
-            _, result, _ = compute(rule, example)
-            cells = [number(x) for label in labels for x in result.advantage_SV[list(DYAD).index(label)]]
-            lines.append(f"| [`{rule}`](#{rule}) | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def sources_text() -> str:
     lines = ["| rule | source | unbiased |", "|---|---|---|"]
     for name in EXAMPLES:
@@ -378,7 +368,6 @@ def parts() -> dict[str, str]:
     fixed = {
         "dyad": dyad_text(),
         "vote": vote_text(),
-        "one session": one_session_text(("A4", "B4")),
         "sources": sources_text(),
         "choice": choose.words(),
     }
@@ -398,5 +387,52 @@ def written(page: str) -> str:
     return marker.sub(lambda part: f"<!-- worked: {part[1]} -->\n\n{made[part[1]]}\n\n<!-- end -->", page)
 
 
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+SHOWN = (("A4", "a good thought,", "then a slip"), ("B4", "an empty thought,", "a right answer"))
+WIDTH, TOP, ROW, BAR = 420, 96, 42, 15
+CENTRES, UNIT = (196, 340), 18  # of the two panels; pixels of an advantage of 1
+STYLE = """
+text { font: 13px system-ui, sans-serif; fill: #1f2328 } .head { font-weight: 600; font-size: 15px } .small { fill: #59636e }
+.rule { font: 13px ui-monospace, monospace } .think { fill: #d1602f } .reason { fill: #1b6ca8 }
+line { stroke: #9aa4af; stroke-width: 1.5 } .thin { stroke: #d1d9e0; stroke-width: 1 }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6edf3 } .small { fill: #9198a1 } .reason { fill: #4a9edd } .think { fill: #e5814f } .thin { stroke: #30363d }
+}
+"""
+
+
+def picture() -> str:
+    """The advantages of two sessions of the dyad under every rule that fits it."""
+    text, line = choose.text, choose.line
+    rules = [rule for rule, example in EXAMPLES.items() if example.team == "dyad"]
+    height = TOP + ROW * len(rules) + 34
+    parts = []
+    for (label, *about), x in zip(SHOWN, CENTRES, strict=True):
+        parts.append(text(x, 18, label, "head", "middle"))
+        parts += [text(x, 37 + 17 * i, words, "small", "middle") for i, words in enumerate(about)]
+        parts.append(text(x, 80, "less <  0  > more", "small", "middle"))
+        parts.append(line(x, TOP - 6, x, height - 34))
+    for i, rule in enumerate(rules):
+        y = TOP + ROW * i
+        parts.append(f'<line x1="2" y1="{y - 4}" x2="{WIDTH - 2}" y2="{y - 4}" class="thin"/>')
+        parts.append(text(2, y + ROW / 2, rule, "rule"))
+        _, result, _ = compute(rule, EXAMPLES[rule])
+        for (label, *_), x in zip(SHOWN, CENTRES, strict=True):
+            for role, value in enumerate(result.advantage_SV[list(DYAD).index(label)]):
+                top, wide = y + 2 + (BAR + 2) * role, round(abs(value) * UNIT, 1)
+                left = x if value > 0 else round(x - wide, 1)
+                kind = ("think", "reason")[role]
+                parts.append(f'<rect x="{left}" y="{top}" width="{wide}" height="{BAR}" class="{kind}"/>')
+                end, anchor = (x + wide + 4, "start") if value >= 0 else (x - wide - 4, "end")
+                parts.append(text(round(end, 1), top + 12, number(value), "", anchor))
+    for kind, x in (("think", 126), ("reason", 226)):
+        parts.append(f'<rect x="{x}" y="{height - 20}" width="22" height="14" class="{kind}"/>')
+        parts.append(text(x + 30, height - 8, title(kind)))
+    name = "What Think and Reason are paid for two sessions, under every rule"
+    return choose.svg(name, WIDTH, height, STYLE, parts)
+
+
 if __name__ == "__main__":
+    (HERE / "two_sessions.svg").write_text(picture(), encoding="utf-8")
     PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

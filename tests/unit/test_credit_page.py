@@ -31,6 +31,10 @@ def test_the_page_is_what_its_script_writes(worked):
     assert worked["written"](page) == page, "stale: .venv/bin/python docs/pictures/worked.py"
 
 
+def test_the_picture_of_two_sessions_is_drawn_anew(worked):
+    assert (PAGE.parent / "pictures" / "two_sessions.svg").read_text(encoding="utf-8") == worked["picture"]()
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_has_an_example_that_a_job_might_run(worked, rule):
     example = worked["EXAMPLES"][rule]
