@@ -118,7 +118,7 @@ WAYS = (
                 Advice(
                     "leave_one_out or resampled",
                     "+.13 and +.12 against shared; ten seeds",
-                    "Two sessions a prompt, seven voters: +.134 +- .052 and +.123 +- .066 against `shared` "
+                    "Seven voters who may abstain, in a task where that is sometimes best: +.134 +- .052 and +.123 +- .066 against `shared` "
                     "([ten seeds](runs/cpu_silence.md#fewer-sessions-on-other-seeds)). `resampled` needs two sessions, `leave_one_out` none.",
                     BETTER,
                 ),

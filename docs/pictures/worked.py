@@ -356,15 +356,19 @@ def vote_text() -> str:
 
 
 def sources_text() -> str:
-    lines = ["| rule | source | unbiased |", "|---|---|---|"]
+    lines = ["| rule | source | normalized by | unbiased |", "|---|---|---|---|"]
     for name in EXAMPLES:
         rule = RULES[name]
-        lines.append(f"| [`{name}`](#{name}) | {rule.source} | {'yes' if rule.unbiased else 'no'} |")
+        lines.append(f"| [`{name}`](#{name}) | {rule.source} | {rule.natural} | {'yes' if rule.unbiased else 'no'} |")
     return "\n".join(lines)
 
 
 def parts() -> dict[str, str]:
-    """Marker -> what stands between it and its end. Raises KeyError for a rule without an example."""
+    """Marker -> what stands between it and its end. Raises ValueError for a rule without an example."""
+    if missing := [rule for rule in RULES if rule not in EXAMPLES]:
+        raise ValueError(
+            f"no example of {', '.join(missing)}: readers meet every rule on the same sessions; add it to EXAMPLES"
+        )
     fixed = {
         "dyad": dyad_text(),
         "vote": vote_text(),
