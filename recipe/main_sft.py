@@ -1,0 +1,372 @@
+"""Teach a model the roles of teams: compose the configuration, check it, run verl's SFT trainer, export the model.
+
+In the folder of the job (trainer.default_local_dir, OUT):
+
+    model/          the taught model, for actor_rollout_ref.model.path; it appears when it is complete, and is never written again
+    sft.json        what was taught to which model, the last losses, the SHA-256 of the weights
+    metrics.jsonl   verl's metrics, a line a step
+    part/           only while a job is on its way; what a killed one has left is removed when the same command begins anew
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+
+HERE = Path(__file__).resolve().parent
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+if importlib.util.find_spec("ccpo") is None:
+    sys.exit(f"error: ccpo is not on PYTHONPATH: start with recipe/run_sft_roles.sh, or set PYTHONPATH={HERE.parent}")
+
+# verl reads its platform when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
+if "profile=cpu" in [word.lstrip("+").strip("'\"") for word in sys.argv]:
+    from ccpo.verl_cpu import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)
+
+MODEL, PART, FACTS, METRICS = "model", "part", "sft.json", "metrics.jsonl"
+CPU_ATTENTION = "sdpa"
+
+
+class TeachError(ValueError):
+    """A job that cannot be run; the text says why and what to set."""
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def begun(out: Path) -> bool:
+    """Whether an earlier job in ``out`` was ended before it was done. Raises TeachError where nothing may be written."""
+    if (out / MODEL).exists():
+        raise TeachError(
+            f"{out / MODEL} is a taught model already, and nothing is written over it: go on with it, or choose another folder "
+            "(OUT, trainer.default_local_dir)"
+        )
+    if out.exists() and not out.is_dir():
+        raise TeachError(f"{out} is a file: choose another folder (OUT, trainer.default_local_dir)")
+    ours = {MODEL, PART, FACTS, METRICS, "run.lock"}
+    others = sorted(path.name for path in out.iterdir() if path.name not in ours) if out.exists() else []
+    if others:
+        raise TeachError(
+            f"{out} also holds {', '.join(others[:5])}, which this command did not write: choose another folder (OUT, trainer.default_local_dir)"
+        )
+    return (out / PART).exists()
+
+
+def fill(config: Any, shape_of: Any, gpus: int, gpu_bytes: float | None = None) -> list[str]:
+    """Put a value where the profile has none, as ``ccpo/verl_plugin/fit.py`` does for a team's job; returns what to say of it.
+
+    ``shape_of``: the model's transformers configuration. ``gpu_bytes``: of a GPU; None: this machine's first. Raises TeachError for a
+    model that does not fit.
+    """
+    from ccpo.verl_gpu import attention, memory
+    from ccpo.verl_plugin.fit import LARGEST_SDPA_PACK, _gpu_bytes
+
+    model, data = config.model, config.data
+    if config.trainer.device != "cuda":
+        return []
+    lines = []
+    refused = attention.refusal(shape_of)
+    if model.override_config.attn_implementation is None:
+        model.override_config.attn_implementation = CPU_ATTENTION if refused else attention.NAME
+        lines += [f"attention {CPU_ATTENTION}: {refused}"] if refused else []
+    elif model.override_config.attn_implementation == attention.NAME and refused:
+        raise TeachError(
+            f"model.override_config.attn_implementation={attention.NAME} does not fit: {refused}; set sdpa"
+        )
+    shape, room = memory.shape_of(shape_of), memory.room(gpu_bytes or _gpu_bytes())
+    if model.enable_gradient_checkpointing is None:
+        model.enable_gradient_checkpointing = memory.needs_checkpointing(shape, gpus, room, data.max_length)
+    if data.max_token_len_per_gpu is None:
+        most = memory.LARGEST_PACK if model.override_config.attn_implementation == attention.NAME else LARGEST_SDPA_PACK
+        data.max_token_len_per_gpu = memory.chosen_pack(
+            shape, gpus, room, model.enable_gradient_checkpointing, data.max_length, most
+        )
+    needed = memory.update(shape, gpus, data.max_length, model.enable_gradient_checkpointing)
+    if needed > room:
+        raise TeachError(
+            f"the model does not fit: learning one lesson takes {needed / memory.GIB:.1f} GiB of each of {gpus} GPU(s), and "
+            f"{room / memory.GIB:.1f} can be used: take more GPUs (N_GPUS), a smaller MODEL, or a shorter data.max_length"
+        )
+    return lines
+
+
+def check_end(tokenizer: Any, generation: Any) -> str:
+    """The token that ends a turn, as text. Raises TeachError where a rollout would not stop on it."""
+    from ccpo.reference import end_token
+
+    end = end_token(tokenizer)
+    stops = getattr(generation, "eos_token_id", None)
+    stops = {tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}
+    if end not in stops:
+        raise TeachError(
+            f"the chat template ends a turn with {tokenizer.decode([end])!r}, and a rollout of this model stops on "
+            f"{', '.join(repr(tokenizer.decode([stop])) for stop in sorted(stops)) or 'nothing'}: it would learn an end that ends nothing; set "
+            "eos_token of the tokenizer, or eos_token_id in generation_config.json"
+        )
+    return tokenizer.decode([end])
+
+
+def check_steps(config: Any, rows: dict[str, int]) -> int:
+    """Steps of an epoch. ``rows``: file -> lessons. Raises TeachError."""
+    batch, gpus = config.data.train_batch_size, config.trainer.n_gpus_per_node
+    if not isinstance(batch, int) or batch < 1 or batch % gpus:
+        raise TeachError(
+            f"data.train_batch_size={batch} is no multiple of the {gpus} process(es) that share it: set one"
+        )
+    for file, count in rows.items():
+        if count < batch:
+            raise TeachError(
+                f"{file} has {count} lessons, fewer than data.train_batch_size={batch}, and verl drops what does not fill a batch: set it to {count} "
+                "at most, or make more lessons"
+            )
+    if config.trainer.total_epochs < 1:
+        raise TeachError(f"trainer.total_epochs={config.trainer.total_epochs}: set at least 1")
+    return rows[config.data.train_files] // batch
+
+
+class Plan(NamedTuple):
+    """What is to be done: ``tokens`` are the lessons of "train" and "val", ``facts`` for sft.json, ``lines`` to be shown."""
+
+    tokens: dict[str, list[tuple[list[int], list[int]]]]
+    facts: dict[str, Any]
+    lines: list[str]
+
+
+def check(config: Any) -> Plan:
+    """Look at everything that a job needs before it starts; fills the configuration. Raises TeachError, LessonError."""
+    from sft_worker import tokenized
+    from transformers import AutoConfig
+    from verl.utils import hf_tokenizer
+    from verl.utils.model import get_generation_config
+
+    from ccpo.data import sha256
+
+    path = str(config.model.path)
+    if "/" in path and path.count("/") != 1 and not Path(path).is_dir():
+        raise TeachError(f"model.path (MODEL) is {path}: there is no such folder")
+    try:
+        shape = AutoConfig.from_pretrained(path, trust_remote_code=config.model.trust_remote_code)
+        tokenizer = hf_tokenizer(path, trust_remote_code=config.model.trust_remote_code)
+        generation = get_generation_config(path, trust_remote_code=config.model.trust_remote_code)
+    except Exception as error:  # of a wrong name, a missing file, no network: transformers has a type for each
+        raise TeachError(
+            f"model.path (MODEL) is {path}, which cannot be loaded: {str(error).splitlines()[0]}"
+        ) from None
+    if not tokenizer.chat_template:
+        raise TeachError(
+            f"model.path (MODEL) is {path}: its tokenizer has no chat template, and roles are asked in chats"
+        )
+    room = getattr(shape.get_text_config(), "max_position_embeddings", None)
+    if room and config.data.max_length > room:
+        raise TeachError(
+            f"data.max_length={config.data.max_length} is more than the {room} positions of the model: set it to {room} at most"
+        )
+    end = check_end(tokenizer, generation)
+    files = (config.data.train_files, config.data.val_files)
+    for file in files:
+        if not isinstance(file, str) or not Path(file).is_file():
+            raise TeachError(f"there is no file of lessons {file}: make it with data_preprocess.sft_roles, or set DATA")
+    taught = {file: tokenized(file, tokenizer, shape.model_type, config.data.max_length) for file in files}
+    lines = fill(config, shape, config.trainer.n_gpus_per_node)
+    steps = check_steps(config, {file: len(lessons) for file, lessons in taught.items()})
+    train = taught[files[0]]
+    replies = sum(len(lesson.reply) for lesson in train)
+    total = sum(len(lesson.prompt) for lesson in train) + replies
+    facts = {
+        "model": path,
+        "data": {file: sha256(Path(file).read_bytes()) for file in files},
+        "lessons": len(train),
+        "tokens_per_epoch": total,
+        "learned_tokens_per_epoch": replies,
+        "end_of_turn": end,
+        "lr": config.optim.lr,
+        "epochs": config.trainer.total_epochs,
+        "lessons_per_step": config.data.train_batch_size,
+        "steps": steps * config.trainer.total_epochs,
+        "attention": config.model.override_config.attn_implementation,
+    }
+    longest = max(len(lesson.reply) for lessons in taught.values() for lesson in lessons)
+    lines += [
+        f"{len(train)} lessons, {total:,} tokens an epoch, {replies:,} of them learned; the longest reply has {longest}; a turn ends with {end}",
+        f"{facts['steps']} steps: {config.trainer.total_epochs} epochs of {steps}, {config.data.train_batch_size} lessons each, learning rate "
+        f"{config.optim.lr:g}",
+        f"attention {facts['attention']}, packs of {config.data.max_token_len_per_gpu:,} tokens"
+        f"{', gradient checkpointing' if config.model.enable_gradient_checkpointing else ''}",
+    ]
+    tokens = {
+        name: [tuple(lesson) for lesson in taught[file]] for name, file in zip(("train", "val"), files, strict=True)
+    }
+    return Plan(tokens, facts, lines)
+
+
+# --- the job ----------------------------------------------------------------------------------------------------------
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave a trainer behind (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def train(config: Any, tokens: Any, part: Path) -> None:
+    """Run the trainer in the new folder ``part``. Raises TeachError when it fails."""
+    import torch
+    from omegaconf import OmegaConf
+    from sft_worker import TOKENS
+
+    part.mkdir(parents=True)
+    torch.save(tokens, part / TOKENS)
+    config.trainer.default_local_dir = str(part)
+    (part / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        f"--nproc_per_node={config.trainer.n_gpus_per_node}",
+        *(str(HERE / "sft_worker.py"), str(part / "config.yaml")),
+    ]
+    environment = {
+        **os.environ,
+        "VERL_FILE_LOGGER_PATH": str(part / METRICS),
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.trainer.n_gpus_per_node))),
+    }  # fmt: skip
+    process = subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent)
+    try:
+        status = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if status:
+        raise TeachError(
+            f"the trainer ended with status {status}; what it said stands above. {part.parent} has no model; the same command begins anew"
+        )
+
+
+def export(part: Path, target: Path, step: int) -> dict[str, str]:
+    """Make the last checkpoint's model the folder ``target``; returns file -> SHA-256 of its weights. Raises TeachError."""
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from ccpo.data import sha256
+
+    made = part / f"global_step_{step}" / "huggingface"
+    weights = sorted(made.glob("*.safetensors"))
+    if not weights:
+        raise TeachError(f"{made} has no weights: the trainer ended without its last checkpoint")
+    for file in weights:
+        with safe_open(file, "pt") as tensors:
+            if bad := [name for name in tensors.keys() if not torch.isfinite(tensors.get_tensor(name)).all()]:
+                raise TeachError(
+                    f"{bad[0]} is not finite after training, so the model is useless: set a lower optim.lr"
+                )
+    # verl writes the attention that the job trained with, and names a number format that the weights are not in: neither is the model's.
+    config = AutoConfig.from_pretrained(made)
+    config._attn_implementation = None
+    config.dtype = torch.float32
+    config.save_pretrained(made)
+    AutoTokenizer.from_pretrained(made)
+    AutoModelForCausalLM.from_pretrained(made, dtype=torch.float32, attn_implementation="sdpa")
+    for path in made.iterdir():
+        path.chmod(0o644)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    sums = {file.name: sha256(file.read_bytes()) for file in weights}
+    made.rename(target)
+    return sums
+
+
+def last_losses(metrics: Path) -> dict[str, float]:
+    """The last train/loss and val/loss of verl's log."""
+    found: dict[str, float] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        data = json.loads(line)["data"]
+        found |= {name: data[name] for name in ("train/loss", "val/loss") if name in data}
+    return found
+
+
+def teach(config: Any) -> None:
+    """Everything, in the folder of the job. Raises TeachError, LessonError, ConfigError."""
+    from ccpo.run.folder import run_folder
+    from ccpo.run.lock import run_lock
+
+    out = run_folder(config.trainer.default_local_dir)
+    begun(out)  # before the lock makes the folder
+    with run_lock(out):
+        anew = begun(out)
+        plan = check(config)
+        facts = plan.facts
+        print(*plan.lines, sep="\n")
+        print(
+            f"the folder is {out}"
+            + (": an earlier job in it was ended before it was done, this one begins anew" if anew else ""),
+            flush=True,
+        )
+        shutil.rmtree(out / PART, ignore_errors=True)
+        began = time.perf_counter()
+        train(config, plan.tokens, out / PART)
+        facts |= last_losses(out / PART / METRICS)
+        facts["seconds"] = round(time.perf_counter() - began, 1)
+        (out / PART / METRICS).replace(out / METRICS)
+        staged = out / PART / "exported"
+        facts["weights"] = export(out / PART, staged, facts["steps"])
+        (out / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        staged.rename(out / MODEL)  # the last thing: the model is there when all is
+        shutil.rmtree(out / PART, ignore_errors=True)
+    print(*closing(out, config.data.train_files, facts), sep="\n", flush=True)
+
+
+def closing(out: Path, lessons: str, facts: dict[str, Any]) -> Sequence[str]:
+    """What to know of a taught model, and the command that goes on with it."""
+    import shlex
+
+    from ccpo.data import MANIFEST
+
+    data = Path(lessons).parent
+    try:
+        teams = json.loads((data / MANIFEST).read_text(encoding="utf-8"))["roles"]["teams"]
+    except (OSError, ValueError, KeyError):
+        teams = ["dyad"]
+    environment = f"MODEL={shlex.quote(str(out / MODEL))} DATA={shlex.quote(str(data))} TASK=gsm8k"
+    losses = ", ".join(f"{name} {facts[name]:.3f}" for name in ("train/loss", "val/loss") if name in facts)
+    return [
+        f"taught in {facts['seconds']:.0f} s: {losses}",
+        *(f"sha256 {sum_} {out / MODEL / name}" for name, sum_ in facts["weights"].items()),
+        "go on with:",
+        *(f"    TEAM={shlex.quote(team)} {environment} bash recipe/run_ccpo.sh" for team in teams),
+    ]
+
+
+@hydra.main(config_path="sft", config_name="sft", version_base=None)
+def main(config) -> None:
+    from omegaconf import open_dict
+    from sft_worker import LessonError
+
+    from ccpo.config import ConfigError
+
+    with open_dict(config):
+        try:
+            teach(config)
+        except (TeachError, LessonError, ConfigError) as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit("interrupted: the same command begins anew")
+
+
+if __name__ == "__main__":
+    main()
