@@ -5,7 +5,7 @@ In the folder of the job (trainer.default_local_dir, OUT):
     model/          the taught model, for actor_rollout_ref.model.path; it appears when it is complete, and is never written again
     sft.json        what was taught to which model, the last losses, the SHA-256 of the weights
     metrics.jsonl   verl's metrics, a line a step
-    part/           only while a job is on its way; what a killed one has left is removed when the same command begins anew
+    unfinished/     only while a job is on its way; what a killed one has left is removed when the same command begins anew
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if "profile=cpu" in [word.lstrip("+").strip("'\"") for word in sys.argv]:
 
     os.environ.update(ENVIRONMENT)
 
-MODEL, PART, FACTS, METRICS = "model", "part", "sft.json", "metrics.jsonl"
-CPU_ATTENTION = "sdpa"
+MODEL, PART, FACTS, METRICS = "model", "unfinished", "sft.json", "metrics.jsonl"
+SDPA = "sdpa"
 
 
 class TeachError(ValueError):
@@ -49,6 +49,8 @@ class TeachError(ValueError):
 
 def begun(out: Path) -> bool:
     """Whether an earlier job in ``out`` was ended before it was done. Raises TeachError where nothing may be written."""
+    from sft_worker import TOKENS
+
     if (out / MODEL).exists():
         raise TeachError(
             f"{out / MODEL} is a taught model already, and nothing is written over it: go on with it, or choose another folder "
@@ -62,31 +64,33 @@ def begun(out: Path) -> bool:
         raise TeachError(
             f"{out} also holds {', '.join(others[:5])}, which this command did not write: choose another folder (OUT, trainer.default_local_dir)"
         )
-    return (out / PART).exists()
+    part = out / PART
+    if part.exists() and any(part.iterdir()) and not (part / TOKENS).exists():
+        raise TeachError(
+            f"{part} is there, and no job of this command made it: move it away, or choose another folder (OUT)"
+        )
+    return part.exists()
 
 
-def fill(config: Any, shape_of: Any, gpus: int, gpu_bytes: float | None = None) -> list[str]:
-    """Put a value where the profile has none, as ``ccpo/verl_plugin/fit.py`` does for a team's job; returns what to say of it.
+def fill(config: Any, model_config: Any, gpu_bytes: float) -> list[str]:
+    """Put a value where profile=gpu has none, as ``ccpo/verl_plugin/fit.py`` does for a team's job; returns what to say of it.
 
-    ``shape_of``: the model's transformers configuration. ``gpu_bytes``: of a GPU; None: this machine's first. Raises TeachError for a
-    model that does not fit.
+    ``model_config``: the model's, of transformers. ``gpu_bytes``: of a GPU. Raises TeachError for a model that does not fit.
     """
     from ccpo.verl_gpu import attention, memory
-    from ccpo.verl_plugin.fit import LARGEST_SDPA_PACK, _gpu_bytes
+    from ccpo.verl_plugin.fit import LARGEST_SDPA_PACK
 
-    model, data = config.model, config.data
-    if config.trainer.device != "cuda":
-        return []
+    model, data, gpus = config.model, config.data, config.trainer.n_gpus_per_node
     lines = []
-    refused = attention.refusal(shape_of)
+    refused = attention.refusal(model_config)
     if model.override_config.attn_implementation is None:
-        model.override_config.attn_implementation = CPU_ATTENTION if refused else attention.NAME
-        lines += [f"attention {CPU_ATTENTION}: {refused}"] if refused else []
+        model.override_config.attn_implementation = SDPA if refused else attention.NAME
+        lines += [f"attention {SDPA}: {refused}"] if refused else []
     elif model.override_config.attn_implementation == attention.NAME and refused:
         raise TeachError(
             f"model.override_config.attn_implementation={attention.NAME} does not fit: {refused}; set sdpa"
         )
-    shape, room = memory.shape_of(shape_of), memory.room(gpu_bytes or _gpu_bytes())
+    shape, room = memory.shape_of(model_config), memory.room(gpu_bytes)
     if model.enable_gradient_checkpointing is None:
         model.enable_gradient_checkpointing = memory.needs_checkpointing(shape, gpus, room, data.max_length)
     if data.max_token_len_per_gpu is None:
@@ -101,6 +105,21 @@ def fill(config: Any, shape_of: Any, gpus: int, gpu_bytes: float | None = None) 
             f"{room / memory.GIB:.1f} can be used: take more GPUs (N_GPUS), a smaller MODEL, or a shorter data.max_length"
         )
     return lines
+
+
+def gpu_memory(gpus: int) -> float:
+    """Bytes of this machine's first GPU. Raises TeachError where there are fewer than ``gpus``."""
+    import torch
+
+    from ccpo.verl_plugin.fit import (
+        _gpu_bytes,  # without a context on the GPU, which would stay for as long as this process
+    )
+
+    if (found := torch.cuda.device_count()) < gpus:
+        raise TeachError(
+            f"{gpus} GPU(s) are asked for and {found} are there: set N_GPUS (trainer.n_gpus_per_node), or teach without one, profile=cpu"
+        )
+    return _gpu_bytes()
 
 
 def check_end(tokenizer: Any, generation: Any) -> str:
@@ -120,8 +139,11 @@ def check_end(tokenizer: Any, generation: Any) -> str:
 
 
 def check_steps(config: Any, rows: dict[str, int]) -> int:
-    """Steps of an epoch. ``rows``: file -> lessons. Raises TeachError."""
-    batch, gpus = config.data.train_batch_size, config.trainer.n_gpus_per_node
+    """Steps of the job. ``rows``: file -> lessons. Raises TeachError."""
+    batch, gpus, epochs = config.data.train_batch_size, config.trainer.n_gpus_per_node, config.trainer.total_epochs
+    for name, value in (("trainer.n_gpus_per_node (N_GPUS)", gpus), ("trainer.total_epochs", epochs)):
+        if not isinstance(value, int) or value < 1:
+            raise TeachError(f"{name}={value}: set a whole number from 1 on")
     if not isinstance(batch, int) or batch < 1 or batch % gpus:
         raise TeachError(
             f"data.train_batch_size={batch} is no multiple of the {gpus} process(es) that share it: set one"
@@ -132,9 +154,13 @@ def check_steps(config: Any, rows: dict[str, int]) -> int:
                 f"{file} has {count} lessons, fewer than data.train_batch_size={batch}, and verl drops what does not fill a batch: set it to {count} "
                 "at most, or make more lessons"
             )
-    if config.trainer.total_epochs < 1:
-        raise TeachError(f"trainer.total_epochs={config.trainer.total_epochs}: set at least 1")
-    return rows[config.data.train_files] // batch
+    steps = rows[config.data.train_files] // batch * epochs
+    asked = config.trainer.total_training_steps
+    if asked is not None and not (isinstance(asked, int) and 1 <= asked <= steps):
+        raise TeachError(
+            f"trainer.total_training_steps={asked}: {epochs} epoch(s) have {steps} steps; set 1 to {steps}, or null for all"
+        )
+    return asked or steps
 
 
 class Plan(NamedTuple):
@@ -154,6 +180,10 @@ def check(config: Any) -> Plan:
 
     from ccpo.data import sha256
 
+    if config.model.lora_rank or config.model.lora_adapter_path:
+        raise TeachError(
+            "model.lora_rank, lora_adapter_path: what is exported is a whole model, so the whole model is taught; leave them out"
+        )
     path = str(config.model.path)
     if "/" in path and path.count("/") != 1 and not Path(path).is_dir():
         raise TeachError(f"model.path (MODEL) is {path}: there is no such folder")
@@ -180,8 +210,9 @@ def check(config: Any) -> Plan:
         if not isinstance(file, str) or not Path(file).is_file():
             raise TeachError(f"there is no file of lessons {file}: make it with data_preprocess.sft_roles, or set DATA")
     taught = {file: tokenized(file, tokenizer, shape.model_type, config.data.max_length) for file in files}
-    lines = fill(config, shape, config.trainer.n_gpus_per_node)
     steps = check_steps(config, {file: len(lessons) for file, lessons in taught.items()})
+    cuda = config.trainer.device == "cuda"
+    lines = fill(config, shape, gpu_memory(config.trainer.n_gpus_per_node)) if cuda else []
     train = taught[files[0]]
     replies = sum(len(lesson.reply) for lesson in train)
     total = sum(len(lesson.prompt) for lesson in train) + replies
@@ -195,14 +226,13 @@ def check(config: Any) -> Plan:
         "lr": config.optim.lr,
         "epochs": config.trainer.total_epochs,
         "lessons_per_step": config.data.train_batch_size,
-        "steps": steps * config.trainer.total_epochs,
+        "steps": steps,
         "attention": config.model.override_config.attn_implementation,
     }
     longest = max(len(lesson.reply) for lessons in taught.values() for lesson in lessons)
     lines += [
         f"{len(train)} lessons, {total:,} tokens an epoch, {replies:,} of them learned; the longest reply has {longest}; a turn ends with {end}",
-        f"{facts['steps']} steps: {config.trainer.total_epochs} epochs of {steps}, {config.data.train_batch_size} lessons each, learning rate "
-        f"{config.optim.lr:g}",
+        f"{steps} steps of {config.data.train_batch_size} lessons, {config.trainer.total_epochs} epoch(s), learning rate {config.optim.lr:g}",
         f"attention {facts['attention']}, packs of {config.data.max_token_len_per_gpu:,} tokens"
         f"{', gradient checkpointing' if config.model.enable_gradient_checkpointing else ''}",
     ]
@@ -257,7 +287,7 @@ def train(config: Any, tokens: Any, part: Path) -> None:
         )
 
 
-def export(part: Path, target: Path, step: int) -> dict[str, str]:
+def export(part: Path, target: Path, step: int, trust_remote_code: bool = False) -> dict[str, str]:
     """Make the last checkpoint's model the folder ``target``; returns file -> SHA-256 of its weights. Raises TeachError."""
     import torch
     from safetensors import safe_open
@@ -276,12 +306,13 @@ def export(part: Path, target: Path, step: int) -> dict[str, str]:
                     f"{bad[0]} is not finite after training, so the model is useless: set a lower optim.lr"
                 )
     # verl writes the attention that the job trained with, and names a number format that the weights are not in: neither is the model's.
-    config = AutoConfig.from_pretrained(made)
+    ask = {"trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(made, **ask)
     config._attn_implementation = None
     config.dtype = torch.float32
     config.save_pretrained(made)
-    AutoTokenizer.from_pretrained(made)
-    AutoModelForCausalLM.from_pretrained(made, dtype=torch.float32, attn_implementation="sdpa")
+    AutoTokenizer.from_pretrained(made, **ask)
+    AutoModelForCausalLM.from_pretrained(made, dtype=torch.float32, **ask)
     for path in made.iterdir():
         path.chmod(0o644)
         with path.open("rb") as stream:
@@ -324,7 +355,7 @@ def teach(config: Any) -> None:
         facts["seconds"] = round(time.perf_counter() - began, 1)
         (out / PART / METRICS).replace(out / METRICS)
         staged = out / PART / "exported"
-        facts["weights"] = export(out / PART, staged, facts["steps"])
+        facts["weights"] = export(out / PART, staged, facts["steps"], config.model.trust_remote_code)
         (out / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         staged.rename(out / MODEL)  # the last thing: the model is there when all is
         shutil.rmtree(out / PART, ignore_errors=True)

@@ -8,6 +8,7 @@ the reply and the token that ends it.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +67,9 @@ def tokenized(path: str | Path, tokenizer: Any, model_type: str | None, longest:
     """
     from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
+    logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(
+        logging.ERROR
+    )  # that it is the general one
     builder = create_continuous_token_builder(
         tokenizer, hf_model_type=model_type, chat_template_kwargs={}, mm_processor_kwargs={}, processor=None
     )
@@ -74,7 +78,8 @@ def tokenized(path: str | Path, tokenizer: Any, model_type: str | None, longest:
         *asked, reply = messages
         said = tokenizer.encode(reply["content"], add_special_tokens=False)
         lesson = Tokens(list(builder.build_initial_tokens(asked)), [*said, end])
-        if tokenizer.decode(lesson.reply, skip_special_tokens=True) != reply["content"]:
+        kept = tokenizer.decode(lesson.reply, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if kept != reply["content"]:
             raise LessonError(
                 f"{path}, row {number}: the model's tokenizer reads {shown(reply['content'])} as {shown(tokenizer.decode(lesson.reply))}: a special "
                 "token in a reply would end it early, and a text that is not kept would teach another one; leave the row out"

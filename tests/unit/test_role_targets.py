@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
 
+from ccpo.team.load import prompts_of, team_class
+from ccpo.team.plan import plan
+from ccpo.team.replay import Intervention, play
+from ccpo.team.session import Decoded, Scene
+from ccpo.types import REMOVE, REPLACE
 from ccpo.verifier import verify
 from data_preprocess.role_targets import (
     BOX,
@@ -180,11 +186,54 @@ def test_plain_keeps_what_is_no_annotation():
 
 
 def test_every_team_has_its_own_lessons():
-    from ccpo.team.load import prompts_of, team_class
-
     for team, lessons in LESSONS.items():
         cls = team_class(team)
         prompts = prompts_of(cls, "math")
         roles = {lesson.role for lesson in lessons(SOLVED, STEP)}
         assert all(prompts.messages(lesson.role, lesson.fields) for lesson in lessons(SOLVED, STEP))
         assert not cls.roles or not isinstance(cls.roles, tuple) or roles == set(cls.roles)
+
+
+class Right:
+    """The verifier, for the truth of `SOLVED`."""
+
+    truth = "72"
+
+    async def verify(self, text):
+        return verify(text, "72", "number")
+
+    def label(self, answer):
+        return answer
+
+    async def same(self, a, b):
+        return a == b
+
+
+EMPTIED = "q6?"  # of those that are asked with an empty thought, too
+UNMISTAKEN = "q0?"  # of those whose draft is right
+
+
+@pytest.mark.parametrize(
+    "team, question, interventions",
+    [
+        ("dyad", EMPTIED, [(REMOVE, "think"), (REMOVE, "reason"), (REPLACE, "think")]),
+        ("vote", EMPTIED, [(REMOVE, "voter_1")]),
+        ("examples/chain.py:Chain", UNMISTAKEN, [(REMOVE, "proposer"), (REMOVE, "critic"), (REMOVE, "refiner")]),
+    ],
+)
+def test_a_team_that_says_what_it_was_taught_is_right_in_sessions_and_replays(team, question, interventions):
+    """Whatever the program asks is a lesson, with the very same messages."""
+    solved, member = Solved.of(question, ANSWER, "72"), team_class(team)()
+    prompts = prompts_of(type(member), "math")
+    known = {str(prompts.messages(one.role, one.fields)): one.reply for one in LESSONS[team](solved, STEP)}
+
+    async def decode(role, messages, label):
+        return Decoded(known[str(messages)])
+
+    scene = Scene(question, decode, lambda role, fields: prompts.messages(role, fields), Right())
+    played = asyncio.run(play(member, scene, plan(member), [Intervention(*what) for what in interventions]))
+    assert played.value == 1.0
+    assert all(
+        replay.value == 1.0 or replay.intervention in (Intervention(REMOVE, "reason"), Intervention(REMOVE, "refiner"))
+        for replay in played.replays
+    )

@@ -1,0 +1,399 @@
+"""recipe/main_sft.py: lessons as tokens, what is refused, the export; and the real trainer (slow)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("verl")
+
+import hydra  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+import torch  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
+
+from data_preprocess import sft_roles  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "data_preprocess" / "last_digit_model"
+SMOLLM2 = (  # its chat template: a system message of its own where there is none
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + "
+    "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """(main_sft, sft_worker)"""
+    monkeypatch.syspath_prepend(ROOT / "recipe")
+    import main_sft
+    import sft_worker
+
+    return SimpleNamespace(main=main_sft, worker=sft_worker)
+
+
+@pytest.fixture
+def tokenizer():
+    return AutoTokenizer.from_pretrained(MODEL)
+
+
+def save(path: Path, *chats: list[tuple[str, str]]) -> Path:
+    rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in chats]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def lesson(question="What is 1+1?", reply="2"):
+    return [("user", question), ("assistant", reply)]
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [None, SMOLLM2], ids=["own", "smollm2"])
+def test_a_lesson_is_what_a_rollout_asks_and_ends_where_it_stops(modules, tokenizer, tmp_path, template):
+    tokenizer.chat_template = template or tokenizer.chat_template
+    chats = [lesson(), [("system", "Think."), ("user", "1+1?"), ("assistant", "1+1=2\nso")]]
+    found = modules.worker.tokenized(save(tmp_path / "a.parquet", *chats), tokenizer, "llama", 128)
+    for (prompt, reply), chat in zip(found, chats, strict=True):
+        asked = [{"role": role, "content": text} for role, text in chat[:-1]]
+        assert prompt == tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+        assert tokenizer.decode(prompt).endswith("<|im_start|>assistant\n")
+        assert tokenizer.decode(reply) == f"{chat[-1][1]}<|im_end|>", (
+            "verl's own data set learns a line break behind it, too"
+        )
+        assert reply[-1] == tokenizer.eos_token_id
+    row = modules.worker.Lessons(found)[1]
+    assert row["input_ids"].tolist() == [*found[1].prompt, *found[1].reply]
+    assert row["input_ids"][row["loss_mask"].bool()].tolist() == found[1].reply
+    assert row["position_ids"].tolist() == list(range(len(row["input_ids"])))
+
+
+@pytest.mark.parametrize(
+    "chat, reason",
+    [
+        (lesson(reply="2<|im_end|> and on"), "row 1: the model's tokenizer reads .* special token"),
+        (lesson(question="x" * 500), "row 1: 5.. tokens, more than data.max_length=128"),
+        ([("assistant", "2")], "row 1: a lesson is a chat"),
+        ([("assistant", "2"), ("user", "1+1?")], "row 1: a lesson is a chat"),
+        ([("user", "1+1?"), ("assistant", None)], "row 1: a lesson is a chat"),
+    ],
+)
+def test_a_lesson_that_cannot_be_taught_is_named(modules, tokenizer, tmp_path, chat, reason):
+    path = save(tmp_path / "a.parquet", lesson(), chat)
+    with pytest.raises(modules.worker.LessonError, match=reason):
+        modules.worker.tokenized(path, tokenizer, "llama", 128)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and more", b"{}"])
+def test_a_file_that_holds_no_lessons_is_named(modules, tokenizer, tmp_path, content):
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(modules.worker.LessonError, match="a.parquet is no file of lessons"):
+        modules.worker.tokenized(tmp_path / "a.parquet", tokenizer, "llama", 128)
+    pq.write_table(pa.table({"question": ["q"]}), tmp_path / "a.parquet")
+    with pytest.raises(modules.worker.LessonError, match="is no file of lessons"):
+        modules.worker.tokenized(tmp_path / "a.parquet", tokenizer, "llama", 128)
+
+
+def test_an_end_that_ends_nothing_is_refused(modules, tokenizer):
+    assert modules.main.check_end(tokenizer, GenerationConfig()) == "<|im_end|>"
+    tokenizer.eos_token = "<|endoftext|>"  # as SmolLM2's base model has it
+    with pytest.raises(modules.main.TeachError, match="ends a turn with '<|im_end|>'.*stops on '<|endoftext|>'"):
+        modules.main.check_end(tokenizer, GenerationConfig(eos_token_id=[0]))
+    assert modules.main.check_end(tokenizer, GenerationConfig(eos_token_id=[0, 2])) == "<|im_end|>"
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def composed(*overrides: str):
+    with hydra.initialize_config_dir(str(ROOT / "recipe" / "sft"), version_base=None):
+        return hydra.compose("sft", overrides=list(overrides))
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A job on the CPU that passes every check."""
+    rows = [lesson(f"What is {a}+{b}?", str(a + b)) for a in range(4) for b in range(4)]
+    files = {name: save(tmp_path / f"{name}.parquet", *rows) for name in ("train", "val")}
+    return composed(
+        "profile=cpu",
+        *(f"model.path={MODEL}", f"data.train_files={files['train']}", f"data.val_files={files['val']}"),
+        *("data.max_length=64", "data.train_batch_size=8", f"trainer.default_local_dir={tmp_path / 'out'}"),
+    )
+
+
+def test_the_plan(modules, config):
+    plan = modules.main.check(config)
+    assert plan.facts["steps"] == 6 and plan.facts["lessons"] == 16 and plan.facts["end_of_turn"] == "<|im_end|>"
+    assert plan.facts["tokens_per_epoch"] == sum(len(prompt) + len(reply) for prompt, reply in plan.tokens["train"])
+    assert plan.facts["learned_tokens_per_epoch"] == sum(len(reply) for _, reply in plan.tokens["train"])
+    assert any("a turn ends with <|im_end|>" in line for line in plan.lines)
+
+
+@pytest.mark.parametrize(
+    "name, value, reason",
+    [
+        ("model.path", "no/such/folder", "there is no such folder"),
+        ("model.path", "nowhere", "cannot be loaded"),
+        ("model.lora_rank", 8, "the whole model is taught"),
+        ("data.train_files", "none.parquet", "no file of lessons none.parquet"),
+        ("data.val_files", None, "no file of lessons None"),
+        ("data.max_length", 257, "more than the 256 positions"),
+        ("data.train_batch_size", 17, "has 16 lessons, fewer than"),
+        ("data.train_batch_size", 0, "no multiple of the 1"),
+        ("trainer.n_gpus_per_node", 3, "no multiple of the 3"),
+        ("trainer.n_gpus_per_node", "all", "N_GPUS.*whole number"),
+        ("trainer.total_epochs", 0, "total_epochs=0: set a whole number"),
+        ("trainer.total_training_steps", 7, "3 epoch.* have 6 steps; set 1 to 6"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(modules, config, tmp_path, name, value, reason):
+    from omegaconf import OmegaConf
+
+    OmegaConf.update(config, name, value)
+    with pytest.raises((modules.main.TeachError, modules.worker.LessonError), match=reason):
+        modules.main.teach(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_over(modules, config, tmp_path):
+    out = tmp_path / "out"
+    assert modules.main.begun(out) is False
+    (out / "unfinished").mkdir(parents=True)
+    assert modules.main.begun(out) is True
+    (out / "unfinished" / "theirs").write_text("")
+    with pytest.raises(modules.main.TeachError, match="no job of this command made it"):
+        modules.main.begun(out)
+    (out / "unfinished" / "tokens.pt").write_text("")
+    assert modules.main.begun(out) is True
+    (out / "notes.txt").write_text("")
+    with pytest.raises(modules.main.TeachError, match="notes.txt"):
+        modules.main.begun(out)
+    (out / "model").mkdir()
+    with pytest.raises(modules.main.TeachError, match="a taught model already"):
+        modules.main.teach(config)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(modules.main.TeachError, match="is a file"):
+        modules.main.begun(tmp_path / "file")
+
+
+def test_two_jobs_do_not_share_a_folder(modules, config, tmp_path):
+    from ccpo.config import ConfigError
+    from ccpo.run.lock import run_lock
+
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ccpo.run.lock import run_lock\nwith run_lock({str(tmp_path / 'out')!r}): input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as other:
+        try:
+            for _ in range(200):
+                if (tmp_path / "out" / "run.lock").exists() and (tmp_path / "out" / "run.lock").read_text():
+                    break
+                other.poll() is None or pytest.fail("it ended")
+                __import__("time").sleep(0.05)
+            with pytest.raises(ConfigError, match="is in use"):
+                modules.main.teach(config)
+        finally:
+            other.communicate(b"\n", timeout=30)
+    with run_lock(tmp_path / "out"):
+        pass
+
+
+def test_a_gpu_gets_what_fits_it(modules):
+    """profile=gpu leaves attention, packs and checkpointing to the model and the GPU."""
+    small = AutoConfig.from_pretrained(MODEL)
+
+    def filled(gib: float, model=small, *overrides: str):
+        config = composed("trainer.n_gpus_per_node=1", *overrides)
+        lines = modules.main.fill(config, model, gib * 2**30)
+        attention = config.model.override_config.attn_implementation
+        return attention, config.data.max_token_len_per_gpu, config.model.enable_gradient_checkpointing, lines
+
+    assert filled(80.0) == ("torch_varlen", 32_768, False, [])
+    odd = AutoConfig.from_pretrained(MODEL, head_dim=12)
+    attention, pack, _, lines = filled(80.0, odd)
+    assert (attention, pack) == ("sdpa", 16_384) and "multiple of 8" in lines[0]
+    with pytest.raises(modules.main.TeachError, match="does not fit: its heads have 12"):
+        filled(80.0, odd, "model.override_config.attn_implementation=torch_varlen")
+    assert filled(80.0, small, "data.max_token_len_per_gpu=2048", "model.enable_gradient_checkpointing=true")[1:3] == (
+        2048,
+        True,
+    )
+    with pytest.raises(modules.main.TeachError, match="the model does not fit"):
+        filled(80.0, small, "data.max_length=100000000")
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_every_setting_is_one_of_verls(profile):
+    from omegaconf import OmegaConf
+
+    with hydra.initialize_config_module("verl.trainer.config", version_base=None):
+        theirs = OmegaConf.to_container(hydra.compose("sft_trainer_engine"))
+    ours = OmegaConf.to_container(composed(f"profile={profile}"))
+
+    def new(mine, other, path=""):
+        for key, value in mine.items():
+            where = f"{path}{key}"
+            if key not in other:
+                yield where
+            elif isinstance(value, dict) and isinstance(other[key], dict) and other[key]:
+                yield from new(value, other[key], f"{where}.")
+
+    assert set(new(ours, theirs)) <= {"engine.mixed_precision"}
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_export_is_a_model_like_any_other(modules, tmp_path):
+    made = tmp_path / "part" / "global_step_3" / "huggingface"
+    shutil.copytree(MODEL, made)
+    facts = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps(facts | {"_attn_implementation": "torch_varlen", "dtype": "bfloat16"}))
+    sums = modules.main.export(tmp_path / "part", tmp_path / "model", 3)
+    assert set(sums) == {"model.safetensors"} and not made.exists()
+    text = (tmp_path / "model" / "config.json").read_text()
+    assert "torch_varlen" not in text and "bfloat16" not in text
+    theirs, ours = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (MODEL, tmp_path / "model"))
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+
+
+def test_a_model_that_broke_is_not_exported(modules, tmp_path):
+    with pytest.raises(modules.main.TeachError, match="without its last checkpoint"):
+        modules.main.export(tmp_path, tmp_path / "model", 3)
+    made = tmp_path / "global_step_3" / "huggingface"
+    shutil.copytree(MODEL, made)
+    model = AutoModelForCausalLM.from_pretrained(MODEL)
+    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+    model.save_pretrained(made)
+    with pytest.raises(modules.main.TeachError, match="model.norm.weight is not finite"):
+        modules.main.export(tmp_path, tmp_path / "model", 3)
+    assert not (tmp_path / "model").exists()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def command(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(ROOT / "recipe" / "run_sft_roles.sh"), *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_values_arrive_whatever_they_are_called():
+    odd = "it's [a] {b}, $c=(d) #2024\\"
+    done = command("optim.lr=1e-4", DRY_RUN="1", DATA=odd, OUT=odd, MODEL=odd, N_GPUS="2")
+    words = shlex.split(done.stdout)
+    config = composed(*words[words.index("recipe/main_sft.py") + 1 :])
+    assert config.model.path == config.trainer.default_local_dir == odd
+    assert config.data.train_files == f"{odd}/sft_train.parquet" and config.data.val_files == f"{odd}/sft_val.parquet"
+    assert config.trainer.n_gpus_per_node == 2 and config.optim.lr == 1e-4
+    refused = command(DATA="${HOME}")
+    assert refused.returncode == 1 and "cannot be used" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def roles(tmp_path_factory):
+    """A data set of the embedded model's own prompts, 300 questions."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("data") / "roles"
+    triples = random.Random(0).sample(
+        [(a, b, c) for a in range(1, 10) for b in range(1, 10) for c in range(1, 10)], 300
+    )
+    rows = [
+        {
+            "question": f"What is ({a}+{b})*{c}?",
+            "answer": f"{a}+{b} = <<{a}+{b}={a + b}>>{a + b}\n{a + b}*{c} = <<{a + b}*{c}={(a + b) * c}>>{(a + b) * c}\n#### {(a + b) * c}",
+        }
+        for a, b, c in triples
+    ]
+    for split, listed in (("train", rows[:260]), ("test", rows[260:])):
+        (source / f"gsm8k_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    words = ["--out", out, "--source", source, "--teams", "dyad", "vote", "--prompts", "toy", "--held", "0.2"]
+    sft_roles.main([str(word) for word in words])
+    return out
+
+
+def test_the_real_trainer_teaches_and_the_model_is_loaded(roles, tmp_path, record_property):
+    """Four steps of verl's trainer. The validation loss that it logs is that of the exported model, on replies and their end alone."""
+    out = tmp_path / "taught"
+    words = [
+        "profile=cpu",
+        "data.train_batch_size=32",
+        "data.max_length=128",
+        "optim.lr=2e-3",
+        "trainer.total_epochs=1",
+    ]
+    given = {"DATA": str(roles), "OUT": str(out)}
+    done = command(*words, "trainer.total_training_steps=4", **given)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.jsonl", "model", "sft.json"]
+    log = [json.loads(line)["data"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in log if "train/loss" in line]
+    assert len(losses) == 4 and losses[-1] < 0.8 * losses[0], losses
+    record_property("sft: train loss, first and last of 4 steps", f"{losses[0]:.2f} {losses[-1]:.2f}")
+
+    model = AutoModelForCausalLM.from_pretrained(out / "model", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    rows = pq.read_table(roles / "sft_val.parquet").to_pylist()
+    means = [
+        mean_loss(model, tokenizer, [row["messages"] for row in rows[start : start + 32]])
+        for start in range(0, len(rows) // 32 * 32, 32)
+    ]
+    logged = [line["val/loss"] for line in log if "val/loss" in line]
+    assert logged[-1] == pytest.approx(sum(means) / len(means), rel=1e-4)
+
+    facts = json.loads((out / "sft.json").read_text())
+    assert facts["weights"]["model.safetensors"] in done.stdout and facts["val/loss"] == logged[-1]
+    assert f"TEAM=vote MODEL={out}/model DATA={roles} TASK=gsm8k bash recipe/run_ccpo.sh" in done.stdout
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    again = command(*words, **given)
+    assert again.returncode == 1 and "a taught model already" in again.stderr and "Traceback" not in again.stderr
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def mean_loss(model, tokenizer, chats) -> float:
+    """Of the tokens of the replies and their ends, over all chats: what the trainer has to minimize."""
+    losses = []
+    for chat in chats:
+        prompt = tokenizer.apply_chat_template(chat[:-1], tokenize=False, add_generation_prompt=True)
+        whole = f"{prompt}{chat[-1]['content']}<|im_end|>"
+        asked, ids = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, whole))
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        losses += (-logits[range(len(ids) - 1), ids[1:]])[len(asked) - 1 :].tolist()
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.slow
+def test_a_killed_job_begins_anew_and_says_so(roles, tmp_path):
+    out = tmp_path / "taught"
+    words = ["profile=cpu", "data.train_batch_size=32", "data.max_length=128", "trainer.total_training_steps=2"]
+    given = {**os.environ, "DATA": str(roles), "OUT": str(out), "PYTHONUNBUFFERED": "1"}
+    script = ["bash", str(ROOT / "recipe" / "run_sft_roles.sh"), *words]
+    with subprocess.Popen(script, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+        try:
+            for line in job.stdout:
+                if line.startswith("step:1") or "step:1 -" in line:
+                    break
+            assert (out / "unfinished").exists()
+        finally:
+            job.kill()
+        job.stdout.read()  # until its trainer has ended, too: nobody is left that would write there
+    done = command(*words, DATA=str(roles), OUT=str(out))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "was ended before it was done, this one begins anew" in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.jsonl", "model", "sft.json"]
