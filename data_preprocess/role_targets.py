@@ -63,7 +63,7 @@ class Solved:
     @property
     def end(self) -> str:
         """The last step and the boxed answer. The step ends as a sentence: the verifier reads ``= 48``, line break, box as one statement, and
-        of two numbers none (17 % of GSM8K's solutions), and ``48!`` as a factorial."""
+        of two numbers none (1,293 of GSM8K's 7,473 solutions), and ``48!`` as a factorial."""
         last = self.steps[-1]
         return f"{last if last[-1] in '.?' else last.rstrip('!') + '.'}\n{self.box}"
 

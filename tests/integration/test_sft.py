@@ -397,3 +397,45 @@ def test_a_killed_job_begins_anew_and_says_so(roles, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "was ended before it was done, this one begins anew" in done.stdout
     assert sorted(path.name for path in out.iterdir()) == ["metrics.jsonl", "model", "sft.json"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "teach.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "line", [line[4:] for line in PAGE.splitlines() if "    " == line[:4] and ("bash " in line or "python " in line)]
+)
+def test_a_command_of_the_page_is_one(compose, line):
+    words = shlex.split(line)
+    if "-m" in words:
+        options = sft_roles.options_of(words[words.index("-m") + 2 :])
+        sft_roles.Teacher(options.teams, options.prompts, options.reason)
+        return
+    given = dict(word.split("=", 1) for word in words[: words.index("bash")])
+    done = subprocess.run(
+        words[words.index("bash") :],
+        env={**os.environ, **given, "DRY_RUN": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    ran = shlex.split(done.stdout)
+    if "recipe/main_sft.py" in ran:
+        composed(*ran[ran.index("recipe/main_sft.py") + 1 :])
+    else:
+        at = ran.index("--config-name")
+        compose(*ran[at + 2 :], name=ran[at + 1])
+
+
+def test_the_pages_options_are_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        sft_roles.options_of(["--help"])
+    shown = capsys.readouterr().out
+    named = {word.strip("`.,;:") for word in PAGE.split() if word.startswith("`--")}
+    assert len(named) >= 6 and all(option in shown for option in named)
+    options = sft_roles.options_of(["--out", "o", "--teams", "dyad"])
+    assert f"`--teach {options.teach}`" in PAGE and f"`--held {options.held}`" in PAGE
