@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,6 @@ from typing import Any, NamedTuple
 import hydra
 
 HERE = Path(__file__).resolve().parent
-FULL_ERROR = "HYDRA_FULL_ERROR"
 
 if importlib.util.find_spec("ccpo") is None:
     sys.exit(f"error: ccpo is not on PYTHONPATH: start with recipe/run_sft_roles.sh, or set PYTHONPATH={HERE.parent}")
@@ -35,6 +35,8 @@ if "profile=cpu" in [word.lstrip("+").strip("'\"") for word in sys.argv]:
     from ccpo.verl_cpu import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)
+
+from ccpo.data import MANIFEST, sha256  # noqa: E402
 
 MODEL, PART, FACTS, METRICS = "model", "unfinished", "sft.json", "metrics.jsonl"
 SDPA = "sdpa"
@@ -178,8 +180,6 @@ def check(config: Any) -> Plan:
     from verl.utils import hf_tokenizer
     from verl.utils.model import get_generation_config
 
-    from ccpo.data import sha256
-
     if config.model.lora_rank or config.model.lora_adapter_path:
         raise TeachError(
             "model.lora_rank, lora_adapter_path: what is exported is a whole model, so the whole model is taught; leave them out"
@@ -293,8 +293,6 @@ def export(part: Path, target: Path, step: int, trust_remote_code: bool = False)
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from ccpo.data import sha256
-
     made = part / f"global_step_{step}" / "huggingface"
     weights = sorted(made.glob("*.safetensors"))
     if not weights:
@@ -363,23 +361,23 @@ def teach(config: Any) -> None:
 
 
 def closing(out: Path, lessons: str, facts: dict[str, Any]) -> Sequence[str]:
-    """What to know of a taught model, and the command that goes on with it."""
-    import shlex
-
-    from ccpo.data import MANIFEST
-
+    """What to know of a taught model, and the commands that go on with it."""
     data = Path(lessons).parent
     try:
-        teams = json.loads((data / MANIFEST).read_text(encoding="utf-8"))["roles"]["teams"]
-    except (OSError, ValueError, KeyError):
-        teams = ["dyad"]
+        roles = json.loads((data / MANIFEST).read_text(encoding="utf-8"))["roles"]
+        teams = [f"TEAM={shlex.quote(team)} " for team in roles["teams"]]
+        prompts = (
+            "" if roles["prompts"] == "math" else f" {shlex.quote('ccpo.prompts=' + roles['prompts'])}"
+        )  # of TASK=gsm8k: math
+    except (OSError, ValueError, KeyError, TypeError):  # lessons of one's own
+        teams, prompts = [""], ""
     environment = f"MODEL={shlex.quote(str(out / MODEL))} DATA={shlex.quote(str(data))} TASK=gsm8k"
     losses = ", ".join(f"{name} {facts[name]:.3f}" for name in ("train/loss", "val/loss") if name in facts)
     return [
         f"taught in {facts['seconds']:.0f} s: {losses}",
-        *(f"sha256 {sum_} {out / MODEL / name}" for name, sum_ in facts["weights"].items()),
+        *(f"sha256 {digest} {out / MODEL / name}" for name, digest in facts["weights"].items()),
         "go on with:",
-        *(f"    TEAM={shlex.quote(team)} {environment} bash recipe/run_ccpo.sh" for team in teams),
+        *(f"    {team}{environment} bash recipe/run_ccpo.sh{prompts}" for team in teams),
     ]
 
 

@@ -268,6 +268,22 @@ def test_the_export_is_a_model_like_any_other(modules, tmp_path):
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
 
 
+def test_what_goes_on_is_printed(modules, tmp_path):
+    facts = {"seconds": 3.0, "weights": {"model.safetensors": "ab"}, "train/loss": 1.0}
+    written = {"teams": ["dyad", "examples/chain.py:Chain"], "prompts": "math"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"roles": written}))
+    lines = modules.main.closing(Path("o"), str(tmp_path / "sft_train.parquet"), facts)
+    assert lines[:2] == ["taught in 3 s: train/loss 1.000", "sha256 ab o/model/model.safetensors"]
+    assert (
+        lines[-1]
+        == f"    TEAM=examples/chain.py:Chain MODEL=o/model DATA={tmp_path} TASK=gsm8k bash recipe/run_ccpo.sh"
+    )
+    for damaged in ("{}", "[]", '{"roles": []}'):
+        (tmp_path / "manifest.json").write_text(damaged)
+        lines = modules.main.closing(Path("o"), str(tmp_path / "sft_train.parquet"), facts)
+        assert lines[-1] == f"    MODEL=o/model DATA={tmp_path} TASK=gsm8k bash recipe/run_ccpo.sh"
+
+
 def test_a_model_that_broke_is_not_exported(modules, tmp_path):
     with pytest.raises(modules.main.TeachError, match="without its last checkpoint"):
         modules.main.export(tmp_path, tmp_path / "model", 3)
@@ -358,7 +374,9 @@ def test_the_real_trainer_teaches_and_the_model_is_loaded(roles, tmp_path, recor
 
     facts = json.loads((out / "sft.json").read_text())
     assert facts["weights"]["model.safetensors"] in done.stdout and facts["val/loss"] == logged[-1]
-    assert f"TEAM=vote MODEL={out}/model DATA={roles} TASK=gsm8k bash recipe/run_ccpo.sh" in done.stdout
+    assert (
+        f"TEAM=vote MODEL={out}/model DATA={roles} TASK=gsm8k bash recipe/run_ccpo.sh ccpo.prompts=toy" in done.stdout
+    )
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     again = command(*words, **given)
     assert again.returncode == 1 and "a taught model already" in again.stderr and "Traceback" not in again.stderr
