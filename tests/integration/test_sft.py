@@ -343,7 +343,13 @@ def roles(tmp_path_factory):
     return out
 
 
-def test_the_real_trainer_teaches_and_the_model_is_loaded(roles, tmp_path, record_property):
+PACKED = ["model.use_remove_padding=true", "model.use_fused_kernels=true", "data.max_token_len_per_gpu=512"]
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param([], id="padded"), pytest.param(PACKED, id="packed", marks=pytest.mark.slow)]
+)
+def test_the_real_trainer_teaches_and_the_model_is_loaded(roles, tmp_path, record_property, how):
     """Four steps of verl's trainer. The validation loss that it logs is that of the exported model, on replies and their end alone."""
     out = tmp_path / "taught"
     words = [
@@ -352,6 +358,7 @@ def test_the_real_trainer_teaches_and_the_model_is_loaded(roles, tmp_path, recor
         "data.max_length=128",
         "optim.lr=2e-3",
         "trainer.total_epochs=1",
+        *how,
     ]
     given = {"DATA": str(roles), "OUT": str(out)}
     done = command(*words, "trainer.total_training_steps=4", **given)
