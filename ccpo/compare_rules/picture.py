@@ -1,0 +1,100 @@
+"""A comparison as one picture (PNG): the curves of training, the paired differences, and the last validation by source."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ccpo.compare_rules.runs import Key
+from ccpo.compare_rules.scores import TRAINING, paid
+from ccpo.compare_rules.tables import Values, differences, every_score, of_rule, rules_of
+from ccpo.report.means import half_width
+
+COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's, told apart by the colour-blind, too, without their yellow, which white swallows. Source: jfly.uni-koeln.de/color."""
+MARKERS, LINES = ("o", "s", "^", "D", "v", "P", "X"), ("-", "--", ":", "-.")
+DIFFERENCES = ("auc", "team")
+GRID = 60
+"""Places along the curves of runs whose steps differ."""
+
+
+def draw(path: Path, runs: Mapping[Key, Mapping[str, Any]], values: Values, title: str) -> None:
+    """Means over seeds with 95 % t intervals; differences are to the first rule with the same seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rules, unit = rules_of(values), next(iter(runs.values())).get("unit")
+    shown = validated(every_score(values))
+    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
+    with plt.rc_context(style):
+        figure, (left, middle, right) = plt.subplots(
+            1, 3, figsize=(16, 4.6), layout="constrained", width_ratios=(4, 3, 3)
+        )
+        for number, rule in enumerate(rules):
+            mine = [found for (named, _), found in runs.items() if named == rule]
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            at, curves = common([curve(found) for found in mine])
+            means = curves.mean(axis=0)
+            halves = np.array([half_width(list(column)) for column in curves.T])
+            line = LINES[number // len(COLOURS) % len(LINES)]
+            left.plot(at, means, line, color=colour, linewidth=1.8, marker=marker, markevery=max(1, len(at) // 8),
+                      markersize=5, label=f"{rule} ({len(mine)})")  # fmt: skip
+            left.fill_between(at, means - halves, means + halves, color=colour, alpha=0.12, linewidth=0)
+            look = {"fmt": marker, "color": colour, "markersize": 5, "capsize": 2}
+            offset = (number - (len(rules) - 1) / 2) * 0.7 / len(rules)
+            if number:
+                _bars(middle, [differences(values, rule, name) for name in DIFFERENCES], offset, look)
+            _bars(right, [list(of_rule(values, rule, name).values()) for name in shown], offset, look)
+        left.set(
+            xlabel=f"{unit} decoded in training" if unit else "step",
+            ylabel="team accuracy on training batches, mean of three",
+            ylim=(-0.02, 1.02),
+        )
+        left.legend(frameon=False, fontsize=9, title="credit rule (seeds)", loc="best")
+        middle.axvline(0, color="#888888", linewidth=1)
+        middle.set(xlabel=f"minus {rules[0]}, same seed", title="paired differences")
+        right.set(xlabel="last validation", xlim=(-0.02, 1.02))
+        for axes, names in ((middle, DIFFERENCES), (right, shown)):
+            axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+        figure.suptitle(title, fontsize=10)
+        figure.savefig(path, dpi=130, metadata={"Software": None})
+        plt.close(figure)
+
+
+def validated(names: Sequence[str]) -> list[str]:
+    """Of a last validation, what is drawn: the whole team, by source where there are several, and its replays that have a name."""
+    by_source = [name for name in names if name.startswith(("team/", "abstention/"))]
+    several = sum(name.startswith("team/") for name in by_source) > 1
+    whole = [
+        name for name in names if name in ("team", "abstention") or ("/" not in name and name.endswith("_accuracy"))
+    ]
+    return whole + (by_source if several else [])
+
+
+def _bars(axes: Any, values: Sequence[Sequence[float]], offset: float, look: Mapping[str, Any]) -> None:
+    places = [(place + offset, own) for place, own in enumerate(values) if own]
+    if places:
+        means, halves = [statistics.fmean(own) for _, own in places], [half_width(own) for _, own in places]
+        axes.errorbar(means, [place for place, _ in places], xerr=halves, **look)
+
+
+def curve(found: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """(what training had taken after each step: steps, or of the budget; accuracy, each the mean of a step and its neighbours)."""
+    accuracy = [entry["metrics"][TRAINING] for entry in found["entries"] if entry["kind"] == "train"]
+    smooth = [statistics.fmean(accuracy[max(0, i - 1) : i + 2]) for i in range(len(accuracy))]
+    return list(accumulate(paid(found))), smooth
+
+
+def common(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """(places that all curves reach, (curves, places) their values there, straight lines between steps)."""
+    if all(list(at) == list(curves[0][0]) for at, _ in curves):
+        return np.array(curves[0][0]), np.array([values for _, values in curves])
+    places = np.linspace(max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves), GRID)
+    return places, np.array([np.interp(places, at, values) for at, values in curves])
