@@ -126,7 +126,7 @@ def compared(
     found = run_all(known.task, mine, known.out, known.jobs, extra)
     values = {key: scores(one) for key, one in found.items()}
     title = f"{known.team}, {known.task}; equal {known.budget}; seeds {seed_text(seeds)}{SAYS[split]}"
-    draw(known.out / PICTURES[split], found, values, title)
+    draw(known.out / PICTURES[split], found, values, title, intervals=split != "choose")
     return values
 
 

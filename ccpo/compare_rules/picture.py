@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ GRID = 60
 """Places along the curves of runs whose steps differ."""
 
 
-def draw(path: Path, runs: Mapping[Key, Mapping[str, Any]], values: Values, title: str) -> None:
-    """Means over seeds with 95 % t intervals; differences are to the first rule with the same seed."""
+def draw(path: Path, runs: Mapping[Key, Mapping[str, Any]], values: Values, title: str, intervals: bool = True) -> None:
+    """Means over seeds, differences to the first rule with the same seed. ``intervals``: 95 % t intervals of both."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -32,35 +32,39 @@ def draw(path: Path, runs: Mapping[Key, Mapping[str, Any]], values: Values, titl
 
     rules, unit = rules_of(values), next(iter(runs.values())).get("unit")
     shown = validated(every_score(values))
+    half: Callable[[Sequence[float]], float] = half_width if intervals else lambda values: 0.0
+    with_intervals = ", 95 % intervals" if intervals else ", no intervals"
     style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
     with plt.rc_context(style):
-        figure, (left, middle, right) = plt.subplots(
-            1, 3, figsize=(16, 4.6), layout="constrained", width_ratios=(4, 3, 3)
-        )
+        size = (16, 4.6 + 0.25 * len(rules))
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=size, layout="constrained", width_ratios=(4, 3, 3))
         for number, rule in enumerate(rules):
             mine = [found for (named, _), found in runs.items() if named == rule]
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            again, which = divmod(number, len(COLOURS))
+            colour = COLOURS[which]
+            look = {"color": colour, "marker": MARKERS[which], "markersize": 5}
+            look["markerfacecolor"] = (
+                "white" if again else colour
+            )  # a colour that is used again has other marks and lines
             at, curves = common([curve(found) for found in mine])
-            means = curves.mean(axis=0)
-            halves = np.array([half_width(list(column)) for column in curves.T])
-            line = LINES[number // len(COLOURS) % len(LINES)]
-            left.plot(at, means, line, color=colour, linewidth=1.8, marker=marker, markevery=max(1, len(at) // 8),
-                      markersize=5, label=f"{rule} ({len(mine)})")  # fmt: skip
+            means, halves = curves.mean(axis=0), np.array([half(list(column)) for column in curves.T])
+            line = {"linestyle": LINES[again % len(LINES)], "linewidth": 1.8, "markevery": max(1, len(at) // 8)}
+            left.plot(at, means, **look, **line, label=f"{rule} ({len(mine)})")
             left.fill_between(at, means - halves, means + halves, color=colour, alpha=0.12, linewidth=0)
-            look = {"fmt": marker, "color": colour, "markersize": 5, "capsize": 2}
             offset = (number - (len(rules) - 1) / 2) * 0.7 / len(rules)
             if number:
-                _bars(middle, [differences(values, rule, name) for name in DIFFERENCES], offset, look)
-            _bars(right, [list(of_rule(values, rule, name).values()) for name in shown], offset, look)
+                _bars(middle, [differences(values, rule, name) for name in DIFFERENCES], offset, look, half)
+            _bars(right, [list(of_rule(values, rule, name).values()) for name in shown], offset, look, half)
         left.set(
             xlabel=f"{unit} decoded in training" if unit else "step",
             ylabel="team accuracy on training batches, mean of three",
             ylim=(-0.02, 1.02),
         )
-        left.legend(frameon=False, fontsize=9, title="credit rule (seeds)", loc="best")
+        columns = {"ncols": min(4, len(rules)), "handlelength": 4}
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9, title="credit rule (seeds)", **columns)
         middle.axvline(0, color="#888888", linewidth=1)
-        middle.set(xlabel=f"minus {rules[0]}, same seed", title="paired differences")
-        right.set(xlabel="last validation", xlim=(-0.02, 1.02))
+        middle.set(xlabel=f"minus {rules[0]}, same seed", title=f"paired differences{with_intervals}")
+        right.set(xlabel="last validation", title=f"means{with_intervals}", xlim=(-0.02, 1.02))
         for axes, names in ((middle, DIFFERENCES), (right, shown)):
             axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
         figure.suptitle(title, fontsize=10)
@@ -78,11 +82,11 @@ def validated(names: Sequence[str]) -> list[str]:
     return whole + (by_source if several else [])
 
 
-def _bars(axes: Any, values: Sequence[Sequence[float]], offset: float, look: Mapping[str, Any]) -> None:
+def _bars(axes: Any, values: Sequence[Sequence[float]], offset: float, look: Mapping[str, Any], half: Callable) -> None:
     places = [(place + offset, own) for place, own in enumerate(values) if own]
     if places:
-        means, halves = [statistics.fmean(own) for _, own in places], [half_width(own) for _, own in places]
-        axes.errorbar(means, [place for place, _ in places], xerr=halves, **look)
+        means, halves = [statistics.fmean(own) for _, own in places], [half(own) for _, own in places]
+        axes.errorbar(means, [place for place, _ in places], xerr=halves, linestyle="", capsize=2, **look)
 
 
 def curve(found: Mapping[str, Any]) -> tuple[list[float], list[float]]:

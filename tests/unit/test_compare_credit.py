@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from ccpo.compare_rules import picture, runs
@@ -218,8 +223,9 @@ def job(tmp_path, script, monkeypatch):
     class Here:
         """A pool of this process, which runs what is submitted when it is waited for: the last first."""
 
-        def __init__(self, jobs, **kwargs):
+        def __init__(self, jobs, mp_context, initializer):
             self.jobs, self.open = jobs, []
+            assert initializer is runs._end_with_parent
 
         def submit(self, function, *args):
             from concurrent.futures import Future
@@ -241,7 +247,9 @@ def job(tmp_path, script, monkeypatch):
     pools = []
     monkeypatch.setattr(runs, "run", run)
     monkeypatch.setattr(runs, "wait", wait)
-    monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda *args, **kwargs: pools.append(Here(*args)) or pools[-1])
+    monkeypatch.setattr(
+        runs, "ProcessPoolExecutor", lambda *args, **kwargs: pools.append(Here(*args, **kwargs)) or pools[-1]
+    )
     configs.ran, configs.budgets = ran, {}
     return configs
 
@@ -369,6 +377,36 @@ def test_several_rules_are_counted(script, job, tmp_path, monkeypatch, capsys):
     assert "2 rules are compared with shared" in said and "p (Holm)" in said and "equal tokens" in said
     assert set(job.budgets.values()) == {None, 200, 205, 210}
     assert {row["split"] for row in rows_of(tmp_path / "out" / "scores.csv")} == {"all"}
+
+
+PARENT = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from ccpo.compare_rules import runs
+
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    ProcessPoolExecutor(1, mp_context=context, initializer=runs._end_with_parent).submit(work).result()
+"""
+
+
+def test_a_run_does_not_outlive_its_comparison(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert child.is_running()
+    parent.kill()
+    parent.wait()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child.wait(timeout=60)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_progress_is_lines_or_a_bar(monkeypatch, capsys):
