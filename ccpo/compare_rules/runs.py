@@ -140,6 +140,7 @@ def run_all(
     (out / "runs").mkdir(parents=True, exist_ok=True)
     if missing:
         os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of loading weights, in the middle of ours
         context = multiprocessing.get_context("spawn")
         pool, running = ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent), {}
         try:
@@ -177,8 +178,6 @@ def _end_with_parent() -> None:
 def progress(done: int, total: int) -> Iterator[Callable[[str, float], None]]:
     """tell(name, seconds) of every run that is over: a bar in a terminal, else a line each."""
     started, first = time.perf_counter(), done
-    left = total - done
-
     if sys.stdout.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -189,9 +188,9 @@ def progress(done: int, total: int) -> Iterator[Callable[[str, float], None]]:
         return
 
     def tell(name: str, seconds: float) -> None:
-        nonlocal done, left
-        done, left = done + 1, left - 1
-        minutes = (time.perf_counter() - started) / (done - first) * left / 60
+        nonlocal done
+        done += 1
+        minutes = (time.perf_counter() - started) / (done - first) * (total - done) / 60
         print(f"[{done}/{total}] {name}: {seconds:.0f} s; {minutes:.1f} min left", flush=True)
 
     yield tell
