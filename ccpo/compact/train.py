@@ -27,7 +27,8 @@ from ccpo.step import compute_advantages
 from ccpo.types import REMOVE, Sessions, StepResult
 
 Entry = dict[str, Any]
-"""``{"step", "kind", "metrics"}``, kind "train", "val" or "start": a line of a run's log, with the names that the verl trainer logs."""
+"""``{"step", "kind", "metrics"}``, kind "train", "val", "start" or "beyond": a line of a run's log, with the names that the verl trainer logs."""
+ACCURACY = "ccpo/sessions/team_accuracy"
 
 
 def train(
@@ -48,7 +49,8 @@ def train(
         signal_every: steps between measurements of the training batches themselves; 0: none.
 
     Yields:
-        Entries in the order of their steps; a validation follows its step. The measurement at the starting weights is a "start".
+        Entries in the order of their steps; a validation follows its step. The measurement at the starting weights is a "start"; what is known of
+        the batch that would have passed the budget, and was not trained, a "beyond".
 
     Raises:
         ValueError: the budget does not pay a single step, or nothing was decoded of it.
@@ -103,13 +105,15 @@ def _train(
     batches, history = prompt_batches(rows, settings), HistoryState()
     validated, spent = 0, 0.0
     for step in count(1):
-        if budget is None and step > settings.steps:
+        if step > settings.steps if budget is None else spent >= budget.most:
             break
         played = play_rows(next(batches), players, settings, step, validating=False)
         cost = costs(played)
         if budget is not None:
             spent += budget.cost(cost)
             if spent > budget.most:
+                accuracy = float(to_sessions(played, settings).value_S.mean())
+                yield {"step": step, "kind": "beyond", "metrics": {ACCURACY: accuracy, **cost}}
                 break
             if not budget.cost(cost):
                 raise ValueError(f"step {step} decoded nothing: no budget of {budget.unit} would ever be spent")
@@ -117,7 +121,7 @@ def _train(
         history = result.state
         metrics = {f"ccpo/{name}": value for name, value in result.metrics.items()}
         metrics |= {f"ccpo/{name}": value for name, value in session_rates(sessions, len(sessions)).items()}
-        metrics |= {"ccpo/sessions/team_accuracy": float(sessions.value_S.mean()), **cost}
+        metrics |= {ACCURACY: float(sessions.value_S.mean()), **cost}
         turns = trained_turns(played, sessions, result, settings)
         if signal_every and step % signal_every == 0:
             signal = Signal()

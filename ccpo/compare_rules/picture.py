@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ccpo.compare_rules.runs import Key
-from ccpo.compare_rules.scores import TRAINING, paid
+from ccpo.compare_rules.scores import batches
 from ccpo.compare_rules.tables import Values, differences, every_score, of_rule, rules_of
 from ccpo.report.means import half_width
 
@@ -90,10 +90,10 @@ def _bars(axes: Any, values: Sequence[Sequence[float]], offset: float, look: Map
 
 
 def curve(found: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """(what training had taken after each step: steps, or of the budget; accuracy, each the mean of a step and its neighbours)."""
-    accuracy = [entry["metrics"][TRAINING] for entry in found["entries"] if entry["kind"] == "train"]
+    """(step, or what training had taken of the budget before it; accuracy, each the mean of a step and its neighbours)."""
+    weights, accuracy = zip(*batches(found), strict=True)
     smooth = [statistics.fmean(accuracy[max(0, i - 1) : i + 2]) for i in range(len(accuracy))]
-    return list(accumulate(paid(found))), smooth
+    return list(accumulate(weights[:-1], initial=0.0 if found.get("unit") else 1.0)), smooth
 
 
 def common(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[np.ndarray, np.ndarray]:

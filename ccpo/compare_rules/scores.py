@@ -18,7 +18,7 @@ COSTS = {
     "replay_tokens": "ccpo/replay_tokens",
 }
 COLUMNS = ("team", "task", "rule", "seed", "split", "score", "value")
-TRAINING = "ccpo/sessions/team_accuracy"
+ACCURACY = "ccpo/sessions/team_accuracy"
 
 
 def scores(found: Mapping[str, Any]) -> dict[str, float]:
@@ -28,7 +28,7 @@ def scores(found: Mapping[str, Any]) -> dict[str, float]:
     accuracy and abstention where it votes, and the accuracy of every replay that is worth a name, each over all sessions, and by source
     (``team/<source>``, ...); ``abstention``: mean of the roles'; what the task adds. ``before``: ``team`` of the first validation.
 
-    Of training: ``auc``, mean accuracy of the batches, each weighted by what it decoded where a budget is set; ``steps``; ``generations`` (decoded
+    Of training: ``auc``, mean accuracy of the batches, where a budget is set over all of it (`batches`); ``steps``; ``generations`` (decoded
     turns) and ``tokens``, those of replays included, which are also by themselves: ``replay_...``. ``cosine``: of the advantages with shared
     credit's, mean over steps.
 
@@ -40,8 +40,8 @@ def scores(found: Mapping[str, Any]) -> dict[str, float]:
     validations = [entry["metrics"] for entry in entries if entry["kind"] == "val"]
     training = [entry["metrics"] for entry in entries if entry["kind"] == "train"]
     last = validations[-1]
-    weights = paid(found)
-    auc = sum(weight * metrics[TRAINING] for weight, metrics in zip(weights, training, strict=True)) / sum(weights)
+    weighted = batches(found)
+    auc = sum(weight * accuracy for weight, accuracy in weighted) / sum(weight for weight, _ in weighted)
     out = {"team": over_sources(last)["team_accuracy"], "before": over_sources(validations[0])["team_accuracy"]}
     out |= {"auc": auc, "steps": float(len(training))}
     out |= {name: sum(metrics[metric] for metrics in training) for name, metric in COSTS.items()}
@@ -57,10 +57,20 @@ def scores(found: Mapping[str, Any]) -> dict[str, float]:
     return out | {name.removeprefix(OWN): value for name, value in last.items() if name.startswith(OWN)}
 
 
-def paid(found: Mapping[str, Any]) -> list[float]:
-    """What each training step took of the budget; 1 each without one."""
-    metric = COSTS.get(found.get("unit") or "")
-    return [entry["metrics"][metric] if metric else 1.0 for entry in found["entries"] if entry["kind"] == "train"]
+def batches(found: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """(what a training batch took of the budget, 1 each without one; its accuracy).
+
+    While it was decoded the team was as good as that, so the weighted mean is the area under accuracy over what was decoded. The batch that would
+    have passed the budget was not trained on, and counts with what was left: or else rules with dear steps would lack the end, where they are best.
+    """
+    metric, most = COSTS.get(found.get("unit") or ""), found.get("most")
+    out = []
+    for entry in found["entries"]:
+        if entry["kind"] in ("train", "beyond"):
+            cost = entry["metrics"][metric] if metric else 1.0
+            left = most - sum(weight for weight, _ in out) if entry["kind"] == "beyond" else cost
+            out.append((min(cost, left), entry["metrics"][ACCURACY]))
+    return [one for one in out if one[0]]
 
 
 def ratios(name: str, measured: Iterable[Mapping[str, float]]) -> dict[str, float]:

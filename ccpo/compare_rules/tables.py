@@ -61,10 +61,14 @@ def table(values: Values, names: Sequence[str], intervals: bool = True) -> str:
         adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
         for rule in rules:
             if own := list(of_rule(values, rule, name).values()):
-                p = f"{adjusted[rule]:.3f}" if rule in adjusted else ""
+                p = _p_text(adjusted[rule]) if rule in adjusted else ""
                 line = f"  {rule:<{width - 2}}{len(own):>5}  {text(own):>16}  {text(pairs[rule], '+'):>16}  {p:>8}"
                 lines.append(line.rstrip())
     return "\n".join(lines)
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def best(values: Values, score: str) -> str:

@@ -484,10 +484,16 @@ def test_a_budget_ends_training_before_the_step_that_would_pass_it(job, unit):
     budget = sum(spent(plainly, unit))
     assert list(train(settings, budget=Budget(unit, budget))) == plainly, "what it takes by itself"
     fewer = list(train(settings, budget=Budget(unit, budget - 1)))
-    assert fewer[:-1] == plainly[: len(fewer) - 1] and [e["step"] for e in fewer if e["kind"] == "train"] == [1, 2]
-    assert (fewer[-1]["kind"], fewer[-1]["step"]) == ("val", 2), "validated where it ends"
+    assert fewer[:4] == plainly[:4] and [e["step"] for e in fewer if e["kind"] == "train"] == [1, 2]
+    beyond, third = fewer[4], plainly[4]
+    assert (beyond["kind"], beyond["step"], third["kind"], third["step"]) == ("beyond", 3, "train", 3)
+    assert len(beyond["metrics"]) == 5 and beyond["metrics"].items() <= third["metrics"].items()
+    assert fewer[5:] == [], "validated where it ended, by test_freq"
     more = list(train(settings, budget=Budget(unit, budget * 1.4)))
-    assert len(spent(more, unit)) == 4 > settings.steps and (more[-1]["kind"], more[-1]["step"]) == ("val", 4)
+    assert len(spent(more, unit)) == 4 > settings.steps
+    assert [(e["kind"], e["step"]) for e in more[-2:]] == [("val", 4), ("beyond", 5)]
+    rare = list(train(replace(settings, test_every=0), budget=Budget(unit, budget - 1)))
+    assert [(e["kind"], e["step"]) for e in rare[-2:]] == [("beyond", 3), ("val", 2)], "validated where it ends"
     with pytest.raises(ValueError, match=f"{unit} does not pay the first step"):
         list(train(settings, budget=Budget(unit, 1)))
 

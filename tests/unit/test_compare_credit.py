@@ -101,6 +101,19 @@ def test_with_a_budget_a_steps_accuracy_counts_as_much_as_it_cost(script, unit):
     assert found["auc"] == pytest.approx((10 * 0.5 + 30 * 0.7) / 40)
 
 
+def test_the_rest_of_a_budget_is_filled_by_the_batch_that_would_have_passed_it(script):
+    metrics = {"ccpo/sessions/team_accuracy": 1.0, "ccpo/generations": 30}
+    beyond = {"step": 3, "kind": "beyond", "metrics": metrics}
+    found = {"entries": [*entries(0.6, 0.2), beyond], "unit": "generations", "most": 50}
+    whole = script.scores(found)
+    assert whole["auc"] == pytest.approx((10 * 0.5 + 30 * 0.7 + 10 * 1.0) / 50)
+    assert (whole["steps"], whole["generations"]) == (2, 40), "it is not trained"
+    assert picture.curve(found) == ([0, 10, 40], pytest.approx([0.6, 2.2 / 3, 0.85]))
+    exact = script.scores(found | {"most": 40})
+    assert exact["auc"] == pytest.approx((10 * 0.5 + 30 * 0.7) / 40)
+    assert picture.curve({"entries": entries(0.6, 0.2)})[0] == [1, 2]
+
+
 def of(**rules) -> dict:
     """of(shared=[.5, .7]) -> scores of seeds 0, 1, ...; None: that seed has no run"""
     listed = {(rule, seed): value for rule, values in rules.items() for seed, value in enumerate(values)}
@@ -123,6 +136,7 @@ def test_p_values_are_adjusted_for_the_rules_that_are_compared(script):
     assert [line.split()[-1] for line in lines[2:5]] == ["0.000", "0.148", "0.225"]
     assert lines[5].split()[-3:] == ["+0.100", "+-", "0.000"], "no deviation, no test"
     assert script.table(of(shared=[0.5, 0.5, 0.5], a=[0.6, 0.7, 0.8]), ["team"]).splitlines()[-1].endswith(" 0.074")
+    assert script.table(of(shared=[0.1, 0.1], a=[0.6, 0.6000001]), ["team"]).endswith(" < 0.001")
 
 
 def test_holm_is_monotone_and_at_most_one():
