@@ -216,6 +216,8 @@ def split_problem(known: argparse.Namespace) -> str | None:
         return "--seeds has all rules on all seeds, --choose and --confirm have not: leave it out"
     if both := sorted(set(known.choose) & set(known.confirm)):
         return f"seed {both[0]} is in --choose and in --confirm: what chose a rule says too much of it"
+    if len(known.confirm) < 2:
+        return "--confirm has one seed: it takes two to say how far seeds differ"
     if len(known.rules) < 3:
         return f"{len(known.rules)} --rules leave nothing to choose beside the reference: use --seeds"
     return None

@@ -153,8 +153,10 @@ def test_seeds_that_choose_have_no_intervals(script):
     assert "+-" not in text and " p" not in text and text.splitlines()[3].split() == ["a", "2", "0.650", "+0.050"]
     assert script.best(values, "team") == "a"
     assert script.best(of(shared=[0.9], a=[0.1], b=[0.2]), "team") == "b", "the reference is not chosen"
-    with pytest.raises(script.Mistake, match="--by taem: no run has it; set one of team"):
+    with pytest.raises(script.Mistake, match="--by taem: no run of a has it; set one of team"):
         script.best(values, "taem")
+    with pytest.raises(script.Mistake, match="no run of b has it"):
+        script.best(values | {("b", seed): {"auc": 0.5} for seed in range(2)}, "team")
 
 
 @pytest.mark.parametrize("text, seeds", [("0-3", [0, 1, 2, 3]), ("5", [5]), ("0,7,2-3,0", [0, 7, 2, 3])])
@@ -176,6 +178,7 @@ def test_seeds(script, text, seeds):
         (["--choose", "0-4", "--confirm", "4-9"], "seed 4 is in --choose and in --confirm"),
         (["--choose", "0-4", "--confirm", "5-9", "--seeds", "0-9"], "leave it out"),
         (["--choose", "0-4", "--confirm", "5-9"], "leave nothing to choose"),
+        (["--choose", "0-4", "--confirm", "5"], "it takes two"),
         (["--rules", " "], "without a name"),
         (["--nonsense=1"], "--nonsense"),
     ],
