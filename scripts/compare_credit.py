@@ -59,7 +59,7 @@ LOOKS = {silence.NAME: (silence.COLUMN, silence.copy_scores)}
 BUDGETS = ("sessions", "generations", "tokens")
 SEEDS = {"all": "seeds", "choose": "choose", "confirm": "confirm"}
 """Split -> the option that has its seeds."""
-SAYS = {"all": "", "choose": ", which choose a rule", "confirm": ", which chose nothing"}
+SAYS = {"all": "", "choose": ", to choose a rule", "confirm": ", which chose nothing"}
 PICTURES = {"all": "curves.png", "choose": "choosing.png", "confirm": "curves.png"}
 
 
@@ -125,7 +125,7 @@ def compared(
     mine = {key: config for key, config in configs.items() if key[0] in rules and key[1] in seeds}
     found = run_all(known.task, mine, known.out, known.jobs, extra)
     values = {key: scores(one) for key, one in found.items()}
-    title = f"{known.team}, {known.task}; equal {known.budget}; seeds {seed_text(seeds)}{SAYS[split]}"
+    title = f"{known.team}, {known.task}; equal {known.budget}; {_seeds(seeds)}{SAYS[split]}"
     draw(known.out / PICTURES[split], found, values, title, intervals=split != "choose")
     return values
 
@@ -153,6 +153,10 @@ def seed_text(seeds: Sequence[int]) -> str:
         else:
             parts.append([seed])
     return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {seed_text(seeds)}"
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -228,7 +232,7 @@ def choice(known: argparse.Namespace, values: Values, chosen: str, by: str) -> l
     reference, *others = known.rules
     ahead = statistics.fmean(differences(values, chosen, by))
     lines = [
-        f"chosen on seeds {seed_text(known.choose)} by {by}, of {len(others)} rules beside {reference}: {chosen} ({ahead:+.3f} from {reference})."
+        f"chosen on {_seeds(known.choose)} by {by}, of {len(others)} rules beside {reference}: {chosen} ({ahead:+.3f} from {reference})."
     ]
     if ahead <= 0:
         lines.append(f"None was ahead of {reference}: the nearest is compared with it again.")
@@ -276,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = every if "all" in known.scores else known.scores or headline(every)
     if known.choose:
         print(table(choosing, [known.by], intervals=False), *words, "", sep="\n")
-        print(f"confirmed on seeds {seed_text(known.confirm)}, which chose nothing; means and 95 % t intervals:")
+        print(f"confirmed on {_seeds(known.confirm)}, which chose nothing; means and 95 % t intervals:")
     print(table(result, names))
     if len(others) > 1 and not known.choose:
         print(

@@ -140,7 +140,8 @@ def _train(
     last = step - 1
     if not last:
         raise ValueError(
-            f"a budget of {budget.most:g} {budget.unit} does not pay the first step, which takes {spent:g}: set a higher one"
+            f"a budget of {budget.most:g} {budget.unit} does not pay the first step, which takes {spent:g}, so nothing would be trained: set a "
+            "higher one; where it is what a reference run took, set that one's trainer.total_training_steps higher"
         )
     if validated < last:
         yield validate(last)

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -169,7 +170,9 @@ def spent(found: Mapping[str, Any], unit: str) -> float:
 
 
 def _end_with_parent() -> None:
-    """A run whose comparison was killed would go on, and be written into a folder that another one may use by then."""
+    """A run whose comparison was killed would go on, and be written into a folder that another one may use by then. Ctrl-C, which all of a
+    terminal's processes get, ends it without a word: the comparison says what there is to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -411,19 +412,33 @@ if __name__ == "__main__":
 """
 
 
-def test_a_run_does_not_outlive_its_comparison(tmp_path):
+@pytest.fixture
+def parent(tmp_path):
+    """(a comparison with one run, that run), both at work"""
     (tmp_path / "parent.py").write_text(PARENT)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     parent = subprocess.Popen(
-        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, tmp_path / "parent.py"], env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes
     )
-    child = psutil.Process(int(parent.stdout.readline()))
-    assert child.is_running()
+    yield parent, psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+
+
+def test_a_run_does_not_outlive_its_comparison(parent):
+    parent, child = parent
     parent.kill()
     parent.wait()
     with contextlib.suppress(psutil.NoSuchProcess):
         child.wait(timeout=60)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_run_is_interrupted_without_a_word(parent):
+    parent, child = parent
+    child.send_signal(signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert "BrokenProcessPool" in said and "KeyboardInterrupt" not in said and "work()" not in said
 
 
 def test_progress_is_lines_or_a_bar(monkeypatch, capsys):
