@@ -11,8 +11,8 @@ rule is the reference: differences are to its run with the same seed.
 replays that decode come on top, so some rules decode more. ``generations``: no rule decodes more turns in training than the reference did with the
 same seed, turns of replays included; ``tokens``: the same of response tokens. The batch and the constant learning rate stay, and the number of
 steps differs: a rule trains until its next step would pass the budget, fewer steps than the reference where its replays decode, more where
-the reference's do. The scores are those of the validation there. Not counted: prompts that are read, forward passes, updates, validation
-(`ccpo.compact.budget`).
+the reference's do. So it may end up to a step short of the budget; the scores are those of the validation there, ``auc`` is of all of it.
+Not counted: prompts that are read, forward passes, updates, validation (`ccpo.compact.budget`).
 
 --choose and --confirm keep apart the seeds that choose a rule and those that say what it is worth: all rules run on the first, and the one with the
 highest mean of --by, the reference apart, runs with the reference on the others. Intervals are those of the confirming seeds alone. With
