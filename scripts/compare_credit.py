@@ -2,38 +2,50 @@
 
     python scripts/compare_credit.py --team vote --task silence --rules shared own_correctness resampled --seeds 0-4 --out outputs/silence
     python scripts/compare_credit.py --task last_digit --rules shared counterfactual --seeds 0-9 --out outputs/dyad trainer.total_training_steps=30
+    python scripts/compare_credit.py --rules shared removal resampling --choose 0-4 --confirm 5-14 --by auc --budget tokens --out outputs/chosen
 
-A rule may bring settings of its own, in quotes: "own_correctness ccpo.credit.normalize=centred". Overrides at the end are every run's.
+A rule may bring settings of its own, in quotes: "own_correctness ccpo.credit.normalize=centred". Overrides at the end are every run's. The first
+rule is the reference: differences are to its run with the same seed.
+
+--budget says what is equal. ``sessions``: every rule trains the same steps, and is asked the same prompts in the same order with as many sessions;
+replays that decode come on top, so some rules decode more. ``generations``: no rule decodes more turns in training than the reference did with the
+same seed, turns of replays included; ``tokens``: the same of response tokens. The batch and the constant learning rate stay, and the number of
+steps differs: a rule trains until its next step would pass the budget, fewer steps than the reference where its replays decode, more where
+the reference's do. So it may end up to a step short of the budget; the scores are those of the validation there, ``auc`` is of all of it.
+Not counted: prompts that are read, forward passes, updates, validation (`ccpo.compact.budget`).
+
+--choose and --confirm keep apart the seeds that choose a rule and those that say what it is worth: all rules run on the first, and the one with the
+highest mean of --by, the reference apart, runs with the reference on the others. Intervals are those of the confirming seeds alone. With
+--seeds, all rules on the same seeds, the p-value of a difference is adjusted (Holm) for the number of rules that are compared.
+
+--signal N adds the gradients' signal-to-noise per role (`ccpo.compact.signal`): of N batches at the starting weights, and of every fifth step.
 
 Every run is written when it is over, to OUT/runs; the same command goes on with those that are missing, and a run that was ended begins anew. Then
-OUT/scores.csv (rule, seed, score, value), OUT/curves.png and a table: means over seeds with 95 % t intervals, and differences to the first rule
-with the same seed. All runs of a seed are asked the same prompts in the same order, with as many sessions: rules whose replays decode cost more (``tokens``).
+OUT/scores.csv (team, task, rule, seed, split, score, value), OUT/curves.png (and OUT/choosing.png) and a table. What each score is:
+`ccpo.compare_rules.scores`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
 import json
-import multiprocessing
 import os
 import re
 import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
+from ccpo.compare_rules import runs  # noqa: E402
+from ccpo.compare_rules.picture import draw  # noqa: E402
+from ccpo.compare_rules.runs import Extra, Key, Mistake  # noqa: E402
+from ccpo.compare_rules.scores import scores, write_scores  # noqa: E402
+from ccpo.compare_rules.tables import Values, best, differences, every_score, headline, table  # noqa: E402
 from ccpo.config import ConfigError  # noqa: E402
-from ccpo.report.means import half_width, mean_text  # noqa: E402
-from ccpo.run.json_file import write_atomic  # noqa: E402
 from ccpo.run.lock import run_lock  # noqa: E402
 from ccpo.team.load import BUILT_IN  # noqa: E402
 from data_preprocess import silence  # noqa: E402
@@ -42,13 +54,13 @@ SECTIONS = ("actor_rollout_ref", "algorithm", "ccpo", "data", "trainer")
 """Of the composed configuration, what a run depends on."""
 DATA = {"last_digit": "data_preprocess.toy", silence.NAME: "data_preprocess.silence"}
 """Task -> module that writes data/TASK."""
-
-
-COLOURS = ("#8a8a8a", "#1b6ca8", "#2a8a57", "#c2356b", "#d1602f", "#7a4fa3", "#b07d12", "#3aa6a6")
-
-
-class Mistake(ValueError):
-    """What the user has to change."""
+LOOKS = {silence.NAME: (silence.COLUMN, silence.copy_scores)}
+"""Task -> what else its validation is asked."""
+BUDGETS = ("sessions", "generations", "tokens")
+SEEDS = {"all": "seeds", "choose": "choose", "confirm": "confirm"}
+"""Split -> the option that has its seeds."""
+SAYS = {"all": "", "choose": ", to choose a rule", "confirm": ", which chose nothing"}
+PICTURES = {"all": "curves.png", "choose": "choosing.png", "confirm": "curves.png"}
 
 
 # --- what is run ------------------------------------------------------------------------------------------------------
@@ -89,208 +101,33 @@ def configurations(
     return found
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """Of a run: its configuration, its data and the weights that it starts from."""
-    named = [config["data"]["train_files"], config["data"]["val_files"]]
-    models = [config["actor_rollout_ref"]["model"]["path"]]
-    models += [role["model"] for role in config["ccpo"]["roles"].values() if role.get("model")]
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for path in [*map(Path, named), *(file for model in models for file in sorted(Path(model).glob("*.safetensors")))]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def run_all(
+    task: str, configs: Mapping[Key, dict[str, Any]], out: Path, jobs: int, extra: Extra | None = None
+) -> dict[Key, dict[str, Any]]:
+    """Run what is missing; returns all (`ccpo.compare_rules.runs`)."""
+    return runs.run_all(configs, out, jobs, extra, LOOKS.get(task))
 
 
-def run(task: str, rule: str, seed: int, config: dict[str, Any], path: Path) -> float:
-    """One run, in a process of its own; returns its seconds."""
-    from ccpo.compact import Settings, train
-
-    started = time.perf_counter()
-    entries = list(train(Settings.of(config), look_of(task)))
-    seconds = time.perf_counter() - started
-    found = {"rule": rule, "seed": seed, "fingerprint": fingerprint(config), "seconds": seconds, "entries": entries}
-    write_atomic(path, json.dumps(found))
-    return seconds
+def ensure_data(config: Mapping[str, Any], task: str) -> None:
+    for name in ("train_files", "val_files"):
+        path = Path(config["data"][name])
+        if not path.exists():
+            hint = f"python -m {DATA[task]} --out {path.parent}" if task in DATA else "a command of data_preprocess"
+            raise Mistake(f"data.{name} is {path}, which does not exist: make it with {hint}")
 
 
-def look_of(task: str) -> Any:
-    """What else a validation of a task is asked."""
-    if task != silence.NAME:
-        return lambda sessions: {}
-
-    def look(sessions: Sequence[Any]) -> dict[str, float]:
-        found = silence.copy_scores((one.row, one.played.ballots) for one in sessions)
-        return {f"val-copies/{name}": value for name, value in found.items()}
-
-    return look
-
-
-def run_path(out: Path, rule: str, seed: int) -> Path:
-    return out / "runs" / f"{re.sub(r'[^A-Za-z0-9_=.,-]+', '+', rule)}-seed{seed}.json"
-
-
-def finished(path: Path, wanted: str) -> dict[str, Any] | None:
-    """A run that is over; None if it is not. Raises Mistake for one of another job."""
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        same = found["fingerprint"] == wanted
-    except (ValueError, KeyError, TypeError):
-        raise Mistake(f"{path} is damaged: delete it, and it is run again") from None
-    if not same:
-        raise Mistake(
-            f"{path} was run with other settings, data or weights, and would be compared with runs of these: set another --out, or delete that "
-            "folder"
-        )
-    return found
-
-
-def run_all(task: str, configs: Mapping[tuple[str, int], dict[str, Any]], out: Path, jobs: int) -> None:
-    """Run what is missing."""
-    paths = {key: run_path(out, *key) for key in configs}
-    if len(set(paths.values())) < len(paths):
-        raise Mistake("two of the --rules are the same")
-    missing = [key for key in configs if finished(paths[key], fingerprint(configs[key])) is None]
-    (out / "runs").mkdir(parents=True, exist_ok=True)
-    if not missing:
-        return
-    done, total, started = len(configs) - len(missing), len(configs), time.perf_counter()
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        tasks = {pool.submit(run, task, *key, configs[key], paths[key]): key for key in missing}
-        for number, task_done in enumerate(as_completed(tasks), 1):
-            rule, seed = tasks[task_done]
-            seconds = task_done.result()
-            left = (time.perf_counter() - started) / number * (len(missing) - number)
-            print(
-                f"[{done + number}/{total}] {rule} seed {seed}: {seconds:.0f} s; {left / 60:.1f} min left", flush=True
-            )
-        pool.shutdown()
-    except BrokenProcessPool:
-        raise Mistake("a run's process was ended: memory? Set fewer --jobs; what is over is kept") from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-# --- what came of it --------------------------------------------------------------------------------------------------
-
-
-def scores(found: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of one run.
-
-    ``team``: accuracy of the last validation, over all prompts; ``before``: of the first; ``auc``: mean accuracy of the training batches;
-    ``tokens``: decoded in training; ``team/<source>``; every other accuracy, contribution and abstention of the last validation by source and what
-    the task adds; ``cosine``: of the advantages with shared credit's, mean over steps.
-    """
-    validations = [entry["metrics"] for entry in found["entries"] if entry["kind"] == "val"]
-    training = [entry["metrics"] for entry in found["entries"] if entry["kind"] == "train"]
-    last = validations[-1]
-    out = {"team": team_accuracy(last), "before": team_accuracy(validations[0])}
-    out["auc"] = statistics.fmean(metrics["ccpo/sessions/team_accuracy"] for metrics in training)
-    out["tokens"] = sum(metrics["ccpo/generated_tokens"] for metrics in training)
-    cosines = [
-        value for metrics in training if (value := metrics.get("ccpo/credit/cosine_with_shared/all")) is not None
-    ]
-    if cosines:
-        out["cosine"] = statistics.fmean(cosines)
-    for source in sources(last):
-        out[f"team/{source}"] = last[f"val-core/{source}/team_accuracy"]
-        start = f"val-aux/{source}/"
-        mine = {name[len(start) :]: value for name, value in last.items() if name.startswith(start)}
-        for name, value in mine.items():
-            if name.endswith("_accuracy") or name.endswith("/contribution"):
-                out[f"{name}/{source}"] = value
-        silent = [value for name, value in mine.items() if name.endswith("/abstention_rate")]
-        if silent:
-            out[f"abstention/{source}"] = statistics.fmean(silent)
-    out |= {name.removeprefix("val-"): value for name, value in last.items() if name.startswith("val-copies/")}
-    return out
-
-
-def sources(metrics: Mapping[str, float]) -> list[str]:
-    return sorted(name[len("val-core/") : -len("/team_accuracy")] for name in metrics if name.startswith("val-core/"))
-
-
-def team_accuracy(metrics: Mapping[str, float]) -> float:
-    """Of all validated sessions."""
-    weights = {source: metrics[f"val-aux/{source}/sessions"] for source in sources(metrics)}
-    right = sum(weight * metrics[f"val-core/{source}/team_accuracy"] for source, weight in weights.items())
-    return right / sum(weights.values())
-
-
-def write_scores(path: Path, values: Mapping[tuple[str, int], Mapping[str, float]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["rule", "seed", "score", "value"])
-        for (rule, seed), found in values.items():
-            writer.writerows([rule, seed, name, value] for name, value in found.items())
-
-
-def table(values: Mapping[tuple[str, int], Mapping[str, float]], names: Sequence[str] = ()) -> str:
-    """Means over seeds with 95 % intervals, and differences to the first rule with the same seed. ``names``: scores; empty: all."""
-    rules = list(dict.fromkeys(rule for rule, _ in values))
-    every = dict.fromkeys(name for found in values.values() for name in found)
-    chosen = [name for name in every if name in names] if names else list(every)
-    reference, width = rules[0], max(map(len, rules)) + 2
-    lines = [f"{'':<{width}}{'seeds':>5}  {'mean':>16}  {'minus ' + reference:>16}"]
-    for name in chosen:
-        lines.append(name)
-        for rule in rules:
-            own = {seed: found[name] for (named, seed), found in values.items() if named == rule and name in found}
-            if not own:
-                continue
-            pairs = [
-                value - values[reference, seed][name]
-                for seed, value in own.items()
-                if rule != reference and name in values.get((reference, seed), {})
-            ]
-            difference = mean_text(pairs, "+") if pairs else ""
-            lines.append(f"  {rule:<{width - 2}}{len(own):>5}  {mean_text(list(own.values())):>16}  {difference:>16}")
-    return "\n".join(lines)
-
-
-def draw(path: Path, runs: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
-    """Team accuracy in training, and what the last validation says of every source: means over seeds with 95 % intervals (PNG)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rules = list(dict.fromkeys(rule for rule, _ in runs))
-    last = {key: scores(found) for key, found in runs.items()}
-    shown = [name for name in next(iter(last.values())) if name.split("/")[0] in ("team", "abstention")]
-    with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
-        for number, rule in enumerate(rules):
-            seeds = [key for key in runs if key[0] == rule]
-            curves = [
-                [e["metrics"]["ccpo/sessions/team_accuracy"] for e in runs[key]["entries"] if e["kind"] == "train"]
-                for key in seeds
-            ]
-            steps = range(1, len(curves[0]) + 1)
-            means, halves = zip(
-                *((statistics.fmean(at), half_width(at)) for at in map(_around(curves), steps)), strict=True
-            )
-            colour = COLOURS[number % len(COLOURS)]
-            left.plot(steps, means, color=colour, linewidth=2, label=f"{rule} ({len(seeds)})")
-            low, high = ([mean + sign * half for mean, half in zip(means, halves, strict=True)] for sign in (-1, 1))
-            left.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
-            found = [[last[key][name] for key in seeds] for name in shown]
-            places = [i + (number - (len(rules) - 1) / 2) * 0.8 / len(rules) for i in range(len(shown))]
-            bars = list(map(half_width, found))
-            right.errorbar(list(map(statistics.fmean, found)), places, xerr=bars, fmt="o", color=colour, markersize=4)
-        left.set(xlabel="step", ylabel="team accuracy on training batches, mean of three steps", ylim=(-0.02, 1.02))
-        left.legend(frameon=False, fontsize=9, title="credit rule (seeds)", loc="best")
-        right.set(xlabel="last validation", yticks=range(len(shown)), yticklabels=shown, xlim=(-0.02, 1.02))
-        right.invert_yaxis()
-        figure.savefig(path, dpi=130, metadata={"Software": None})
-        plt.close(figure)
-
-
-def _around(curves: Sequence[Sequence[float]]) -> Callable[[int], list[float]]:
-    """step (1, 2, ...) -> every curve's mean over it and its neighbours."""
-    return lambda step: [statistics.fmean(curve[max(0, step - 2) : step + 1]) for curve in curves]
+def compared(
+    known: argparse.Namespace, configs: Mapping[Key, dict[str, Any]], rules: Sequence[str], split: str
+) -> Values:
+    """Run these rules on a split's seeds, and draw them; returns their scores."""
+    seeds = getattr(known, SEEDS[split])
+    extra = Extra(None if known.budget == "sessions" else known.budget, None, known.signal)
+    mine = {key: config for key, config in configs.items() if key[0] in rules and key[1] in seeds}
+    found = run_all(known.task, mine, known.out, known.jobs, extra)
+    values = {key: scores(one) for key, one in found.items()}
+    title = f"{known.team}, {known.task}; equal {known.budget}; {_seeds(seeds)}{SAYS[split]}"
+    draw(known.out / PICTURES[split], found, values, title, intervals=split != "choose")
+    return values
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -307,6 +144,21 @@ def seed_list(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def seed_text(seeds: Sequence[int]) -> str:
+    """What `seed_list` reads."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {seed_text(seeds)}"
+
+
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="The same job once per credit rule and seed, and a table over the seeds."
@@ -316,10 +168,23 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--rules", nargs="+", required=True, help="credit rules; the first is what others are compared with"
     )
-    parser.add_argument("--seeds", type=seed_list, default=[0, 1, 2], help="0-4, or 0,3,7 (default 0-2)")
+    parser.add_argument("--seeds", type=seed_list, help="0-4, or 0,3,7 (default 0-2)")
+    parser.add_argument("--choose", type=seed_list, help="seeds that choose a rule, instead of --seeds")
+    parser.add_argument("--confirm", type=seed_list, help="other seeds, on which the chosen rule is compared again")
+    parser.add_argument("--by", help="score whose highest mean chooses (default auc)")
+    parser.add_argument("--budget", choices=BUDGETS, default="sessions", help="what is equal (default sessions)")
+    parser.add_argument(
+        "--signal",
+        type=int,
+        default=0,
+        metavar="BATCHES",
+        help="measure the gradients' signal-to-noise (default 0: no)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of this comparison")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: processors)")
-    parser.add_argument("--scores", nargs="+", default=(), help="scores of the table (default all)")
+    parser.add_argument(
+        "--scores", nargs="+", default=(), help="scores of the table, or all (default: those of the whole team)"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -331,44 +196,99 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     moved = []  # what follows --rules or --scores is read as one of them
     for name in ("rules", "scores"):
         given = getattr(known, name)
-        moved += [word for word in given if "=" in word.split()[0]]
+        moved += [word for word in given if "=" in word.partition(" ")[0]]
         setattr(known, name, [word for word in given if word not in moved])
     known.overrides = [*known.overrides, *moved, *rest]
     if known.jobs < 1:
         parser.error(f"--jobs is {known.jobs}: set at least 1")
+    if known.signal < 0:
+        parser.error(f"--signal is {known.signal}: set a number of batches, or 0")
+    if not known.rules or not all(rule.strip() for rule in known.rules):
+        parser.error("--rules has a rule without a name")
+    if problem := split_problem(known):
+        parser.error(problem)
+    known.seeds, known.by = known.seeds or [0, 1, 2], known.by or "auc"
     return known
 
 
-def ensure_data(config: Mapping[str, Any], task: str) -> None:
-    for name in ("train_files", "val_files"):
-        path = Path(config["data"][name])
-        if not path.exists():
-            hint = f"python -m {DATA[task]} --out {path.parent}" if task in DATA else "a command of data_preprocess"
-            raise Mistake(f"data.{name} is {path}, which does not exist: make it with {hint}")
+def split_problem(known: argparse.Namespace) -> str | None:
+    if not known.choose and not known.confirm:
+        return "--by chooses a rule: set --choose and --confirm" if known.by else None
+    if not known.choose or not known.confirm:
+        return "--choose and --confirm go together: seeds that choose a rule, and others that say what it is worth"
+    if known.seeds:
+        return "--seeds has all rules on all seeds, --choose and --confirm have not: leave it out"
+    if both := sorted(set(known.choose) & set(known.confirm)):
+        return f"seed {both[0]} is in --choose and in --confirm: what chose a rule says too much of it"
+    if len(known.confirm) < 2:
+        return "--confirm has one seed: it takes two to say how far seeds differ"
+    if len(known.rules) < 3:
+        return f"{len(known.rules)} --rules leave nothing to choose beside the reference: use --seeds"
+    return None
+
+
+def choice(known: argparse.Namespace, values: Values, chosen: str, by: str) -> list[str]:
+    """What the choosing seeds say, in words that claim nothing of it."""
+    reference, *others = known.rules
+    ahead = statistics.fmean(differences(values, chosen, by))
+    lines = [
+        f"chosen on {_seeds(known.choose)} by {by}, of {len(others)} rules beside {reference}: {chosen} ({ahead:+.3f} from {reference})."
+    ]
+    if ahead <= 0:
+        lines.append(f"None was ahead of {reference}: the nearest is compared with it again.")
+    seen = {key[0] for key in tried(known.out, others, known.confirm)} - {chosen}
+    if seen:
+        lines.append(
+            f"The confirming seeds have been run in this folder with {', '.join(sorted(seen))}, too: what they say of {chosen} is the best of "
+            f"{len(seen) + 1}, unless those runs were never looked at. Take seeds that nobody has seen."
+        )
+    return lines
+
+
+def tried(out: Path, rules: Sequence[str], seeds: Sequence[int]) -> list[Key]:
+    """Runs that are over, of whatever choice."""
+    return [(rule, seed) for rule in rules for seed in seeds if runs.run_path(out, rule, seed).exists()]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     known = arguments(argv)
     known.out = known.out.absolute()
     os.chdir(ROOT)  # as everywhere, paths in the configuration are seen from here
+    reference, *others = known.rules
     try:
-        configs = configurations(known.team, known.task, known.rules, known.seeds, known.overrides)
+        seeds = [*(known.choose or known.seeds), *(known.confirm or ())]
+        configs = configurations(known.team, known.task, known.rules, seeds, known.overrides)
         ensure_data(next(iter(configs.values())), known.task)
         with run_lock(known.out):
-            run_all(known.task, configs, known.out, known.jobs)
-            runs = {key: finished(run_path(known.out, *key), fingerprint(config)) for key, config in configs.items()}
-            values = {key: scores(found) for key, found in runs.items()}
-            write_scores(known.out / "scores.csv", values)
-            draw(known.out / "curves.png", runs)
+            if known.choose:
+                choosing = compared(known, configs, known.rules, "choose")
+                chosen = best(choosing, known.by)
+                words = choice(known, choosing, chosen, known.by)
+                result = compared(known, configs, [reference, chosen], "confirm")
+                splits = {"choose": choosing, "confirm": result}
+            else:
+                result = compared(known, configs, known.rules, "all")
+                splits = {"all": result}
+            write_scores(known.out / "scores.csv", known.team, known.task, splits)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")
-    every = dict.fromkeys(name for found in values.values() for name in found)
-    if unknown := [name for name in known.scores if name not in every]:
-        sys.exit(f"error: --scores {unknown[0]}: no run has it; set some of {', '.join(every)}")
-    print(table(values, known.scores))
-    print(f"every score of every run: {known.out / 'scores.csv'}; curves: {known.out / 'curves.png'}")
+    every = every_score(result)
+    if unknown := [name for name in known.scores if name not in ("all", *every)]:
+        sys.exit(f"error: --scores {unknown[0]}: no run has it; set all, or some of {', '.join(every)}")
+    names = every if "all" in known.scores else known.scores or headline(every)
+    if known.choose:
+        print(table(choosing, [known.by], intervals=False), *words, "", sep="\n")
+        print(f"confirmed on {_seeds(known.confirm)}, which chose nothing; means and 95 % t intervals:")
+    print(table(result, names))
+    if len(others) > 1 and not known.choose:
+        print(
+            f"{len(others)} rules are compared with {reference}: the p-values of a score are adjusted for that, not for the number of scores"
+        )
+    print(
+        f"equal {known.budget}; every score of every run: {known.out / 'scores.csv'}; curves: {known.out / 'curves.png'}"
+    )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,13 @@ settings   what is read of the composed configuration, and what is refused
 policy     one set of weights: its sampler and its optimizer
 rollout    sessions of a team, played together
 update     the policy gradient, prompts encoded once for all their responses
+signal     how much of a step's gradient is signal, role by role
+budget     what a step decodes, and a run that ends when so much is spent
 train      the loop
 """
 
+from ccpo.compact.budget import UNITS, Budget
 from ccpo.compact.settings import Settings
 from ccpo.compact.train import train
 
-__all__ = ["Settings", "train"]
+__all__ = ["UNITS", "Budget", "Settings", "train"]

@@ -40,15 +40,19 @@ def update(policy: Policy, turns: Sequence[TrainedTurn]) -> dict[str, float]:
     return {"loss": loss.item(), "grad_norm": norm.item(), "skipped": float(not finite)}
 
 
-def policy_loss(model: PreTrainedModel, turns: Sequence[TrainedTurn], temperature: float = 1.0) -> torch.Tensor:
+def policy_loss(
+    model: PreTrainedModel, turns: Sequence[TrainedTurn], temperature: float = 1.0, tokens: int | None = None
+) -> torch.Tensor:
     """The loss at the top of this module; a constant 0 where no turn has an advantage.
 
     Args:
         model: causal, with full attention in every layer.
         turns: all of a step's.
         temperature: logits are divided by it, as they were when the turns were sampled.
+        tokens: number of all response tokens, where ``turns`` are a part of the step's; None: they are all.
     """
-    tokens, turns = sum(len(turn.response) for turn in turns), [turn for turn in turns if turn.advantage]
+    tokens = sum(len(turn.response) for turn in turns) if tokens is None else tokens
+    turns = [turn for turn in turns if turn.advantage]
     if not turns:
         return torch.zeros(())
     log_probs_BT, mask_BT = log_probs(model, turns, temperature)

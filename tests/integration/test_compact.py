@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from dataclasses import asdict, replace
+import itertools
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,7 @@ import torch  # noqa: E402
 import transfer_queue as tq  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from torchdata.stateful_dataloader import StatefulDataLoader  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla  # noqa: E402
 from verl.trainer.ppo.utils import create_rl_dataset, create_rl_sampler  # noqa: E402
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ  # noqa: E402
@@ -26,10 +29,12 @@ from verl.utils.dataset.rl_dataset import collate_fn  # noqa: E402
 from verl.workers.rollout.replica import TokenOutput  # noqa: E402
 
 from ccpo.compact import Settings, rollout, train  # noqa: E402
+from ccpo.compact.budget import UNITS, Budget, costs  # noqa: E402
 from ccpo.compact.likelihood import likelihoods  # noqa: E402
 from ccpo.compact.policy import Policy  # noqa: E402
 from ccpo.compact.rollout import play_rows  # noqa: E402
-from ccpo.compact.train import dataset, prompt_batches, to_sessions, trained_turns  # noqa: E402
+from ccpo.compact.signal import ALL, Moments, Signal  # noqa: E402
+from ccpo.compact.train import dataset, prompt_batches, prompts_of, to_sessions, trained_turns  # noqa: E402
 from ccpo.compact.update import TrainedTurn, policy_loss, update  # noqa: E402
 from ccpo.config import ConfigError  # noqa: E402
 from ccpo.step import compute_advantages  # noqa: E402
@@ -186,7 +191,16 @@ def test_rows_and_advantages_are_the_agent_loops(job, name, monkeypatch):
     advantage = step_rows.advantages(rows, theirs, compute_advantages(theirs, settings.ccpo.step_settings))
     wanted = [(row.role, tuple(prompt), tuple(said), advantage[row.key]) for row, prompt, said in listed]
     turns = trained_turns(played, mine, result, settings)
-    assert [(role, turn.prompt, turn.response, turn.advantage) for role, turn in turns] == wanted
+    assert [(role, turn.prompt, turn.response, turn.advantage) for _, role, turn in turns] == wanted
+    assert [prompt for prompt, _, _ in turns] == sorted(prompt for prompt, _, _ in turns)
+    cost = costs(played)
+    decodes = sum(replay["decoded"] for record in records for replay in record["replays"])
+    assert cost["ccpo/generations"] == sum(len(record["turns"]) for record in records) + decodes
+    assert cost["ccpo/replay_generations"] == decodes
+    if name == "replays":  # all that is decoded is a row of the agent loop's
+        assert cost["ccpo/generated_tokens"] == sum(len(said) for _, _, said in listed) and cost["ccpo/replay_tokens"]
+    else:
+        assert cost["ccpo/generated_tokens"] - cost["ccpo/replay_tokens"] == sum(len(said) for _, _, said in listed)
     assert len(wanted) > 50 and any(one[-1] for one in wanted)
     cut = {turn["role"] for record in records for turn in record["turns"] if turn["truncated"]}
     assert cut == ({"think"} if name == "replays" else set())
@@ -212,9 +226,9 @@ def test_the_last_speaker_may_be_trained_on_the_reference(job):
     turns = trained_turns(played, mine, compute_advantages(mine, settings.ccpo.step_settings), settings)
     tokenizer = policies["reason"].tokenizer
     wanted = [f"{one.row['extra_info']['reference']}<|im_end|>" for one in played]
-    assert [tokenizer.decode(turn.response) for role, turn in turns if role == "reason"] == wanted
-    assert all(turn.advantage > 0 for role, turn in turns if role == "reason")
-    said = [tokenizer.decode(turn.response) for role, turn in turns if role == "think"]
+    assert [tokenizer.decode(turn.response) for _, role, turn in turns if role == "reason"] == wanted
+    assert all(turn.advantage > 0 for _, role, turn in turns if role == "reason")
+    said = [tokenizer.decode(turn.response) for _, role, turn in turns if role == "think"]
     assert said == [one.played.turns[0].text + "<|im_end|>" for one in played]
 
 
@@ -332,6 +346,176 @@ def test_a_gradient_that_is_not_finite_is_no_step(job):
     bad = [replace(turn, advantage=float("inf")) for turn in turns_of(policy.model)]
     assert update(policy, bad)["skipped"] == 1.0
     assert all(map(torch.equal, before, policy.model.parameters()))
+
+
+# --- signal and noise of the gradient ---------------------------------------------------------------------------------
+
+
+def flat_gradient(model, loss: torch.Tensor) -> torch.Tensor:
+    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    return torch.cat([part.flatten() for part in found]).double()
+
+
+def test_signal_and_noise_are_unbiased_over_all_batches_of_three():
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0], [3.0, -1.0]])
+    chance = [0.1, 0.2, 0.3, 0.4]
+    mean = sum(p * vector for p, vector in zip(chance, vectors, strict=True))
+    spread = sum(p * float((vector - mean) @ (vector - mean)) for p, vector in zip(chance, vectors, strict=True))
+    signal = noise = naive = 0.0
+    for batch in itertools.product(range(4), repeat=3):
+        moments, weight = Moments(), math.prod(chance[i] for i in batch)
+        for i in batch:
+            moments.add(vectors[i])
+        signal, noise = signal + weight * moments.squared_mean, noise + weight * moments.variance
+        naive += weight * float(moments.total @ moments.total) / 9
+    assert signal == pytest.approx(float(mean @ mean)) and noise == pytest.approx(spread)
+    assert naive == pytest.approx(signal + noise / 3), "what cross terms avoid"
+
+
+@dataclass
+class Player:
+    name: str
+    model: Any
+    temperature: float = 1.0
+
+
+def test_the_expected_signal_of_a_small_team_is_the_squared_gradient_of_its_value():
+    """One role, two prompts, answers of one token, paid 1 for token 2 or 3: every batch of two prompts is enumerated."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=5, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, attn_implementation="sdpa"
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    player, prompts = Player("all", model), [(0, 1, 4), (3,)]
+    value, cases = 0.0, []  # (probability, prompt, turn)
+    for prompt in prompts:
+        chance_V = model(torch.tensor([prompt])).logits[0, -1].softmax(-1)
+        value = value + (chance_V[2] + chance_V[3]) / 2
+        for token, chance in enumerate(chance_V.tolist()):
+            cases.append((chance / 2, TrainedTurn(prompt, (token,), float(token in (2, 3)))))
+    exact = flat_gradient(model, value)
+    signal = noise = step = 0.0
+    for (p, one), (q, other) in itertools.product(cases, repeat=2):
+        found = Signal()
+        found.add([0, 1], [(0, "solver", one), (1, "solver", other)], {"solver": player})
+        metrics = found.metrics()
+        assert metrics["ccpo/signal/solver"] == metrics["ccpo/signal/all"]
+        signal += p * q * metrics["ccpo/signal/solver"]
+        noise += p * q * metrics["ccpo/noise/solver"]
+        gradient = -flat_gradient(model, policy_loss(model, [one, other])) if one.advantage or other.advantage else 0.0
+        step += p * q * float(((gradient - exact) ** 2).sum())
+    assert float(exact @ exact) > 1e-3 and signal == pytest.approx(float(exact @ exact), rel=1e-4)
+    assert noise == pytest.approx(step, rel=1e-4), "the variance of a step's gradient"
+
+
+@pytest.mark.parametrize("policies", ["shared", "per_role"])
+def test_signal_and_noise_are_those_of_verls_loss_on_the_same_rows(job, policies):
+    config = job("dyad", "ccpo.credit.rule=removal", f"ccpo.policies={policies}")
+    settings = Settings.of(plain(config))
+    players_ = players(settings)
+    played = play_rows(dataset(settings.train_files, "train")[:4], players_, settings, 1, validating=False)
+    mine = to_sessions(played, settings)
+    turns = trained_turns(played, mine, compute_advantages(mine, settings.ccpo.step_settings), settings)
+    found = Signal()
+    found.add(prompts_of(played), turns, players_)
+    prompts, roles = prompts_of(played), list(players_)
+    parts = {}
+    for role, policy in players_.items():
+        own = [(prompt, who, turn) for prompt, who, turn in turns if players_[who] is policy]
+        for prompt in prompts:  # verl's loss of the whole step, with the other rows' advantages at 0
+            rows = [
+                replace(turn, advantage=turn.advantage if (at, who) == (prompt, role) else 0.0) for at, who, turn in own
+            ]
+            parts[prompt, role] = len(prompts) * flat_gradient(policy.model, by_verl(policy.model, rows, config, 1.0))
+
+    def check(name: str, vectors: list[torch.Tensor]) -> None:
+        n, stacked = len(vectors), torch.stack(vectors)
+        products = stacked @ stacked.T
+        signal = float(products.sum() - products.trace()) / (n * (n - 1))
+        noise = float(((stacked - stacked.mean(0)) ** 2).sum()) / (n - 1) / n
+        assert found.metrics()[f"ccpo/signal/{name}"] == pytest.approx(signal, rel=1e-3, abs=1e-5 * noise)
+        assert found.metrics()[f"ccpo/noise/{name}"] == pytest.approx(noise, rel=1e-4) and noise > 0
+
+    for role in roles:
+        check(role, [parts[prompt, role] for prompt in prompts])
+    whole = torch.add if policies == "shared" else lambda a, b: torch.cat([a, b])
+    check(ALL, [whole(*(parts[prompt, role] for role in roles)) for prompt in prompts])
+
+
+def test_measuring_changes_no_bit_of_training(job):
+    settings = Settings.of(plain(job("dyad")))
+    plainly = list(train(settings))
+    measured = list(train(settings, signal_batches=2, signal_every=2))
+    start = [entry for entry in measured if entry["kind"] == "start"]
+    assert [entry["step"] for entry in start] == [0]
+    assert set(start[0]["metrics"]) == {
+        f"ccpo/{what}/{who}" for what in ("signal", "noise") for who in ("think", "reason", "all")
+    }
+    added = set(start[0]["metrics"])
+    steps = [entry["step"] for entry in measured if entry["kind"] == "train" and added & set(entry["metrics"])]
+    assert steps == [2]
+    without = [
+        entry | {"metrics": {name: value for name, value in entry["metrics"].items() if name not in added}}
+        for entry in measured
+        if entry["kind"] != "start"
+    ]
+    assert without == plainly
+
+
+def test_a_step_of_one_prompt_has_no_pairs(job):
+    settings = Settings.of(
+        plain(job("dyad", "data.train_batch_size=1", "actor_rollout_ref.actor.ppo_mini_batch_size=1"))
+    )
+    entries = list(train(replace(settings, steps=1), signal_batches=1, signal_every=1))
+    assert not any(name.startswith("ccpo/signal/") for entry in entries for name in entry["metrics"])
+
+
+# --- a budget ---------------------------------------------------------------------------------------------------------
+
+
+def spent(entries: list[dict], unit: str) -> list[float]:
+    return [entry["metrics"][UNITS[unit]] for entry in entries if entry["kind"] == "train"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_budget_ends_training_before_the_step_that_would_pass_it(job, unit):
+    settings = Settings.of(plain(job("dyad")))
+    plainly = list(train(settings))
+    budget = sum(spent(plainly, unit))
+    assert list(train(settings, budget=Budget(unit, budget))) == plainly, "what it takes by itself"
+    fewer = list(train(settings, budget=Budget(unit, budget - 1)))
+    assert fewer[:4] == plainly[:4] and [e["step"] for e in fewer if e["kind"] == "train"] == [1, 2]
+    beyond, third = fewer[4], plainly[4]
+    assert (beyond["kind"], beyond["step"], third["kind"], third["step"]) == ("beyond", 3, "train", 3)
+    assert len(beyond["metrics"]) == 5 and beyond["metrics"].items() <= third["metrics"].items()
+    assert fewer[5:] == [], "validated where it ended, by test_freq"
+    more = list(train(settings, budget=Budget(unit, budget * 1.4)))
+    assert len(spent(more, unit)) == 4 > settings.steps
+    assert [(e["kind"], e["step"]) for e in more[-2:]] == [("val", 4), ("beyond", 5)]
+    rare = list(train(replace(settings, test_every=0), budget=Budget(unit, budget - 1)))
+    assert [(e["kind"], e["step"]) for e in rare[-2:]] == [("beyond", 3), ("val", 2)], "validated where it ends"
+    with pytest.raises(ValueError, match=f"{unit} does not pay the first step"):
+        list(train(settings, budget=Budget(unit, 1)))
+
+
+@pytest.mark.parametrize(
+    "name, rule, per_session, replays",
+    [
+        ("dyad", "shared", 2, 0),
+        ("dyad", "removal", 2, 2 / 3),  # two of a prompt's three sessions play what serves all
+        ("dyad", "likelihood", 2, 0),
+        ("silence", "shared", 7, 0),
+        ("silence", "leave_one_out", 7, 0),  # a ballot is left out, nothing is decoded
+    ],
+)
+def test_what_counts_is_what_was_decoded_whatever_the_rule_and_the_team(job, name, rule, per_session, replays):
+    settings = Settings.of(plain(job(name, f"ccpo.credit.rule={rule}")))
+    entries = list(train(replace(settings, steps=1)))
+    metrics, sessions = entries[1]["metrics"], 12
+    assert metrics["ccpo/generations"] == pytest.approx(sessions * (per_session + replays))
+    assert metrics["ccpo/replay_generations"] == pytest.approx(sessions * replays)
+    assert (metrics["ccpo/replay_tokens"] > 0) == (replays > 0)
+    assert metrics["ccpo/replay_generations"] == pytest.approx(sessions * metrics["ccpo/replays/decodes_per_session"])
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
