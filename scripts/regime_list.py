@@ -6,12 +6,21 @@ gate says how able each role is. Our construction.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import compare_credit  # noqa: E402
+
+from ccpo.run.json_file import write_atomic  # noqa: E402
 
 EXACT, HINGE = "likelihood ccpo.credit.last_gradient=exact", "likelihood ccpo.credit.negative_slope=0.25"
 PRICE = "own_correctness ccpo.credit.wrong_price=1"
@@ -69,28 +78,28 @@ BASES = (
     Regime(
         "dyad", "Think and Reason, one policy, 8 prompts x 4 sessions, 30 steps",
         (*_STEPS, SESSIONS + "4", *_files("last_digit"), "ccpo.validation_replays=[remove]"),
-        rules=DYAD, team="dyad", task="last_digit", data="last_digit", starts=("embedded",),
+        rules=DYAD, team="dyad", task="last_digit", data="last_digit", starts=("embedded",), seconds=10
     ),
     Regime(
         "vote", "five voters, one policy, 8 prompts x 4 sessions, 30 steps",
         (*_STEPS, SESSIONS + "4", *_files("last_digit"), "ccpo.validation_replays=[]", VOTERS + "5"),
-        rules=VOTE, team="vote", task="last_digit", data="last_digit", starts=("embedded",),
+        rules=VOTE, team="vote", task="last_digit", data="last_digit", starts=("embedded",), seconds=10
     ),
     Regime(
         "silence", "seven voters, some with a smudged copy, two kinds of prompt, one policy, 8 prompts x 2 sessions, 40 steps",
         (*_STEPS[1:], "trainer.total_training_steps=40", SESSIONS + "2", *_files("silence"), "ccpo.validation_replays=[]"),
-        rules=(*VOTE, PRICE), team="vote", task="silence", data="silence", starts=("silence_voter",),
+        rules=(*VOTE, PRICE), team="vote", task="silence", data="silence", starts=("silence_voter",), seconds=15
     ),
     Regime(
         "chain", "one drafts, one reviews, one answers; one policy, 8 prompts x 4 sessions, 30 steps",
         (*_STEPS, SESSIONS + "4", *_files("last_digit"), "ccpo.validation_replays=[remove]", MODEL + "chain", *_ANSWERS),
-        rules=CHAIN, team="examples/chain.py:Chain", task="last_digit", data="last_digit", starts=("chain",),
+        rules=CHAIN, team="examples/chain.py:Chain", task="last_digit", data="last_digit", starts=("chain",), seconds=15
     ),
 )  # fmt: skip
 CHANGED = (
     Regime("dyad_two_policies", "a model for each role", (EACH,), "dyad"),
     Regime("dyad_n2", "2 sessions of a prompt", (SESSIONS + "2",), "dyad"),
-    Regime("dyad_n8", "8 sessions of a prompt", (SESSIONS + "8",), "dyad"),
+    Regime("dyad_n8", "8 sessions of a prompt", (SESSIONS + "8",), "dyad", seconds=13),
     Regime("dyad_noisy_reason", "Reason errs half of the time", (MODEL + "noisy_reason",), "dyad", starts=("noisy_reason",)),
     Regime(
         "dyad_lazy_think", "Think mostly says nothing of use", (MODEL + "lazy_think",), "dyad",
@@ -103,7 +112,7 @@ CHANGED = (
     Regime(
         "dyad_long_thoughts", "thoughts are eight times as long as answers",
         (MODEL + "long_thoughts", "data.max_response_length=56", "data.max_prompt_length=144"), "dyad",
-        rules=(*DYAD, "resampling"), starts=("long_thoughts",),
+        rules=(*DYAD, "resampling"), starts=("long_thoughts",), seconds=30
     ),
     Regime(
         "dyad_many_spellings", "Reason spells an answer in one of four ways", (MODEL + "many_spellings",), "dyad",
@@ -114,18 +123,18 @@ CHANGED = (
         (MODEL + "spelling_by_thought",), "dyad", rules=(*DYAD, "resampling"), starts=("spelling_by_thought",),
     ),
     Regime("vote_3", "three voters", (VOTERS + "3",), "vote"),
-    Regime("vote_9", "nine voters", (VOTERS + "9",), "vote"),
+    Regime("vote_9", "nine voters", (VOTERS + "9",), "vote", seconds=14),
     Regime("vote_n2", "2 sessions of a prompt", (SESSIONS + "2",), "vote"),
     Regime("vote_weak", "weak voters", (MODEL + "weak",), "vote", starts=("weak",)),
     Regime("vote_strong", "strong voters", (MODEL + "strong",), "vote", starts=("strong",)),
-    Regime("vote_policies", "a model for each voter", (EACH,), "vote"),
+    Regime("vote_policies", "a model for each voter", (EACH,), "vote", seconds=20),
     Regime(
         "vote_unequal", "a model for each voter: two strong, one between, two weak", (EACH, *_models(*_UNEQUAL)), "vote",
-        starts=("embedded", "strong", "weak"),
+        starts=("embedded", "strong", "weak"), seconds=20
     ),
     Regime(
         "vote_specialists", "a model for each voter, who knows a fifth of the questions", (EACH, *_models(*_SPECIALISTS)), "vote",
-        rules=(*VOTE, PRICE), starts=_SPECIALISTS,
+        rules=(*VOTE, PRICE), starts=_SPECIALISTS, seconds=20
     ),
     Regime(
         "silence_one_smudge", "one kind of prompt: guesses coincide", _files("one_smudge"), "silence", data="one_smudge",
@@ -133,7 +142,7 @@ CHANGED = (
     Regime(
         "silence_own_smudges", "one kind of prompt: guesses scatter", _files("own_smudges"), "silence", data="own_smudges",
     ),
-    Regime("silence_n6", "6 sessions of a prompt", (SESSIONS + "6",), "silence"),
+    Regime("silence_n6", "6 sessions of a prompt", (SESSIONS + "6",), "silence", seconds=30),
     Regime(
         "chain_two", "nobody reviews the draft", (), "chain", team="scripts/short_chain.py:ShortChain",
     ),
@@ -158,6 +167,33 @@ def overrides(regime: Regime, folder: Path) -> list[str]:
     own = {base.name: base.changes for base in BASES}.get(regime.base, ()) + regime.changes
     merged = {override.partition("=")[0]: override for override in own}
     return [override.replace("{data}", str(folder)) for override in merged.values()]
+
+
+# --- configurations ---------------------------------------------------------------------------------------------------
+
+
+def compose(
+    regime: Regime, seeds: Sequence[int], folder: Path, more: Sequence[str]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """(rule, seed) -> configuration of a run; ``more``: overrides of every run. Raises `compare_credit.Mistake` where there is none.
+
+    Composing takes half a second for each rule, and verl's own configuration. So what was composed stays in ``folder``/composed, and is taken as long as
+    the same is asked of the same files.
+    """
+    own, path = [*overrides(regime, folder), *more], folder / "composed" / f"{regime.name}.json"
+    files = [ROOT / "REQUIRED_VERL.txt", *sorted((ROOT / "recipe" / "config").rglob("*.yaml"))]
+    recipes = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    asked = {"recipes": recipes, "rules": list(regime.rules), "seeds": list(seeds), "overrides": own}
+    asked |= {"team": regime.team, "task": regime.task}
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["asked"] == asked:
+            return {(rule, seed): config for rule, seed, config in found["configurations"]}
+    made = compare_credit.configurations(regime.team, regime.task, regime.rules, seeds, own)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listed = [[rule, seed, config] for (rule, seed), config in made.items()]
+    write_atomic(path, json.dumps({"asked": asked, "configurations": listed}))
+    return made
 
 
 # --- data and starts --------------------------------------------------------------------------------------------------

@@ -31,15 +31,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # so that it runs from any folder
 
 import compare_credit  # noqa: E402
-from compare_credit import Mistake  # noqa: E402
-from regime_list import Regime, make_data, make_start, overrides, regimes  # noqa: E402
+from regime_list import Regime, compose, make_data, make_start, regimes  # noqa: E402
 
+from ccpo.compare_rules import runs  # noqa: E402
+from ccpo.compare_rules.runs import Extra, Mistake  # noqa: E402
+from ccpo.compare_rules.scores import scores  # noqa: E402
 from ccpo.report.means import half_width, t_interval  # noqa: E402
 from ccpo.run.json_file import write_atomic  # noqa: E402
 from ccpo.run.lock import run_lock  # noqa: E402
 
 SHOWN = {"team": "team accuracy at the end", "auc": "mean team accuracy in training"}
-"""Scores of `compare_credit.scores` that are compared."""
+"""Scores of `ccpo.compare_rules.scores` that are compared."""
 COLOURS = ("#1b6ca8", "#d1602f", "#2a8a57", "#c2356b", "#7a4fa3", "#b07d12", "#3aa6a6", "#555555", "#8c4a2f", "#6b8e23")
 MARKERS = "osD^vP"
 ALONE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
@@ -73,24 +75,14 @@ def configurations(
     Args:
         folder: of data and starts.
         more: overrides of every run.
-        jobs: processes that compose, which takes up to half a second for each configuration.
+        jobs: processes that compose.
 
     Raises:
         Mistake: there is no such configuration.
     """
     found = {}
     with _pool(min(jobs, len(chosen))) as pool:
-        composed = {
-            regime: pool.submit(
-                compare_credit.configurations,
-                regime.team,
-                regime.task,
-                regime.rules,
-                seeds,
-                [*overrides(regime, folder), *more],
-            )
-            for regime in chosen
-        }
+        composed = {regime: pool.submit(compose, regime, seeds, folder, more) for regime in chosen}
         for regime, future in composed.items():
             try:
                 made = future.result()
@@ -104,14 +96,12 @@ def configurations(
 
 
 def run_path(out: Path, job: Job) -> Path:
-    return compare_credit.run_path(out / job.regime, job.rule, job.seed)
+    return runs.run_path(out / job.regime, job.rule, job.seed)
 
 
 def finished(out: Path, configs: Mapping[Job, dict[str, Any]]) -> dict[Job, dict[str, Any]]:
     """The runs that are over."""
-    found = {
-        job: compare_credit.finished(run_path(out, job), compare_credit.fingerprint(configs[job])) for job in configs
-    }
+    found = {job: runs.finished(run_path(out, job), runs.fingerprint(configs[job])) for job in configs}
     return {job: run for job, run in found.items() if run is not None}
 
 
@@ -134,7 +124,7 @@ def prepare(chosen: Sequence[Regime], folder: Path, jobs: int) -> tuple[dict[str
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     os.environ.update(ALONE)
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=runs._end_with_parent)
 
 
 def run_missing(
@@ -180,7 +170,8 @@ def _until(jobs: Iterator[Job], end: float) -> Iterator[Job]:
 def _submit(
     pool: ProcessPoolExecutor, tasks: Mapping[str, str], configs: Mapping[Job, Any], job: Job, out: Path
 ) -> Future:
-    return pool.submit(compare_credit.run, tasks[job.regime], job.rule, job.seed, configs[job], run_path(out, job))
+    look = compare_credit.LOOKS.get(tasks[job.regime])
+    return pool.submit(runs.run, job.rule, job.seed, configs[job], Extra(), run_path(out, job), look)
 
 
 def _collect(running: dict[Future, Job], failed: dict[Job, str], done: int, total: int, started: float) -> int:
@@ -380,7 +371,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no run begins after so many")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="say what would be run")
-    what.add_argument("--prepare", action="store_true", help="make data and starts, run nothing")
+    what.add_argument("--prepare", action="store_true", help="make data, starts and configurations, run nothing")
     what.add_argument(
         "--tables", action="store_true", help="tables and pictures of the runs that are over, run nothing"
     )
@@ -412,12 +403,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         gates, unmade = prepare(known.chosen, known.data, known.jobs)
         for name, why in unmade.items():
             print(f"start {name}: {why}", file=sys.stderr)
-        if known.prepare:
-            sys.exit(f"error: {len(unmade)} starts were not made" if unmade else None)
         chosen = [regime for regime in known.chosen if not set(regime.starts) & set(unmade)]
         if not chosen:
             sys.exit("error: no regime has its start")
         configs = configurations(chosen, known.seeds, known.data, known.overrides, known.jobs)
+        if known.prepare:
+            sys.exit(f"error: {len(unmade)} starts were not made" if unmade else None)
         with run_lock(known.out):
             over = finished(known.out, configs)
             missing = [job for job in configs if job not in over] if not known.tables else []
@@ -437,8 +428,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {len(failed)} runs failed, {len(unmade)} starts were not made")
 
 
-def write_all(out: Path, runs: Mapping[Job, Any], chosen: Sequence[Regime], gates: Mapping[str, Any]) -> None:
-    values = {job: compare_credit.scores(found) for job, found in runs.items()}
+def write_all(out: Path, over: Mapping[Job, Any], chosen: Sequence[Regime], gates: Mapping[str, Any]) -> None:
+    values = {job: scores(found) for job, found in over.items()}
     write_scores(out / "scores.csv", values)
     write_atomic(out / "starts.json", json.dumps(gates, indent=2) + "\n")
     write_atomic(out / "regimes.md", tables(values, chosen, gates))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,10 +28,6 @@ def flat(node, path: str = "") -> dict[str, object]:
     for key, value in node.items():
         found |= flat(value, f"{path}.{key}" if path else key)
     return found
-
-
-def keys(override: str) -> str:
-    return override.partition("=")[0].lstrip("+")
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
@@ -57,36 +53,112 @@ def test_all_that_is_made_is_used(script):
     assert set(STARTS) <= {start for regime in chosen for start in regime.starts}
 
 
-def test_regimes_differ_from_their_base_in_what_they_say(script, monkeypatch):
+class Here:
+    """A pool of this process."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error): ...
+
+    def submit(self, function, *args):
+        from concurrent.futures import Future
+
+        future: Future = Future()
+        try:
+            future.set_result(function(*args))
+        except ValueError as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **kwargs): ...
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def composed(script, folder):
+    """Job -> configuration, of the first rule of every regime"""
     pytest.importorskip("verl")
-    monkeypatch.chdir(ROOT)
+    chosen = [replace(regime, rules=regime.rules[:1]) for regime in script.regimes().values()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(script, "_pool", lambda jobs: Here())
+        return script.configurations(chosen, [3, 1], folder, ["trainer.save_freq=7"], 1)
+
+
+def test_regimes_differ_from_their_base_in_what_they_say(script, composed):
     every = script.regimes()
-    configs = script.configurations(list(every.values()), [0], Path("d"), [])
-    of = {regime.name: flat(configs[script.Job(regime.name, "shared", 0)]) for regime in every.values()}
-    for regime in every.values():
+    of = {name: flat(composed[script.Job(name, "shared", 1)]) for name in every}
+    for name, regime in every.items():
         if not regime.base:
             continue
-        own, base = of[regime.name], of[regime.base]
-        differing = {key for key in own | base if own.get(key) != base.get(key)}
-        said = set(map(keys, regime.changes)) | ({"ccpo.team"} if regime.team != every[regime.base].team else set())
-        assert (
-            said and {next((one for one in said if f"{key}.".startswith(f"{one}.")), key) for key in differing} == said
-        ), regime.name
+        base = every[regime.base]
+        differing = {key for key in of[name] | of[base.name] if of[name].get(key) != of[base.name].get(key)}
+        copies = (".rollout_n", ".served_model_name")  # which verl derives
+        differing = {key for key in differing if not key.endswith(copies)}
+        said = {override.partition("=")[0].lstrip("+") for override in regime.changes}
+        if regime.team != base.team:
+            said.add("ccpo.team")
+        found = {next((one for one in said if f"{key}.".startswith(f"{one}.")), key) for key in differing}
+        assert found == said and said, name
 
 
-def test_all_rules_of_all_regimes_are_accepted(script, monkeypatch):
-    """`compare_credit.configurations` looks at every rule of every regime."""
+def test_seeds_are_outermost_and_what_takes_longest_begins(script, composed, folder):
+    every, order = script.regimes(), list(composed)
+    assert [job.seed for job in order] == [3] * len(every) + [1] * len(every)
+    costs = [every[job.regime].seconds for job in order[: len(every)]]
+    assert costs == sorted(costs, reverse=True)
+    one = composed[script.Job("dyad", "shared", 3)]
+    assert one["data"]["train_files"] == f"{folder}/last_digit/train.parquet" and one["trainer"]["save_freq"] == 7
+    assert one["ccpo"]["seed"] == one["data"]["seed"] == 3
+
+
+def test_all_rules_of_all_regimes_fit_their_team(script, composed, monkeypatch):
+    from ccpo.compact import Settings
+
+    monkeypatch.chdir(ROOT)
+    for name, regime in script.regimes().items():
+        config = composed[script.Job(name, "shared", 1)]
+        for rule in regime.rules:
+            word, *settings = rule.split()
+            given = dict(setting.removeprefix("ccpo.credit.").split("=") for setting in settings)
+            given = {key: float(value) if value[0].isdigit() else value for key, value in given.items()}
+            credit = {**config["ccpo"]["credit"], "rule": word, **given}
+            assert Settings.of({**config, "ccpo": {**config["ccpo"], "credit": credit}}).steps in (30, 40)
+
+
+def test_what_was_composed_is_taken_again_for_the_same_alone(script, composed, folder, monkeypatch):
+    import compare_credit
+    import regime_list
+
+    def refuse(*args):
+        raise script.Mistake("composed again")
+
+    monkeypatch.setattr(compare_credit, "configurations", refuse)
+    dyad = replace(script.regimes()["dyad"], rules=("shared",))
+    found = regime_list.compose(dyad, [3, 1], folder, ["trainer.save_freq=7"])
+    assert list(found) == [("shared", 3), ("shared", 1)]
+    assert found["shared", 1] == composed[script.Job("dyad", "shared", 1)]
+    for regime, seeds, more in (
+        (dyad, [3], ["trainer.save_freq=7"]),
+        (dyad, [3, 1], []),
+        (replace(dyad, rules=("removal",)), [3, 1], ["trainer.save_freq=7"]),
+    ):
+        with pytest.raises(script.Mistake, match="composed again"):
+            regime_list.compose(regime, seeds, folder, more)
+
+
+def test_a_configuration_that_there_is_not_names_its_regime(script, monkeypatch, tmp_path):
     pytest.importorskip("verl")
     monkeypatch.chdir(ROOT)
-    chosen = list(script.regimes().values())
-    found = script.configurations(chosen, [3, 1], Path("d"), ["trainer.total_training_steps=2"])
-    assert len(found) == 2 * sum(len(regime.rules) for regime in chosen)
-    order = list(found)
-    assert [job.seed for job in order] == sorted((job.seed for job in order), key=[3, 1].index), "seeds are outermost"
-    costs = [script.regimes()[job.regime].seconds for job in order if job.seed == 3]
-    assert costs == sorted(costs, reverse=True)
-    assert {config["trainer"]["total_training_steps"] for config in found.values()} == {2}
-    assert found[script.Job("dyad", "shared", 1)]["data"]["train_files"] == "d/last_digit/train.parquet"
+    monkeypatch.setattr(script, "_pool", lambda jobs: Here())
+    chosen = [replace(script.regimes()["dyad"], rules=("shared",))]
+    with pytest.raises(script.Mistake, match="regime dyad: .*no_such_key"):
+        script.configurations(chosen, [0], tmp_path, ["data.no_such_key=1"], 1)
 
 
 def test_one_kind_of_prompt_is_half_of_the_two(script):
@@ -142,28 +214,23 @@ def test_the_list_counts_runs(script, capsys):
 
 @pytest.fixture
 def pool(script, monkeypatch, tmp_path):
-    """Runs in this process; ``pool.ran``: which; ``pool.fails``: those that raise"""
-    from concurrent.futures import Future
+    """No run is made. ``pool.ran``: which were asked for; ``pool.fails``: those that raise ``pool.error``"""
 
-    class Here:
+    class Pool(Here):
         ran: list = []
         fails: set = set()
+        error: Exception = ValueError("no")
 
-        def submit(self, function, task, rule, seed, config, path):
-            future: Future = Future()
-            Here.ran.append((task, rule, seed))
-            if (rule, seed) in Here.fails:
-                future.set_exception(Here.fails_with)
-            else:
-                path.write_text(json.dumps({"rule": rule}))
-                future.set_result(1.0)
+        def submit(self, function, rule, seed, config, extra, path, look):
+            Pool.ran.append((rule, seed))
+            future = super().submit(float, 1)
+            if (rule, seed) in Pool.fails:
+                future = type(future)()
+                future.set_exception(Pool.error)
             return future
 
-        def shutdown(self, **kwargs): ...
-
-    Here.ran, Here.fails, Here.fails_with = [], set(), ValueError("no")
-    monkeypatch.setattr(script, "_pool", lambda jobs: Here())
-    return Here
+    monkeypatch.setattr(script, "_pool", lambda jobs: Pool())
+    return Pool
 
 
 def jobs(script, count: int = 5):
@@ -181,7 +248,7 @@ def test_a_run_that_fails_does_not_end_the_others(script, pool, tmp_path, capsys
 def test_a_process_that_is_ended_ends_the_job(script, pool, tmp_path):
     from concurrent.futures.process import BrokenProcessPool
 
-    pool.fails, pool.fails_with = {("shared", 0)}, BrokenProcessPool("gone")
+    pool.fails, pool.error = {("shared", 0)}, BrokenProcessPool("gone")
     with pytest.raises(script.Mistake, match="fewer --jobs"):
         script.run_missing({"dyad": "t"}, dict.fromkeys(jobs(script)), jobs(script), tmp_path, 1, float("inf"))
 
