@@ -44,8 +44,13 @@ SHOWN = {"team": "team accuracy at the end", "auc": "mean team accuracy in train
 """Scores of `ccpo.compare_rules.scores` that are compared."""
 COLOURS = ("#1b6ca8", "#d1602f", "#2a8a57", "#c2356b", "#7a4fa3", "#b07d12", "#3aa6a6", "#555555", "#8c4a2f", "#6b8e23")
 MARKERS = "osD^vP"
-ALONE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-"""Environment of a run: one thread."""
+ALONE = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Environment of a run: one thread, and no bars of loading weights."""
 
 
 class Job(NamedTuple):
