@@ -180,19 +180,17 @@ def compose(
     Composing takes half a second for each rule, and verl's own configuration. So what was composed stays in ``folder``/composed, and is taken as long as
     the same is asked of the same files.
     """
-    own, path = [*overrides(regime, folder), *more], folder / "composed" / f"{regime.name}.json"
+    own = [*overrides(regime, folder), *more]
     files = [ROOT / "REQUIRED_VERL.txt", *sorted((ROOT / "recipe" / "config").rglob("*.yaml"))]
-    recipes = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    asked = {"recipes": recipes, "rules": list(regime.rules), "seeds": list(seeds), "overrides": own}
-    asked |= {"team": regime.team, "task": regime.task}
+    asked = json.dumps([regime.team, regime.task, regime.rules, list(seeds), own]).encode()
+    digest = hashlib.sha256(b"".join([asked, *(file.read_bytes() for file in files)])).hexdigest()
+    path = folder / "composed" / f"{regime.name}-{digest[:16]}.json"
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["asked"] == asked:
-            return {(rule, seed): config for rule, seed, config in found["configurations"]}
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return {(rule, seed): config for rule, seed, config in listed}
     made = compare_credit.configurations(regime.team, regime.task, regime.rules, seeds, own)
     path.parent.mkdir(parents=True, exist_ok=True)
-    listed = [[rule, seed, config] for (rule, seed), config in made.items()]
-    write_atomic(path, json.dumps({"asked": asked, "configurations": listed}))
+    write_atomic(path, json.dumps([[rule, seed, config] for (rule, seed), config in made.items()]))
     return made
 
 
