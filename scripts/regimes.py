@@ -42,7 +42,20 @@ from ccpo.run.lock import run_lock  # noqa: E402
 
 SHOWN = {"team": "team accuracy at the end", "auc": "mean team accuracy in training"}
 """Scores of `ccpo.compare_rules.scores` that are compared."""
-COLOURS = ("#1b6ca8", "#d1602f", "#2a8a57", "#c2356b", "#7a4fa3", "#b07d12", "#3aa6a6", "#555555", "#8c4a2f", "#6b8e23")
+COLOURS = (
+    "#1b6ca8",
+    "#d1602f",
+    "#2a8a57",
+    "#c2356b",
+    "#7a4fa3",
+    "#b07d12",
+    "#3aa6a6",
+    "#555555",
+    "#8c4a2f",
+    "#6b8e23",
+    "#e07ab0",
+    "#0b3d66",
+)
 MARKERS = "osD^vP"
 ALONE = {
     "OMP_NUM_THREADS": "1",
@@ -289,8 +302,9 @@ def draw(path: Path, values: Scores, chosen: Sequence[Regime], score: str) -> No
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
 
-    reference, place = chosen[0].rules[0], 0
+    reference = chosen[0].rules[0]
     rules = [rule for rule in dict.fromkeys(rule for regime in chosen for rule in regime.rules) if rule != reference]
     look = {rule: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, rule in enumerate(rules)}
     ran = {(job.regime, job.rule) for job in values}
@@ -304,12 +318,12 @@ def draw(path: Path, values: Scores, chosen: Sequence[Regime], score: str) -> No
     rows = [sum(len(listed) + 1.2 for _, listed in own) for own in groups]
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False}
     with plt.rc_context(style):
-        height = 0.14 * sum(rows) + 0.75 * len(groups) + 0.4
+        height = 0.115 * sum(rows) + 0.95 * len(groups) + 0.4
         figure, panels = plt.subplots(
             len(groups), 1, figsize=(4.6, height), sharex=True, squeeze=False, height_ratios=rows, layout="constrained"
         )
         for panel, own in zip(panels[:, 0], groups, strict=True):
-            place, ticks, seen = 0.0, [], {}
+            place, ticks, seen = 0.0, [], set()
             for number, (regime, listed) in enumerate(own):
                 if number % 2 == 0:
                     panel.axhspan(place - 0.6, place + len(listed) - 0.4, color="#f3f3f3", linewidth=0)
@@ -318,9 +332,10 @@ def draw(path: Path, values: Scores, chosen: Sequence[Regime], score: str) -> No
                     found = differences(values, regime.name, rule, reference, score)
                     colour, marker = look[rule]
                     if found:
-                        seen[rule] = panel.errorbar(
+                        seen.add(rule)
+                        panel.errorbar(
                             statistics.fmean(found), place, xerr=half_width(found), fmt=marker, color=colour, markersize=4,
-                            markerfacecolor=colour if excludes_zero(found) else "white", linewidth=1.2, label=short(rule),
+                            markerfacecolor=colour if excludes_zero(found) else "white", linewidth=1.2,
                         )  # fmt: skip
                     place += 1
                 place += 1.2
@@ -331,16 +346,15 @@ def draw(path: Path, values: Scores, chosen: Sequence[Regime], score: str) -> No
             panel.tick_params(axis="y", length=0)
             panel.tick_params(axis="x", labelbottom=True)
             panel.set_ylim(place - 1.2, -0.8)
-            title = own[0][0].base or own[0][0].name
-            panel.set_title(title, loc="left", fontweight="bold", fontsize=10)
+            handles = [
+                Line2D([], [], color=look[rule][0], marker=look[rule][1], markersize=4, label=short(rule))
+                for rule in rules
+                if rule in seen
+            ]
             panel.legend(
-                handles=list(seen.values()),
-                frameon=False,
-                fontsize=7,
-                ncols=2,
-                loc="lower center",
-                bbox_to_anchor=(0.4, 1.0),
-            )
+                handles=handles, title=own[0][0].base or own[0][0].name, title_fontproperties={"weight": "bold"},
+                alignment="left", frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(-0.3, 1.0),
+            )  # fmt: skip
         panels[-1, 0].set_xlabel(f"{SHOWN[score]}\nminus {reference}, 95 % interval; full: without 0")
         figure.savefig(path, dpi=160, metadata={"Software": None})
         plt.close(figure)
