@@ -83,23 +83,23 @@ BASES = (
     Regime(
         "vote", "five voters, one policy, 8 prompts x 4 sessions, 30 steps",
         (*_STEPS, SESSIONS + "4", *_files("last_digit"), "ccpo.validation_replays=[]", VOTERS + "5"),
-        rules=VOTE, team="vote", task="last_digit", data="last_digit", starts=("embedded",), seconds=10
+        rules=VOTE, team="vote", task="last_digit", data="last_digit", starts=("embedded",), seconds=12
     ),
     Regime(
         "silence", "seven voters, some with a smudged copy, two kinds of prompt, one policy, 8 prompts x 2 sessions, 40 steps",
         (*_STEPS[1:], "trainer.total_training_steps=40", SESSIONS + "2", *_files("silence"), "ccpo.validation_replays=[]"),
-        rules=(*VOTE, PRICE), team="vote", task="silence", data="silence", starts=("silence_voter",), seconds=15
+        rules=(*VOTE, PRICE), team="vote", task="silence", data="silence", starts=("silence_voter",), seconds=17
     ),
     Regime(
         "chain", "one drafts, one reviews, one answers; one policy, 8 prompts x 4 sessions, 30 steps",
         (*_STEPS, SESSIONS + "4", *_files("last_digit"), "ccpo.validation_replays=[remove]", MODEL + "chain", *_ANSWERS),
-        rules=CHAIN, team="examples/chain.py:Chain", task="last_digit", data="last_digit", starts=("chain",), seconds=15
+        rules=CHAIN, team="examples/chain.py:Chain", task="last_digit", data="last_digit", starts=("chain",), seconds=14
     ),
 )  # fmt: skip
 CHANGED = (
     Regime("dyad_two_policies", "a model for each role", (EACH,), "dyad"),
     Regime("dyad_n2", "2 sessions of a prompt", (SESSIONS + "2",), "dyad"),
-    Regime("dyad_n8", "8 sessions of a prompt", (SESSIONS + "8",), "dyad", seconds=13),
+    Regime("dyad_n8", "8 sessions of a prompt", (SESSIONS + "8",), "dyad", seconds=11),
     Regime("dyad_noisy_reason", "Reason errs half of the time", (MODEL + "noisy_reason",), "dyad", starts=("noisy_reason",)),
     Regime(
         "dyad_lazy_think", "Think mostly says nothing of use", (MODEL + "lazy_think",), "dyad",
@@ -112,7 +112,7 @@ CHANGED = (
     Regime(
         "dyad_long_thoughts", "thoughts are eight times as long as answers",
         (MODEL + "long_thoughts", "data.max_response_length=56", "data.max_prompt_length=144"), "dyad",
-        rules=(*DYAD, "resampling"), starts=("long_thoughts",), seconds=30
+        rules=(*DYAD, "resampling"), starts=("long_thoughts",), seconds=22
     ),
     Regime(
         "dyad_many_spellings", "Reason spells an answer in one of four ways", (MODEL + "many_spellings",), "dyad",
@@ -123,7 +123,7 @@ CHANGED = (
         (MODEL + "spelling_by_thought",), "dyad", rules=(*DYAD, "resampling"), starts=("spelling_by_thought",),
     ),
     Regime("vote_3", "three voters", (VOTERS + "3",), "vote"),
-    Regime("vote_9", "nine voters", (VOTERS + "9",), "vote", seconds=14),
+    Regime("vote_9", "nine voters", (VOTERS + "9",), "vote", seconds=20),
     Regime("vote_n2", "2 sessions of a prompt", (SESSIONS + "2",), "vote"),
     Regime("vote_weak", "weak voters", (MODEL + "weak",), "vote", starts=("weak",)),
     Regime("vote_strong", "strong voters", (MODEL + "strong",), "vote", starts=("strong",)),
@@ -137,14 +137,14 @@ CHANGED = (
         rules=(*VOTE, PRICE), starts=_SPECIALISTS, seconds=20
     ),
     Regime(
-        "silence_one_smudge", "one kind of prompt: guesses coincide", _files("one_smudge"), "silence", data="one_smudge",
+        "silence_one_smudge", "one kind of prompt: guesses coincide", _files("one_smudge"), "silence", data="one_smudge", seconds=11
     ),
     Regime(
-        "silence_own_smudges", "one kind of prompt: guesses scatter", _files("own_smudges"), "silence", data="own_smudges",
+        "silence_own_smudges", "one kind of prompt: guesses scatter", _files("own_smudges"), "silence", data="own_smudges", seconds=11
     ),
-    Regime("silence_n6", "6 sessions of a prompt", (SESSIONS + "6",), "silence", seconds=30),
+    Regime("silence_n6", "6 sessions of a prompt", (SESSIONS + "6",), "silence", seconds=27),
     Regime(
-        "chain_two", "nobody reviews the draft", (), "chain", team="scripts/short_chain.py:ShortChain",
+        "chain_two", "nobody reviews the draft", (), "chain", team="scripts/short_chain.py:ShortChain", seconds=8
     ),
     Regime("chain_n2", "2 sessions of a prompt", (SESSIONS + "2",), "chain"),
 )  # fmt: skip

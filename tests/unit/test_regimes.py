@@ -98,7 +98,7 @@ def test_regimes_differ_from_their_base_in_what_they_say(script, composed):
             continue
         base = every[regime.base]
         differing = {key for key in of[name] | of[base.name] if of[name].get(key) != of[base.name].get(key)}
-        copies = (".rollout_n", ".served_model_name")  # which verl derives
+        copies = (".rollout_n", ".served_model_name", "rollout.prompt_length", "rollout.response_length")  # of verl
         differing = {key for key in differing if not key.endswith(copies)}
         said = {override.partition("=")[0].lstrip("+") for override in regime.changes}
         if regime.team != base.team:
