@@ -133,13 +133,17 @@ _OPERATED = re.compile(
     r"|\\(?:times|cdot|div|pm|mp|neg|lnot|not|neq?|leq?|geq?|lt|gt|approx|sim|log|ln|sin|cos|tan|exp)"
     r"|\\sqrt(?:\[[^\]]*\])?|\\frac\s?\{[^{}]*\}|(?<=[\d)}])\s?\*|(?<![A-Za-z\\])[A-Za-z]|\d)\s*$"
 )
+_LINE_ENDED = re.compile(r"(?:(?<![A-Za-z\\])[A-Za-z]{1,40}|[\d!])[ \t$]*\n\s*$")
+"""A line that ends without an operator: what comes next is no part of it, unless a formula is open."""
+_FORMULA = re.compile(r"\$\$|\\\[|\\\]|\\begin\b|\\end\b")
 _SPACED_LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z]\s+$")  # "I \boxed" is no product
 _ARGUMENT = re.compile(r"(?:\\([a-zA-Z]+)(?:\[[^\]]*\])?\s?|[\^_])\{[\s$]*$|\\frac\s?\{[^{}]*\}\s?\{\s*$")
 _HARMLESS = frozenset(
     "text textbf textrm mathbf mathrm bm boldsymbol displaystyle large Large huge color fbox underline".split()
 )
 _GOES_ON = re.compile(
-    r"[\s$]*(?:[\^_]|\\(?:times|cdot|div|pm|pi|infty|sqrt|frac|cup|vee|lor)(?![a-zA-Z])|[-+*/](?=\s?[\d\\(])|!(?=\s?[\d$+*/=\\^-])|\\?%\s?\d|\d)"
+    r"[\s$]*(?:[\^_]|\\(?:times|cdot|div|pm|pi|infty|sqrt|frac|cup|vee|lor)(?![a-zA-Z])|[-+*/](?=\s?[\d\\(])|!(?=\s?[\d$+*/=\\^-])|\\?%\s?\d)"
+    r"|[ \t$]*\d"
     r"|[\s$*)\\]*(?:,\s*)?and\s[\s$*]*(?:\\boxed|[-\d])"
     r"|[\s$*)\\]*(?:,|;|/|\bor\b|\band\b)\s*[(\[]?[A-E](?![\w'])"
     r"|[\s$*)\\]*to\s[\s$]*(?:\\boxed|[-\d])"
@@ -169,6 +173,8 @@ def box_is_stated(text: str) -> bool:
         return False
     if _GOES_ON.match(after) or TAKEN_BACK.match(after) or _is_scaled(after):
         return False
+    if re.match(r"\s*\d", after) and _in_formula(before):
+        return False
     if RETRACTED.search(text, end + 1) or _contradicted(content, text[end + 1 :]):
         return False
     if len(starts) > 1:
@@ -189,9 +195,17 @@ def _alike(a: str, b: str) -> bool:
 def _is_operand(before: str) -> bool:
     before = before.rstrip("$ ") if before.rstrip().endswith("$") else before
     if _OPERATED.search(before) and not _SPACED_LETTER.search(before):
-        return True
+        return _in_formula(before) or not _LINE_ENDED.search(before)
     found = _ARGUMENT.search(before)
     return found is not None and found[1] not in _HARMLESS
+
+
+def _in_formula(before: str) -> bool:
+    """Whether a displayed formula is open. One dollar is none: it may be money."""
+    opened = False
+    for mark in _FORMULA.findall(before):
+        opened = not opened if mark == "$$" else mark in ("\\[", "\\begin")
+    return opened
 
 
 def _is_scaled(after: str) -> bool:

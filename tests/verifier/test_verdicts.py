@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -23,6 +24,21 @@ TABLE = [
     ("\\boxed{2} then \\boxed{1}", "2", "boxed", WRONG, "the last box counts"),
     ("\\boxed{2} then \\boxed{1", "2", "boxed", NONE, "the last box is cut short: not read from an earlier one"),
     ("the answer is 42", "42", "boxed", NONE, "no box: never guessed"),
+    ("32 + 16 = 48\n\\boxed{48}", "48", "boxed", "right", "a box on a line of its own is no factor of the line before"),
+    ("She pays $18\n\n\\boxed{18}", "18", "boxed", "right", "nor behind an empty line; a dollar opens no formula"),
+    ("x = 5\n$\\boxed{48}$", "48", "boxed", "right", "nor in a formula of its own"),
+    ("That is n\n**\\boxed{48}**", "48", "boxed", "right", "nor behind a letter"),
+    ("Great!\n\\boxed{48}", "48", "boxed", "right", "an exclamation is no negation"),
+    ("\\boxed{48}\n\n3 boxes are left.", "48", "boxed", "right", "what follows on another line is no digit of it"),
+    ("We get 5 \\boxed{3}", "3", "boxed", NONE, "on the same line it is a factor"),
+    ("We get 5 \\times\n\\boxed{3}", "3", "boxed", NONE, "an operator goes on over the line's end"),
+    ("We get 5 +\n\n\\boxed{3}", "3", "boxed", NONE, "and over an empty line"),
+    ("\\[ 5\n\\boxed{3} \\]", "3", "boxed", NONE, "lines of one formula are one"),
+    ("$$ 5\n\\boxed{3} $$", "3", "boxed", NONE, "with dollars, too"),
+    ("\\begin{aligned} 5\n\\boxed{3}\n\\end{aligned}", "3", "boxed", NONE, "and in an environment"),
+    ("\\[ a = 5 \\]\n\\[ b \\] is 5\n\\boxed{3}", "3", "boxed", "right", "formulas that have ended are none"),
+    ("\\[ \\boxed{3}\n5 \\]", "3", "boxed", NONE, "a factor behind it, in its formula"),
+    ("We get \\boxed{3} 5", "3", "boxed", NONE, "or on its line"),
     ("\\boxed{}", "42", "boxed", NONE, "empty box"),
     ("", "42", "boxed", NONE, "empty text"),
     ("\\boxed{\\frac{1}{2}}", "\\frac12", "boxed", "right", "spelling of a fraction"),
@@ -354,3 +370,15 @@ def test_real_truths_verify_against_themselves(name):
     assert not failed
     unread = [truth for truth in truths if not verify(f"\\boxed{{{truth}}}", truths[0]).parsed]
     assert len(unread) <= len(truths) // 100, unread
+
+
+def test_worked_solutions_with_the_box_on_the_next_line():
+    """As a model writes that has read GSM8K: hardly one of its lines ends with a full stop."""
+    path = ROOT.parent / "shared" / "data" / "gsm8k_train.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    unread = 0
+    for line in path.read_text(encoding="utf-8").splitlines()[:1500]:
+        steps, _, truth = json.loads(line)["answer"].rpartition("####")
+        unread += verify(f"{steps.strip()}\n\\boxed{{{truth.strip()}}}", truth.strip().replace(",", "")).reward != 1
+    assert unread <= 6, "of 1,500"
