@@ -10,6 +10,8 @@ lack their special tokens.
     after      all sessions, and then all replays
     without    the sessions alone
     plain      LLM.generate on the first turns and the replays that hear nothing, then on the second turns, ...
+
+With --prompts 1 4 16, the same of the first prompt, the first 4 and the first 16: what replays cost depends on how many requests there are already.
 """
 
 from __future__ import annotations
@@ -35,6 +37,15 @@ ENGINE = {
 }
 
 
+WAYS = ("plain", "beside", "after", "without")
+RATIOS = (
+    ("replays cost (beside / without)", "beside", "without"),
+    ("overlapping gains (after / beside)", "after", "beside"),
+    ("loops over plain vLLM (beside / plain)", "beside", "plain"),
+    ("job over plain vLLM", "job", "plain"),
+)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder or hub id; its weights are made up")
@@ -45,52 +56,73 @@ def main() -> int:
         type=int,
         help="only these sessions of a prompt are replayed (default: all; rules that share replays: 2)",
     )
+    parser.add_argument("--prompts", type=int, nargs="+", help="only the first prompts of the file (default: all)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="what is measured (default: all)")
+    parser.add_argument("--engine", type=json.loads, default={}, metavar="JSON", help="arguments of vLLM's engine")
     parser.add_argument("--repeat", type=int, default=4, help="the first is not counted (default %(default)s)")
     parser.add_argument("--result", type=Path, default=ROOT / "outputs" / "bench" / "sessions.json")
     options = parser.parse_args()
     if options.repeat < 2:
         parser.error("--repeat must be at least 2: the first is not counted")
-    if options.job and options.replayed is not None:
-        parser.error("--job is the time of all replays: leave --replayed out")
+    if options.job and (options.replayed is not None or options.prompts):
+        parser.error("--job is the time of all prompts and replays: leave --replayed and --prompts out")
     if not options.dump.is_file():
         parser.error(f"--dump {options.dump} is no file: a job writes STEP.jsonl into its trainer.validation_data_dir")
     evidence = Evidence(vars(options))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     sessions = read(options.dump, options.model, options.replayed)
-    requests = [request for session in sessions for request in session["turns"] + session["replays"]]
-    longest = max(len(prompt) + tokens for prompt, tokens in requests) + 8
-    seconds = {"plain": plain(sessions, longest, options)}
-    seconds |= asyncio.run(ways(sessions, longest, options))
+    prompts = list(dict.fromkeys(session["prompt"] for session in sessions))
+    if options.prompts and max(options.prompts) > len(prompts):
+        parser.error(f"--prompts {max(options.prompts)}: {options.dump} has {len(prompts)}")
+    parts = []
+    for number in options.prompts or [len(prompts)]:
+        chosen = set(prompts[:number])
+        parts.append([session for session in sessions if session["prompt"] in chosen])
+    longest = max(len(ids) + tokens for session in sessions for ids, tokens in requests(session)) + 8
+    seconds = plain(parts, longest, options) if "plain" in options.ways else [{} for _ in parts]
+    loops = [way for way in options.ways if way != "plain"]
+    if loops:
+        found = asyncio.run(of_loops(parts, loops, longest, options))
+        seconds = [one | other for one, other in zip(seconds, found, strict=True)]
     if options.job:
-        seconds["job"] = options.job
-    means = {way: sum(values) / len(values) for way, values in seconds.items()}
+        seconds[0]["job"] = options.job
     import torch
 
-    evidence.write(
-        options.result,
-        {
-            "gpu": torch.cuda.get_device_name(),
-            "sessions": len(sessions),
-            "requests": len(requests),
-            "replays": sum(len(session["replays"]) for session in sessions),
-            "tokens": sum(tokens for _, tokens in requests),
-            "seconds": {way: [round(value, 3) for value in values] for way, values in seconds.items()},
-            "ratios": {
-                "replays cost (beside / without)": round(means["beside"] / means["without"], 3),
-                "overlapping gains (after / beside)": round(means["after"] / means["beside"], 3),
-                "loops over plain vLLM (beside / plain)": round(means["beside"] / means["plain"], 3),
-                **({"job over plain vLLM": round(means["job"] / means["plain"], 3)} if options.job else {}),
-            },
-        },
-    )
-    rows = [["way", "seconds", "each"]]
-    rows += [[way, f"{means[way]:.3f}", " ".join(f"{value:.2f}" for value in seconds[way])] for way in seconds]
+    cases = [case(part, taken) for part, taken in zip(parts, seconds, strict=True)]
+    evidence.write(options.result, {"gpu": torch.cuda.get_device_name(), "cases": cases})
+    rows = [["sessions", "replays", "way", "mean", "each"]]
+    for found in cases:
+        for way, values in found["seconds"].items():
+            mean, each = f"{sum(values) / len(values):.3f}", " ".join(f"{value:.2f}" for value in values)
+            rows.append([found["sessions"], found["replays"], way, mean, each])
     print(table(rows))
+    for found in cases:
+        print(found["sessions"], "sessions:", ", ".join(f"{name} {value}" for name, value in found["ratios"].items()))
     return 0
 
 
+def requests(session: dict) -> list[tuple[list[int], int]]:
+    return session["turns"] + session["replays"]
+
+
+def case(sessions: list[dict], seconds: dict[str, list[float]]) -> dict:
+    """What is written of these sessions; ``seconds``: way -> one for each repeat."""
+    means = {way: sum(values) / len(values) for way, values in seconds.items()}
+    return {
+        "sessions": len(sessions),
+        "requests": sum(len(requests(session)) for session in sessions),
+        "replays": sum(len(session["replays"]) for session in sessions),
+        "tokens": sum(tokens for session in sessions for _, tokens in requests(session)),
+        "replayed tokens": sum(tokens for session in sessions for _, tokens in session["replays"]),
+        "seconds": {way: [round(value, 3) for value in values] for way, values in seconds.items()},
+        "ratios": {
+            name: round(means[way] / means[other], 3) for name, way, other in RATIOS if way in means and other in means
+        },
+    }
+
+
 def read(dump: Path, model: str, replayed: int | None = None) -> list[dict]:
-    """The sessions of a dump: turns in their order, and replays, each as (prompt's token ids, tokens to decode).
+    """The sessions of a dump: their prompt's name, turns in their order, and replays, each as (prompt's token ids, tokens to decode).
 
     Args:
         replayed: of how many sessions of a prompt the replays are kept; None: all.
@@ -103,6 +135,7 @@ def read(dump: Path, model: str, replayed: int | None = None) -> list[dict]:
         row = json.loads(line)
         request = (words.encode(row["input"]), len(words.encode(row["output"])) + 1)
         session = row["uid"].rsplit("_", 1)[0]
+        found[session]["prompt"] = session.rsplit("_", 1)[0]
         if row["replay"] is None:
             found[session]["turns"].append(request)
         elif replayed is None or int(session.rsplit("_", 1)[1]) < replayed:
@@ -110,25 +143,26 @@ def read(dump: Path, model: str, replayed: int | None = None) -> list[dict]:
     return list(found.values())
 
 
-def plain(sessions: list[dict], longest: int, options: argparse.Namespace) -> list[float]:
+def plain(parts: list[list[dict]], longest: int, options: argparse.Namespace) -> list[dict[str, list[float]]]:
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
-    engine = LLM(model=options.model, max_model_len=longest, **ENGINE)
-    depth = max(len(session["turns"]) for session in sessions)
-    waves = [[session["turns"][i] for session in sessions if i < len(session["turns"])] for i in range(depth)]
-    waves[0] += [replay for session in sessions for replay in session["replays"]]
-    seconds = []
+    engine = LLM(model=options.model, max_model_len=longest, **ENGINE | options.engine)
+    seconds: list[dict[str, list[float]]] = [{"plain": []} for _ in parts]
     for repeat in range(options.repeat):
-        begun = time.monotonic()
-        for wave in waves:
-            engine.generate(
-                [TokensPrompt(prompt_token_ids=fresh(ids, repeat)) for ids, _ in wave],
-                [SamplingParams(max_tokens=tokens, temperature=1.0, ignore_eos=True) for _, tokens in wave],
-                use_tqdm=False,
-            )
-        seconds.append(time.monotonic() - begun)
-    return seconds[1:]
+        for taken, sessions in zip(seconds, parts, strict=True):
+            depth = max(len(session["turns"]) for session in sessions)
+            waves = [[s["turns"][i] for s in sessions if i < len(s["turns"])] for i in range(depth)]
+            waves[0] += [replay for session in sessions for replay in session["replays"]]
+            begun = time.monotonic()
+            for wave in waves:
+                engine.generate(
+                    [TokensPrompt(prompt_token_ids=fresh(ids, repeat)) for ids, _ in wave],
+                    [SamplingParams(max_tokens=tokens, temperature=1.0, ignore_eos=True) for _, tokens in wave],
+                    use_tqdm=False,
+                )
+            taken["plain"].append(time.monotonic() - begun)
+    return [{"plain": taken["plain"][1:]} for taken in seconds]
 
 
 def fresh(ids: list[int], repeat: int) -> list[int]:
@@ -136,24 +170,19 @@ def fresh(ids: list[int], repeat: int) -> list[int]:
     return [(ids[0] + repeat + 1) % 1000, *ids[1:]]
 
 
-async def ways(sessions: list[dict], longest: int, options: argparse.Namespace) -> dict[str, list[float]]:
+async def of_loops(
+    parts: list[list[dict]], ways: list[str], longest: int, options: argparse.Namespace
+) -> list[dict[str, list[float]]]:
     from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.inputs import TokensPrompt
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(
-            model=options.model,
-            max_model_len=longest,
-            logprobs_mode="processed_logprobs",
-            distributed_executor_backend="mp",
-            **ENGINE,
-        )
-    )
+    given = {"logprobs_mode": "processed_logprobs", "distributed_executor_backend": "mp"} | ENGINE | options.engine
+    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=options.model, max_model_len=longest, **given))
     asked = {"temperature": 1.0, "ignore_eos": True, "detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
-    count = 0
+    count = number = 0
 
     async def answer(request: tuple[list[int], int]) -> None:
         nonlocal count
@@ -167,26 +196,27 @@ async def ways(sessions: list[dict], longest: int, options: argparse.Namespace) 
         for request in session["turns"]:
             await answer(request)
 
-    async def beside() -> None:
+    async def beside(sessions: list[dict]) -> None:
         await asyncio.gather(*(turns(s) for s in sessions), *(answer(r) for s in sessions for r in s["replays"]))
 
-    async def without() -> None:
+    async def without(sessions: list[dict]) -> None:
         await asyncio.gather(*(turns(s) for s in sessions))
 
-    async def after() -> None:
-        await without()
+    async def after(sessions: list[dict]) -> None:
+        await without(sessions)
         await asyncio.gather(*(answer(r) for s in sessions for r in s["replays"]))
 
-    seconds: dict[str, list[float]] = {"beside": [], "after": [], "without": []}
-    number = 100
+    ask = {way.__name__: way for way in (beside, after, without)}
+    seconds: list[dict[str, list[float]]] = [{way: [] for way in ways} for _ in parts]
     for _ in range(options.repeat):  # in turns: what warms up or drifts does so for all ways alike
-        for way in (beside, after, without):
-            number += 1
-            begun = time.monotonic()
-            await way()
-            seconds[way.__name__].append(time.monotonic() - begun)
+        for taken, sessions in zip(seconds, parts, strict=True):
+            for way in ways:
+                number += 1
+                begun = time.monotonic()
+                await ask[way](sessions)
+                taken[way].append(time.monotonic() - begun)
     engine.shutdown()
-    return {way: values[1:] for way, values in seconds.items()}
+    return [{way: values[1:] for way, values in taken.items()} for taken in seconds]
 
 
 if __name__ == "__main__":
