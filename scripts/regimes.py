@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -57,6 +58,8 @@ COLOURS = (
     "#0b3d66",
 )
 MARKERS = "osD^vP"
+FAR = 0.2
+"""A difference beyond it would make all others in the picture look like none."""
 ALONE = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -245,35 +248,43 @@ def families(chosen: Sequence[Regime]) -> dict[str, list[Regime]]:
 
 
 def tables(values: Scores, chosen: Sequence[Regime], gates: Mapping[str, Any]) -> str:
-    """Markdown: a table for each base, and one of the starts."""
+    """Markdown: for each base the differences to both controls, which are its first two rules; and a table of the starts."""
     parts, counts = [], Counter()
     for base, own in families(chosen).items():
         rules = list(dict.fromkeys(rule for regime in own for rule in regime.rules))
-        reference = rules[0]
-        others = [rule for rule in rules if rule != reference]
-        head = ["regime", "what differs", "seeds", f"{reference}: end / training", *map(short, others)]
-        lines = [f"## {base}", "", _row(head), _row(["---"] * len(head))]
-        for regime in own:
-            seeds = [job.seed for job in values if (job.regime, job.rule) == (regime.name, reference)]
-            if not seeds:
-                continue
-            mine = [[values[Job(regime.name, reference, seed)][score] for seed in seeds] for score in SHOWN]
-            cells = [f"`{regime.name}`", regime.says, str(len(seeds)), " / ".join(map(absolute, mine))]
-            for rule in others:
-                found = [differences(values, regime.name, rule, reference, score) for score in SHOWN]
-                cells.append(" / ".join(filter(None, map(cell, found))))
-                counts["intervals"] += sum(len(one) > 1 for one in found)
-                counts["bold"] += sum(map(excludes_zero, found))
-            lines.append(_row(cells))
-        parts.append("\n".join(lines))
+        parts.append(f"## {base}")
+        parts.append(_differences(values, own, rules[0], rules[1:], counts))
+        if rules[2:]:
+            parts.append(_differences(values, own, rules[1], rules[2:], counts))
     parts.append(
-        f"Each cell: {' / '.join(SHOWN.values())}; differences to {chosen[0].rules[0]} with the same seed, mean +- half of the 95 % t interval. "
-        f"Bold: the interval excludes 0, in {counts['bold']} of {counts['intervals']}; were there no differences at all, about "
+        f"Each cell: {' / '.join(SHOWN.values())}; differences to the rule named in the fourth column with the same seed, mean +- half of the 95 % t "
+        f"interval. Bold: the interval excludes 0, in {counts['bold']} of {counts['intervals']}; were there no differences at all, about "
         f"{0.05 * counts['intervals']:.0f} would by chance."
     )
     lines = ["## Starts", "", _row(["start", "its gate's numbers"]), _row(["---", "---"])]
     lines += [_row([f"`{name}`", ", ".join(_numbers(gate))]) for name, gate in gates.items()]
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+
+
+def _differences(
+    values: Scores, own: Sequence[Regime], reference: str, others: Sequence[str], counts: Counter[str]
+) -> str:
+    """A table: regimes by rule, minus ``reference``. ``counts``: intervals, and those that are bold; added to."""
+    head = ["regime", "what differs", "seeds", f"{reference}: end / training", *map(short, others)]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for regime in own:
+        seeds = [job.seed for job in values if (job.regime, job.rule) == (regime.name, reference)]
+        if not seeds:
+            continue
+        mine = [[values[Job(regime.name, reference, seed)][score] for seed in seeds] for score in SHOWN]
+        cells = [f"`{regime.name}`", regime.says, str(len(seeds)), " / ".join(map(absolute, mine))]
+        for rule in others:
+            found = [differences(values, regime.name, rule, reference, score) for score in SHOWN]
+            cells.append(" / ".join(filter(None, map(cell, found))))
+            counts["intervals"] += sum(len(one) > 1 for one in found)
+            counts["bold"] += sum(map(excludes_zero, found))
+        lines.append(_row(cells))
+    return "\n".join(lines)
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -320,7 +331,7 @@ def draw(path: Path, values: Scores, chosen: Sequence[Regime], score: str) -> No
     with plt.rc_context(style):
         height = 0.115 * sum(rows) + 0.95 * len(groups) + 0.4
         figure, panels = plt.subplots(
-            len(groups), 1, figsize=(4.6, height), sharex=True, squeeze=False, height_ratios=rows, layout="constrained"
+            len(groups), 1, figsize=(4.6, height), squeeze=False, height_ratios=rows, layout="constrained"
         )
         for panel, own in zip(panels[:, 0], groups, strict=True):
             place, ticks, seen = 0.0, [], set()
@@ -333,10 +344,7 @@ def draw(path: Path, values: Scores, chosen: Sequence[Regime], score: str) -> No
                     colour, marker = look[rule]
                     if found:
                         seen.add(rule)
-                        panel.errorbar(
-                            statistics.fmean(found), place, xerr=half_width(found), fmt=marker, color=colour, markersize=4,
-                            markerfacecolor=colour if excludes_zero(found) else "white", linewidth=1.2,
-                        )  # fmt: skip
+                        _mark(panel, found, place, marker, colour)
                     place += 1
                 place += 1.2
             panel.axvline(0, color="#333333", linewidth=0.8)
@@ -352,12 +360,30 @@ def draw(path: Path, values: Scores, chosen: Sequence[Regime], score: str) -> No
                 if rule in seen
             ]
             panel.legend(
-                handles=handles, title=own[0][0].base or own[0][0].name, title_fontproperties={"weight": "bold"},
-                alignment="left", frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(-0.3, 1.0),
-            )  # fmt: skip
+                handles=handles, frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(-0.3, 1.0)
+            )
+            above = 8 + 13 * math.ceil(len(handles) / 2)
+            panel.set_title(own[0][0].base or own[0][0].name, x=-0.3, loc="left", pad=above, fontsize=10, weight="bold")
         panels[-1, 0].set_xlabel(f"{SHOWN[score]}\nminus {reference}, 95 % interval; full: without 0")
         figure.savefig(path, dpi=160, metadata={"Software": None})
         plt.close(figure)
+
+
+def _mark(panel: Any, found: Sequence[float], place: float, marker: str, colour: str) -> None:
+    """A mean difference with its interval; one that is `FAR` off stands at the border, with its number."""
+    mean, half = statistics.fmean(found), half_width(found)
+    if abs(mean) > FAR:
+        side = math.copysign(FAR, mean)
+        panel.plot([side], [place], marker="<" if mean < 0 else ">", color=colour, markersize=5)
+        panel.annotate(
+            f"{mean:+.2f}", (side, place), (8 if mean < 0 else -8, 0), textcoords="offset points", va="center",
+            ha="left" if mean < 0 else "right", fontsize=7, color=colour,
+        )  # fmt: skip
+        return
+    low, high = max(-FAR, mean - half), min(FAR, mean + half)
+    panel.plot([low, high], [place, place], color=colour, linewidth=1.2)
+    face = colour if excludes_zero(found) else "white"
+    panel.plot([mean], [place], marker=marker, color=colour, markersize=4, markerfacecolor=face)
 
 
 def listing(chosen: Sequence[Regime], seeds: Sequence[int]) -> str:

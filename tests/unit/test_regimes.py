@@ -310,6 +310,29 @@ def test_the_table(script, values):
     assert "| `embedded` | joint 0.43, abstains ~ 0.5 |" in text
 
 
+def test_the_second_table_is_against_the_other_control(script, values):
+    other = {
+        script.Job("dyad", "shared_history", seed): {"team": value, "auc": 0.1}
+        for seed, value in enumerate((0.6, 0.6, 0.6))
+    }
+    text = script.tables(values | other, [script.regimes()["dyad"]], {})
+    heads = [line.split("|")[4].strip() for line in text.splitlines() if line.startswith("| regime")]
+    assert heads == ["shared: end / training", "shared_history: end / training"]
+    second = [line for line in text.splitlines() if line.startswith("| `dyad")][1]
+    assert "+0.150" in second and second.split("|")[4].strip().startswith("0.600 +- 0.000")
+
+
+def test_a_far_difference_stands_at_the_border(script, values, tmp_path):
+    from matplotlib import pyplot as plt
+
+    figure, panel = plt.subplots()
+    script._mark(panel, [-0.6, -0.5, -0.55], 0.0, "o", "#000000")
+    assert panel.texts[0].get_text() == "-0.55" and panel.lines[0].get_xdata()[0] == -script.FAR
+    script._mark(panel, [0.1, 0.5, -0.3], 1.0, "o", "#000000")
+    assert len(panel.texts) == 1 and max(panel.lines[1].get_xdata()) <= script.FAR
+    plt.close(figure)
+
+
 def test_a_picture_needs_no_whole_regime(script, values, tmp_path):
     chosen = list(script.regimes().values())
     script.draw(tmp_path / "team.png", values, chosen, "team")
