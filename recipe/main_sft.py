@@ -114,14 +114,14 @@ def gpu_memory(gpus: int) -> float:
     import torch
 
     from ccpo.verl_plugin.fit import (
-        _gpu_bytes,  # without a context on the GPU, which would stay for as long as this process
+        gpu_bytes,  # without a context on the GPU, which would stay for as long as this process
     )
 
     if (found := torch.cuda.device_count()) < gpus:
         raise TeachError(
             f"{gpus} GPU(s) are asked for and {found} are there: set N_GPUS (trainer.n_gpus_per_node), or teach without one, profile=cpu"
         )
-    return _gpu_bytes()
+    return gpu_bytes()
 
 
 def check_end(tokenizer: Any, generation: Any) -> str:
@@ -245,7 +245,7 @@ def check(config: Any) -> Plan:
 # --- the job ----------------------------------------------------------------------------------------------------------
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A killed parent must not leave a trainer behind (Linux)."""
     if sys.platform == "linux":
         import ctypes
@@ -274,7 +274,7 @@ def train(config: Any, tokens: Any, part: Path) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.trainer.n_gpus_per_node))),
     }  # fmt: skip
-    process = subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent)
+    process = subprocess.Popen(command, env=environment, preexec_fn=end_with_parent)
     try:
         status = process.wait()
     except BaseException:

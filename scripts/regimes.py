@@ -145,7 +145,7 @@ def prepare(chosen: Sequence[Regime], folder: Path, jobs: int) -> tuple[dict[str
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     os.environ.update(ALONE)
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=runs._end_with_parent)
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=runs.end_with_parent)
 
 
 def run_missing(

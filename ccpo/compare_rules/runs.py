@@ -143,7 +143,7 @@ def run_all(
         os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of loading weights, in the middle of ours
         context = multiprocessing.get_context("spawn")
-        pool, running = ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent), {}
+        pool, running = ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent), {}
         try:
             with progress(len(done), len(configs)) as tell:
                 while missing or running:
@@ -169,7 +169,7 @@ def spent(found: Mapping[str, Any], unit: str) -> float:
     return sum(entry["metrics"][UNITS[unit]] for entry in found["entries"] if entry["kind"] == "train")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A run whose comparison was killed would go on, and be written into a folder that another one may use by then. Ctrl-C, which all of a
     terminal's processes get, ends it without a word: the comparison says what there is to say."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -50,7 +50,7 @@ def settle(config: DictConfig, gpu: float | None = None) -> tuple[list[str], lis
     if config.trainer.device != "cuda":
         return [], []
     try:
-        plan = _Plan(config, gpu or _gpu_bytes())
+        plan = _Plan(config, gpu or gpu_bytes())
         lines, problems = plan.decide()
     except Exception:  # of whatever a wrong configuration makes transformers raise: the checks name it
         lines, problems = [], []
@@ -59,7 +59,7 @@ def settle(config: DictConfig, gpu: float | None = None) -> tuple[list[str], lis
     return lines, problems
 
 
-def _gpu_bytes() -> float:
+def gpu_bytes() -> float:
     """Of the first GPU, read without a context on it, which would stay for as long as this process."""
     import pynvml
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import secrets
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -30,6 +32,8 @@ FOLDER = "CCPO_FOLDER"  # the same: where it works
 MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl's: what every process of a job imports first
 PLATFORM = "VERL_PLATFORM"  # verl's
 CONNECT_SECONDS = 10.0
+CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")  # the ports that the kernel gives to connections
+MEETING = 500  # ports that are looked through
 STARTING = ("num_cpus", "num_gpus", "object_store_memory")
 """Of a Ray that starts; ray.init refuses them where it joins one."""
 
@@ -177,6 +181,23 @@ def check_nodes(config: DictConfig) -> None:
                 "--node-ip-address=ADDRESS on every machine); without a running Ray (RAY_ADDRESS) the job starts its own on the loopback address"
             ]
         )
+
+
+def meeting_ports() -> list[int] | None:
+    """Where the training workers may meet: [first, one after the last], below the ports that the kernel gives to connections.
+
+    verl picks that port while the workers start and listens on it 20 s later; until then any connection of this job, or of another one, may have got
+    it. Jobs that start at once begin at different places of the range. None: the kernel leaves no room there, and verl picks as it does.
+    """
+    try:
+        lowest = int(CONNECTIONS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    first = 10_000  # below are the ports of well-known services
+    if lowest - first < 2 * MEETING:
+        return None
+    begin = secrets.randbelow(lowest - first - MEETING) + first
+    return [begin, begin + MEETING]
 
 
 def enter(network: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from ray.exceptions import RayTaskError
 from transfer_queue import KVBatchMeta, interface
+from verl.single_controller.ray import RayWorkerGroup
 from verl.trainer.distillation import is_distillation_enabled
-from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer, trainer_base
 from verl.utils import tensordict_utils as tu
 
 from ccpo.config import CcpoConfig
@@ -47,6 +49,7 @@ from ccpo.verl_plugin.faults import (
 )
 from ccpo.verl_plugin.loading import CONVERT, more_than_data
 from ccpo.verl_plugin.loggers import settings_to_tensorboard
+from ccpo.verl_plugin.network import meeting_ports
 from ccpo.verl_plugin.plain_names import plain_names
 from ccpo.verl_plugin.policies import (
     PolicyCheckpoints,
@@ -157,6 +160,7 @@ class CcpoTrainer(PPOTrainerSync):
     def _init_resource_pool_mgr(self):
         self.watchdog.beat("the start of the training workers and rollout servers")
         early.import_server(self.config)
+        trainer_base.RayWorkerGroup = partial(RayWorkerGroup, master_port_range=meeting_ports())
         super()._init_resource_pool_mgr()
         self.runtimes = runtimes_of(self.config, self.ccpo, self.total_training_steps, self._common_model)
         self.config.actor_rollout_ref = self.runtimes[0].config.actor_rollout_ref  # policy 0 is verl's own actor

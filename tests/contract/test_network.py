@@ -254,6 +254,35 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.parametrize("given, found", [("32768\t60999", True), ("1024 65535", False), ("", False)])
+def test_training_workers_meet_where_no_connection_takes_the_port(monkeypatch, tmp_path, given, found):
+    monkeypatch.setattr(network, "CONNECTIONS", tmp_path / "range")
+    assert network.meeting_ports() is None, "another system than Linux"
+    network.CONNECTIONS.write_text(given)
+    ranges = {tuple(network.meeting_ports() or ()) for _ in range(20)}
+    assert (len(ranges) > 1) == found, "jobs that start at once begin at different places"
+    assert all(10_000 <= a and b == a + network.MEETING <= 32_768 for a, b in filter(None, ranges))
+
+
+def test_verl_still_takes_the_first_free_port_of_a_range():
+    from verl.single_controller.ray import base
+    from verl.trainer.ppo.v1 import trainer_base
+
+    assert 'kwargs.pop("master_port_range"' in inspect.getsource(base.RayWorkerGroup.__init__)
+    assert "RayWorkerGroup(" in inspect.getsource(trainer_base), "where ours is put in its place"
+    pick = base.get_master_addr_port._function
+    with socket.socket() as taken, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base.ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+        first, end = network.meeting_ports()
+        while True:
+            try:
+                taken.bind(("", first))
+                break
+            except OSError:
+                first += 1
+        assert first < int(pick([first, end])[1]) < end
+
+
 def test_torchs_own_store_still_listens_everywhere():
     """When this fails, `BoundStore` can go."""
     code = """

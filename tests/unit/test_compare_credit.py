@@ -243,7 +243,7 @@ def job(tmp_path, script, monkeypatch):
 
         def __init__(self, jobs, mp_context, initializer):
             self.jobs, self.open = jobs, []
-            assert initializer is runs._end_with_parent
+            assert initializer is runs.end_with_parent
 
         def submit(self, function, *args):
             from concurrent.futures import Future
@@ -408,7 +408,7 @@ def work():
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
-    ProcessPoolExecutor(1, mp_context=context, initializer=runs._end_with_parent).submit(work).result()
+    ProcessPoolExecutor(1, mp_context=context, initializer=runs.end_with_parent).submit(work).result()
 """
 
 
