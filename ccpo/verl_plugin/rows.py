@@ -131,6 +131,23 @@ def advantages(rows: Sequence[Row], sessions: Sessions, result: StepResult) -> d
     return out
 
 
+def answers(rows: Sequence[Row], sessions: Sessions, result: StepResult) -> dict[str, tuple[int, float]]:
+    """Row key -> (its first token behind the last speaker's chain, what the tokens from there on are multiplied with)."""
+    if result.answer_S is None or not len(sessions):
+        return {}
+    number, last = _numbers(sessions), sessions.roles[sessions.role_T[-1]]
+    border = {
+        (row.uid, row.session): found["behind"]["length"]
+        for row in rows
+        if (found := row.facts["reference"]) is not None and found["behind"] is not None
+    }
+    return {
+        row.key: (border[name], float(result.answer_S[number[name]]))
+        for row in rows
+        if row.role == last and row.facts["replay"] is None and (name := (row.uid, row.session)) in border
+    }
+
+
 def _numbers(sessions: Sessions) -> dict[tuple[Hashable, int], int]:
     """(uid, session) -> its number in the columns."""
     named = zip(sessions.prompt_S.tolist(), sessions.session_S.tolist(), strict=True)

@@ -93,7 +93,8 @@ def main(world_size: int) -> dict:
             rows.append(SimpleNamespace(facts={"reference": facts}))
             rows.append(SimpleNamespace(facts={"reference": None}))
             plain += [exact(prompt, answer) for prompt in prompts]
-    found, scored = reference.likelihoods(rows, Workers(alone, queue, world_size))
+    told, scored = reference.likelihoods(rows, Workers(alone, queue, world_size))
+    found = told["likelihood_T"]
     return {"found": found.tolist(), "plain": plain, "scored": scored, "left": len(queue.rows), "most": queue.most}
 
 

@@ -47,6 +47,7 @@ from data_preprocess.schema import write_dataset  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 MODELS = {"last_digit": "last_digit_model", "silence": "silence_voter"}
+CHAIN = ("ccpo.credit.rule=likelihood", "ccpo.credit.reference_after=chain")
 JOBS = {
     "dyad": ("last_digit", "ccpo_dyad", ()),
     "replays": (
@@ -59,6 +60,7 @@ JOBS = {
         ),
     ),
     "likelihood": ("last_digit", "ccpo_dyad", ("ccpo.credit.rule=likelihood",)),
+    "chain": ("last_digit", "ccpo_dyad", CHAIN),
     "silence": ("silence", "ccpo_vote", (*silence.OVERRIDES["vote"], "ccpo.credit.rule=resampled")),
 }
 Worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -183,13 +185,23 @@ def test_rows_and_advantages_are_the_agent_loops(job, name, monkeypatch):
     mine = to_sessions(played, settings)
     records = [row.facts["session"] for row in rows if row.facts["session"] is not None]
     assert [asdict(replace(one.record, session=0)) for one in played] == records
-    if name == "likelihood":
+    if settings.ccpo.reads_reference:
         scored = likelihoods(played, policies["reason"])
-        np.testing.assert_allclose(scored, by_plain_passes(rows, policies["reason"].model), atol=1e-5)
-        mine, theirs = replace(mine, likelihood_T=scored), replace(theirs, likelihood_T=scored)
+        plainly = by_plain_passes(rows, policies["reason"].model)
+        for column, values in scored.items():
+            np.testing.assert_allclose(values, plainly[column], atol=1e-5)
+        assert np.isnan(scored["behind_S"]).all() == (name == "likelihood")
+        mine, theirs = replace(mine, **scored), replace(theirs, **scored)
     result = compute_advantages(mine, settings.ccpo.step_settings)
-    advantage = step_rows.advantages(rows, theirs, compute_advantages(theirs, settings.ccpo.step_settings))
-    wanted = [(row.role, tuple(prompt), tuple(said), advantage[row.key]) for row, prompt, said in listed]
+    credited = compute_advantages(theirs, settings.ccpo.step_settings)
+    advantage, answer = (of(rows, theirs, credited) for of in (step_rows.advantages, step_rows.answers))
+    wanted = []
+    for row, prompt, said in listed:
+        first, later = answer.get(row.key, (len(said), 0.0))
+        wanted.append((row.role, tuple(prompt), tuple(said[:first]), advantage[row.key]))
+        if row.key in answer:
+            wanted.append((row.role, (*prompt, *said[:first]), tuple(said[first:]), later))
+    assert len(answer) == (np.isfinite(scored["behind_S"]).sum() if name == "chain" else 0)
     turns = trained_turns(played, mine, result, settings)
     assert [(role, turn.prompt, turn.response, turn.advantage) for _, role, turn in turns] == wanted
     assert [prompt for prompt, _, _ in turns] == sorted(prompt for prompt, _, _ in turns)
@@ -206,23 +218,26 @@ def test_rows_and_advantages_are_the_agent_loops(job, name, monkeypatch):
     assert cut == ({"think"} if name == "replays" else set())
 
 
-def by_plain_passes(rows: list[step_rows.Row], model) -> list[float]:
-    """Likelihood of the reference before each turn, of what the agent loop would have the actor score."""
-    pairs, of_turn = reference.distinct(rows)
+def by_plain_passes(rows: list[step_rows.Row], model) -> dict[str, np.ndarray]:
+    """What `likelihoods` tells, of what the agent loop would have the actor score."""
+    pairs, of_T, of_S = reference.distinct(rows)
     columns, found = reference.columns(pairs), []
     for ids, said in zip(columns["input_ids"].unbind(), columns["responses"].unbind(), strict=True):
         with torch.no_grad():
             logits = model(ids[None]).logits[0, -len(said) - 1 : -1].double()
         found.append(float(logits.log_softmax(-1).gather(-1, said[:, None]).sum().exp()))
-    assert 0 < min(found) < 0.2 < 0.5 < max(found) < 1 and len(pairs) < len(of_turn)
-    return [found[i] for i in of_turn]
+    assert 0 < min(found) < 0.2 < 0.5 < max(found) < 1 and len(pairs) < len(of_T) + len(of_S)
+    known = [row.facts["reference"] for row in rows if row.facts["reference"] is not None]
+    said = [facts["behind"] is not None and facts["behind"]["said"] for facts in known]
+    scores = np.array([*found, np.nan])
+    return {"likelihood_T": scores[of_T], "behind_S": scores[of_S], "said_S": np.array(said)}
 
 
 def test_the_last_speaker_may_be_trained_on_the_reference(job):
     settings = Settings.of(plain(job("likelihood", "ccpo.credit.last_gradient=exact")))
     policies = players(settings)
     played = play_rows(dataset(settings.train_files, "train"), policies, settings, 1, validating=False)
-    mine = replace(to_sessions(played, settings), likelihood_T=likelihoods(played, policies["reason"]))
+    mine = replace(to_sessions(played, settings), **likelihoods(played, policies["reason"]))
     turns = trained_turns(played, mine, compute_advantages(mine, settings.ccpo.step_settings), settings)
     tokenizer = policies["reason"].tokenizer
     wanted = [f"{one.row['extra_info']['reference']}<|im_end|>" for one in played]
@@ -233,7 +248,7 @@ def test_the_last_speaker_may_be_trained_on_the_reference(job):
 
 
 def test_likelihood_trains_and_rows_without_references_are_named(job, tmp_path):
-    for options in ((), ("ccpo.credit.last_gradient=exact", "ccpo.policies=per_role")):
+    for options in ((), ("ccpo.credit.last_gradient=exact", "ccpo.policies=per_role"), CHAIN[1:]):
         entries = entries_of(job("likelihood", *options))
         steps = [entry["metrics"] for entry in entries if entry["kind"] == "train"]
         assert len(steps) == 3 and all(0 < found["ccpo/credit/likelihood_alone"] < 1 for found in steps)
@@ -243,6 +258,13 @@ def test_likelihood_trains_and_rows_without_references_are_named(job, tmp_path):
     write_dataset(tmp_path / "bare", {"train": rows}, name="bare")
     with pytest.raises(ValueError, match="the training row 0 of toy/last_digit: no extra_info.reference"):
         entries_of(job("likelihood", f"data.train_files={tmp_path}/bare/train.parquet"))
+    for row in rows:
+        row["extra_info"]["reference"] = f"The answer is {row['reward_model']['ground_truth']}"
+    write_dataset(tmp_path / "words", {"train": rows}, name="words")
+    with pytest.raises(
+        ValueError, match="reference_after=chain keeps what reason says up to there: where another answer"
+    ):
+        entries_of(job("chain", f"data.train_files={tmp_path}/words/train.parquet"))
 
 
 def test_validation_is_the_agent_loops(job, monkeypatch):

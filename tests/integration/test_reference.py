@@ -68,8 +68,8 @@ def row(*prompts, answer=(7, 8)):
 
 def test_equal_prompts_are_one_row_unless_their_references_differ():
     rows = [row([1, 2], [3]), SimpleNamespace(facts={"reference": None}), row([1, 2], [4]), row([1, 2], answer=(9,))]
-    pairs, of_turn = reference.distinct(rows)
-    assert of_turn.tolist() == [0, 1, 0, 2, 3] and len(pairs) == 4
+    pairs, of_turn, behind = reference.distinct(rows)
+    assert of_turn.tolist() == [0, 1, 0, 2, 3] and len(pairs) == 4 and behind.tolist() == [-1, -1, -1]
     found = reference.columns(pairs)
     assert [part.tolist() for part in found["input_ids"].unbind()] == [[1, 2, 7, 8], [3, 7, 8], [4, 7, 8], [1, 2, 9]]
     assert [part.tolist() for part in found["position_ids"].unbind()] == [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
@@ -78,7 +78,7 @@ def test_equal_prompts_are_one_row_unless_their_references_differ():
 
 
 def test_tokens_of_large_vocabularies_survive():
-    pairs, _ = reference.distinct([row([151_935, 2**31 - 1])])
+    pairs, *_ = reference.distinct([row([151_935, 2**31 - 1])])
     assert reference.columns(pairs)["prompts"].unbind()[0].tolist() == [151_935, 2**31 - 1]
 
 
