@@ -108,8 +108,8 @@ def reference_problem(row: Mapping[str, Any], last: str, own_reward: bool, chain
     reference, another = section(row["extra_info"]).get("reference"), "or set another ccpo.credit.rule"
     if reference is None:
         return (
-            f"no extra_info.reference, the text that {last} says when it is right, and the credit rule asks how likely it is: make the data anew with a "
-            f"data command that writes it (data_preprocess.toy, gsm8k, math; custom with --extra reference), {another}"
+            f"no extra_info.reference, the text that {last} says when it is right, and the credit rule asks how likely it is: make the data anew with "
+            f"its data command, which writes it (data_preprocess.custom with --type own: give your column with --extra reference), {another}"
         )
     if reason := text_problem(reference):
         return f"extra_info.reference {reason}"

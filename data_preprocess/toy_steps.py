@@ -70,7 +70,9 @@ class StepsNumbers:
         if not 0.25 <= self.joint <= 0.6:
             found.append(f"joint accuracy {self.joint:.3f} is not within 0.25 to 0.6")
         if self.perfect_thought < self.joint + 0.1:
-            found.append(f"a perfect thought is worth {self.perfect_thought:.3f}, the team {self.joint:.3f}: nothing to learn")
+            found.append(
+                f"a perfect thought is worth {self.perfect_thought:.3f}, the team {self.joint:.3f}: nothing to learn"
+            )
         return found
 
 
