@@ -121,7 +121,7 @@ RULES: dict[str, Rule] = {
     ),
     "likelihood": Rule(
         likelihood,
-        "v_(i+1) - v_i, v_i: likelihood of the reference answer after i turns; the last speaker's: R - v (reference_after=chain: `likelihood.py`)",
+        "v_(i+1) - v_i, v_i: likelihood of the reference answer after i turns; the last speaker's: R - v",
         _OURS,
         "Tells the roles apart: their credits add up to R - v_0. Reads the reference answer's text. Unbiased for the last speaker, and for the "
         "one before it where the last answers at once and in one spelling; with reference_after=chain for all roles, which then share one value.",

@@ -305,8 +305,10 @@ def turns_of(model, count: int = 7) -> list[TrainedTurn]:
     return [TrainedTurn(prompts[i % 3], ids(n), a) for i, (n, a) in enumerate(zip(lengths, advantages, strict=False))]
 
 
-def by_verl(model, turns: list[TrainedTurn], config, temperature: float) -> torch.Tensor:
-    """verl's loss, every turn encoded by itself."""
+def by_verl(
+    model, turns: list[TrainedTurn], config, temperature: float, later: dict[int, tuple[int, float]] | None = None
+) -> torch.Tensor:
+    """verl's loss, every turn encoded by itself. ``later``: number of a turn -> (token, its advantage from there on)."""
     longest = max(len(turn.response) for turn in turns)
     log_prob, advantages, mask = (torch.zeros(len(turns), longest) for _ in range(3))
     for row, turn in enumerate(turns):
@@ -315,6 +317,9 @@ def by_verl(model, turns: list[TrainedTurn], config, temperature: float) -> torc
         own = logits.log_softmax(-1).gather(-1, torch.tensor(turn.response)[:, None])[:, 0]
         log_prob[row, : len(own)] = own
         advantages[row, : len(own)] = turn.advantage
+        if later and row in later:
+            first, advantage = later[row]
+            advantages[row, first : len(own)] = advantage
         mask[row, : len(own)] = 1
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     actor.global_batch_info["dp_size"] = 1
@@ -345,6 +350,26 @@ def test_the_loss_and_its_gradient_are_verls(job, count, temperature):
     mine, theirs = gradients
     assert theirs.norm() > 0.01
     assert (mine - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_a_turn_cut_at_its_border_is_a_row_with_two_advantages(job):
+    config = job("chain")
+    model = AutoModelForCausalLM.from_pretrained(config.actor_rollout_ref.model.path, dtype=torch.float32)
+    turns, later = turns_of(model), {1: (2, 0.75), 3: (7, -0.5)}
+    split = []
+    for number, turn in enumerate(turns):
+        if number not in later:
+            split.append(turn)
+            continue
+        first, advantage = later[number]
+        kept, rest = turn.response[:first], turn.response[first:]
+        split += [replace(turn, response=kept), TrainedTurn((*turn.prompt, *kept), rest, advantage)]
+    gradients = []
+    for loss in (policy_loss(model, split), by_verl(model, turns, config, 1.0, later)):
+        model.zero_grad()
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[1].norm()
 
 
 def test_a_batch_without_advantages_moves_by_momentum_alone(job):
