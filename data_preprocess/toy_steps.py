@@ -77,7 +77,7 @@ class StepsNumbers:
 
 
 def draw_lesson(problem: Problem, mistakes: Mistakes, wrong_step: float, rng: random.Random) -> Lesson:
-    """One lesson on ``problem`` in a random role."""
+    """One lesson on ``problem`` in a random role. Where it has one operation no thought shows that it is wrong: Reason's answer then is."""
     role = rng.choices(list(SHARES), list(SHARES.values()))[0]
     vague, wrong = mistakes.vague_thought, mistakes.wrong_thought
     if role == "reason":
