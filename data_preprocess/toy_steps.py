@@ -77,13 +77,13 @@ class StepsNumbers:
 
 
 def draw_lesson(problem: Problem, mistakes: Mistakes, wrong_step: float, rng: random.Random) -> Lesson:
-    """One lesson on ``problem`` in a random role. Where it has one operation no thought shows that it is wrong: Reason's answer then is."""
+    """One lesson on ``problem`` in a random role."""
     role = rng.choices(list(SHARES), list(SHARES.values()))[0]
     vague, wrong = mistakes.vague_thought, mistakes.wrong_thought
     if role == "reason":
         vague, wrong = mistakes.vague_note, mistakes.wrong_note
     draw, claimed = rng.random(), problem.first_result
-    if role != "solo" and vague <= draw < vague + wrong:
+    if role != "solo" and problem.level > 1 and vague <= draw < vague + wrong:
         claimed = rng.randrange(10)
     thought = NOT_SURE if draw < vague else thought_text(problem, claimed)
     if role == "think":
