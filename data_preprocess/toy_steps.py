@@ -34,7 +34,7 @@ from data_preprocess.toy_taught import build_taught, taught
 
 STEP_TOKENS = 12
 """Of ``7*5=5, \\boxed{5}`` with its end, and a few to spare."""
-SEED = 4  # 3 fails the gate
+SEED = 5  # 3 and 4 fail the gate: how much a perfect thought is worth varies
 SHARES = {"think": 0.25, "reason": 0.6, "solo": 0.15}
 WRONG_STEP = 0.25
 """Share of steps with a random digit as their result, where mistakes are taught."""
