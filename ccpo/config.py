@@ -297,6 +297,11 @@ class CcpoConfig:
         return rule is not None and rule.reference and not fits(self.credit.rule, self.plan)
 
     @property
+    def reads_chain(self) -> bool:
+        """Whether the reference answer is scored behind the last speaker's own chain, too."""
+        return self.reads_reference and self.credit.reference_after == "chain"
+
+    @property
     def trains_reference(self) -> bool:
         """Whether the last speaker is trained on the reference answer instead of its own."""
         return self.reads_reference and self.credit.last_gradient == "exact"

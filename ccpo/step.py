@@ -29,6 +29,8 @@ from ccpo.types import REMOVE, Sessions, StepResult
 
 REPLAYS = "replays"
 """Name of the trained replays among the streams of the history and the metrics."""
+ANSWER = "answer"
+"""The same of what the last speaker says behind its chain, where that has a credit of its own (`ccpo.credit.likelihood`)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def compute_advantages(sessions: Sessions, settings: StepSettings, state: Histor
     trained = sessions.replays_of(REMOVE, shared=True) if config.train_replays else np.array([], dtype=int)
     trained = trained[sessions.decoded_P[trained] > 0]
     advantage_SV, advantage_K = credit.credit_SV.astype(float), sessions.value_P[trained]
+    answer_S = credit.answer_S
     if "history" in how and not RULES[config.rule].published:  # a published rule has a history of its own
         rows = {name: np.flatnonzero(spoke[:, code]) for code, name in enumerate(sessions.roles)}
         values = {f"{name}/credit": credit.residual_SV[rows[name], sessions.roles.index(name)] for name in rows}
@@ -81,12 +84,20 @@ def compute_advantages(sessions: Sessions, settings: StepSettings, state: Histor
             values[f"{REPLAYS}/credit"] = advantage_K
             players = [settings.policy_of.get(name, name) for name in settings.also_spoken]
             scale_of[f"{REPLAYS}/credit"] = players[0] if players else REPLAYS
+        if answer_S is not None:
+            divided = np.flatnonzero(~np.isnan(answer_S))
+            last = sessions.roles[sessions.role_T[-1]]
+            values[f"{last}/{ANSWER}"] = answer_S[divided]
+            scale_of[f"{last}/{ANSWER}"] = settings.policy_of.get(last, last)
         uncentred = {f"{name}/credit" for name in credit.uncentred}
         normalized, state_after = normalize_by_history(
             values, state_after, scale_of, history.decay, history.floor, uncentred
         )
         for code, name in enumerate(sessions.roles):
             advantage_SV[rows[name], code] = normalized[f"{name}/credit"]
+        if answer_S is not None:
+            answer_S = answer_S.copy()
+            answer_S[divided] = normalized[f"{last}/{ANSWER}"]
         advantage_K = normalized.get(f"{REPLAYS}/credit", advantage_K)
     if config.shaping == "tanh" and settings.first in sessions.roles:
         code = sessions.roles.index(settings.first)
@@ -102,6 +113,8 @@ def compute_advantages(sessions: Sessions, settings: StepSettings, state: Histor
         gate, state_after = _gate(sessions, settings, state, state_after)
         gated_V = np.array([gate if name in settings.also_spoken else 1.0 for name in sessions.roles])
         advantage_SV = advantage_SV * gated_V
+        if answer_S is not None:
+            answer_S = answer_S * gated_V[sessions.role_T[-1]]
         prompt_K = sessions.prompt_S[sessions.session_P[trained]]
         n_G = np.bincount(sessions.prompt_S, minlength=len(sessions.prompts))
         k_G = np.bincount(prompt_K, minlength=len(sessions.prompts))
@@ -111,7 +124,7 @@ def compute_advantages(sessions: Sessions, settings: StepSettings, state: Histor
     metrics = step_metrics(sessions, credit.credit_SV, advantage_SV, state_after) | dict(credit.metrics)
     if gate is not None:
         metrics["credit/gate"] = gate
-    return StepResult(credit.credit_SV, advantage_SV, advantage_P, state_after, metrics)
+    return StepResult(credit.credit_SV, advantage_SV, advantage_P, state_after, metrics, answer_S)
 
 
 def _partial(sessions: Sessions) -> float | None:

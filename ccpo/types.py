@@ -65,6 +65,8 @@ class SessionRecord:
     ballots: role -> label of its ballot, None for an abstention, if the outcome is a plurality; ``truth``: label of right ballots.
     likelihoods: one number per turn: how likely the last speaker would find the reference answer, had only the turns before this one been
              heard. None: not known (`ccpo.credit.likelihood` alone reads them).
+    behind:  how likely the last speaker found the reference's answer behind the chain that it wrote (`ccpo.reference.behind`); None: not known.
+    said:    whether it went on with that answer.
     """
 
     prompt: Hashable
@@ -75,6 +77,8 @@ class SessionRecord:
     ballots: Mapping[str, Hashable | None] | None = None
     truth: Hashable | None = None
     likelihoods: tuple[float, ...] | None = None
+    behind: float | None = None
+    said: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Sessions:
     decoded_P: (P,) int. truncated_P: (P,) bool.
     ballot_SV:  (S, V) int codes (RIGHT, 1.., ABSTAINED, NO_BALLOT), or None where no outcome is a plurality. tie: what a tie is worth.
     likelihood_T: (T,) float, `SessionRecord.likelihoods`; None where they are not known.
+    behind_S, said_S: (S,) float and bool, `SessionRecord.behind` and ``said``; behind is nan where a session has none. None where nobody asked.
 
     Raises ValueError for a value that is not finite, likelihoods that are none, two sessions with one (prompt, session), or offsets that do not fit.
     """
@@ -114,8 +119,16 @@ class Sessions:
     ballot_SV: np.ndarray | None = None
     tie: str = "expected"
     likelihood_T: np.ndarray | None = None
+    behind_S: np.ndarray | None = None
+    said_S: np.ndarray | None = None
 
     def __post_init__(self):
+        if self.behind_S is not None:
+            bad = np.flatnonzero((self.behind_S < 0) | (self.behind_S > 1))
+            if len(bad):
+                raise ValueError(
+                    f"the likelihood behind the chain of session number {bad[0]} is {self.behind_S[bad[0]]}: it must be in [0, 1], the step is not counted"
+                )
         if self.likelihood_T is not None:
             if len(self.likelihood_T) != len(self.role_T):
                 raise ValueError(
@@ -215,6 +228,8 @@ class Sessions:
             ballot_SV=ballot_SV,
             tie=tie,
             likelihood_T=np.array([v for r in known for v in r.likelihoods], dtype=float) if known else None,
+            behind_S=np.array([r.behind for r in known], dtype=float) if known else None,  # None becomes nan
+            said_S=np.array([r.said for r in known], dtype=bool) if known else None,
         )
 
     @classmethod
@@ -274,6 +289,8 @@ class Sessions:
             ballots,
             RIGHT if ballots is not None else None,
             tuple(self.likelihood_T[turns.start : turns.stop].tolist()) if self.likelihood_T is not None else None,
+            None if self.behind_S is None or np.isnan(self.behind_S[s]) else float(self.behind_S[s]),
+            self.said_S is not None and bool(self.said_S[s]),
         )
 
     @cached_property
@@ -317,6 +334,8 @@ class StepResult:
     advantage_SV: (S, V) what the policy gradient multiplies every token of the role's turns in the session with
     advantage_P:  (P,) the same for turns that were decoded for a replay; 0 unless they are trained
     metrics:      scalars about the step, without prefix
+    answer_S:     (S,) what the last speaker's tokens behind its chain are multiplied with instead; nan where its whole turn has one advantage.
+                  None: nowhere has it two (`ccpo.credit.likelihood`)
     """
 
     credit_SV: np.ndarray
@@ -324,6 +343,7 @@ class StepResult:
     advantage_P: np.ndarray
     state: object
     metrics: dict[str, float] = field(default_factory=dict)
+    answer_S: np.ndarray | None = None
 
 
 def _offsets(counts: Iterable[int]) -> np.ndarray:

@@ -13,6 +13,9 @@ What an answer is (--type):
     number  one number
     option  the letter of one of --options, or its text. The column holds a list of texts, without letters; in CSV, as JSON
     own     any text: a reward of your own judges (docs/your_own.md). --answer may be left out
+
+Every row gets the column reference, \\boxed{the answer}, which the credit rule likelihood scores; --extra reference takes a column of yours
+instead. With --type own there is none otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from typing import Any
 
 from ccpo.data import name_problem, shown
 from ccpo.verifier import ANSWER_TYPES, LETTERS, OWN
-from data_preprocess.schema import FACTS, SPLITS, Row, make_row, summary, write_dataset
+from data_preprocess.schema import FACTS, SPLITS, Row, make_row, reference, summary, write_dataset
 from data_preprocess.sources import Record, Source, built_rows, content_of, field, positive, read
 
 FILES = (".jsonl", ".parquet", ".csv")
@@ -117,7 +120,8 @@ def row_of(record: Record, number: int, split: str, given: argparse.Namespace) -
     truth = field(record, (given.answer,)) if given.answer else ""
     if given.type == "option":
         truth = _letter(truth, options, given.answer)
-    extra = {name: _extra(record, name) for name in given.extra}
+    extra = {} if given.type == OWN else reference(truth.strip())
+    extra |= {name: _extra(record, name) for name in given.extra}
     return make_row(
         given.source, field(record, (given.question,)), truth, given.type, split, number, "own", options, extra
     )

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_preprocess.schema import Row, make_row
+from data_preprocess.schema import Row, make_row, reference
 from data_preprocess.sources import Record, Source, content_of, convert, field, local_file, parser
 
 LABELS = "ABCD"
@@ -127,7 +127,9 @@ def row(record: Record, index: int, split: str) -> Row:
     options = [option.strip() for option in options]
     question = question_text(field(record, ("context",)), field(record, ("query",)), options)
     truth = LABELS[int(correct)]
-    return make_row("logiqa", question, truth, "option", split, index, ability="logic", options=options)
+    return make_row(
+        "logiqa", question, truth, "option", split, index, ability="logic", options=options, extra=reference(truth)
+    )
 
 
 def main() -> None:

@@ -107,7 +107,7 @@ def reference(truth: str) -> dict[str, str]:
     """The column ``reference``: what the last speaker says when it is right, here the boxed answer alone.
 
     The credit rule ``likelihood`` asks how likely it is. Of a speaker that writes a solution before its answer that is how likely it answers at
-    once, not how often it is right. (Its end token depends on the model: ccpo adds it.)
+    once, not how often it is right: there ``reference_after=chain`` asks behind the solution. (Its end token depends on the model: ccpo adds it.)
     """
     return {"reference": f"\\boxed{{{truth}}}"}
 

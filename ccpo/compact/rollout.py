@@ -13,7 +13,7 @@ from ccpo.compact.settings import Sampling, Settings
 from ccpo.credit.rules import RULES
 from ccpo.judge import RowJudge, judge_of
 from ccpo.prompts import Messages, with_persona
-from ccpo.reference import answer_ids
+from ccpo.reference import Behind, answer_ids, behind
 from ccpo.seeds import request_seed
 from ccpo.team.replay import Played, play
 from ccpo.team.session import Decoded, PromptBudget, Scene
@@ -41,13 +41,15 @@ class _Judge(RowJudge):
 @dataclass(frozen=True)
 class PlayedRow:
     """A session of a dataset row. ``prompt``: (data source, row index). A turn's payload is (prompt token ids, response token ids).
-    ``reference``: tokens of the row's reference answer, where credit asks how likely it is."""
+    ``reference``: tokens of the row's reference answer, where credit asks how likely it is; ``behind``: where the last speaker's answer begins, where
+    it asks for that."""
 
     prompt: tuple[str, int]
     number: int
     played: Played
     row: Mapping[str, Any]
     reference: tuple[int, ...] | None = None
+    behind: Behind | None = None
 
     @property
     def record(self) -> SessionRecord:
@@ -144,13 +146,18 @@ async def _session(
 ) -> PlayedRow:
     config, prompt, split = settings.ccpo, _prompt(row), row["extra_info"]["split"]
 
+    def longest(role: str) -> int:
+        return min(config.role(role).max_tokens or settings.response_tokens, settings.response_tokens)
+
+    def room(role: str, read: Sequence[int]) -> int:
+        return min(longest(role), policies[role].room - len(read))
+
     async def decode(role: str, messages: Messages, name: Hashable) -> Decoded:
         policy, own = policies[role], config.role(role)
         ids = policy.prompt(messages)
-        longest = min(own.max_tokens or settings.response_tokens, settings.response_tokens)
         seed = None if config.seed is None else request_seed(config.seed, prompt, number, name, step, split)
         params = SamplingParams(
-            max_tokens=min(longest, policy.room - len(ids)),
+            max_tokens=room(role, ids),
             temperature=sampling.temperature if own.temperature is None or validating else own.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
@@ -160,7 +167,7 @@ async def _session(
         done = await desk.ask(policy, ids, params)
         text = policy.text(done.token_ids)
         ended = done.token_ids[-1] in policy.special or any(stop in text for stop in own.stop)
-        return Decoded(text, len(done.token_ids) >= longest and not ended, (ids, done.token_ids))
+        return Decoded(text, len(done.token_ids) >= longest(role) and not ended, (ids, done.token_ids))
 
     def render(role: str, fields: Mapping[str, str]) -> Messages:
         return with_persona(config.prompt_sets[role].messages(role, fields), config.role(role).persona)
@@ -185,5 +192,9 @@ async def _session(
     played = await play(config.members, scene, config.plan, replays, cuts=scored)
     if not scored:
         return PlayedRow(prompt, number, played, row)
-    last = policies[config.plan.order[-1]]
-    return PlayedRow(prompt, number, played, row, tuple(answer_ids(last.tokenizer, row["extra_info"]["reference"])))
+    role, text = config.plan.order[-1], row["extra_info"]["reference"]
+    last, border = policies[role], None
+    if config.reads_chain:
+        read, said = played.turns[-1].payload
+        border = behind(last.tokenizer, text, said, room(role, read))
+    return PlayedRow(prompt, number, played, row, tuple(answer_ids(last.tokenizer, text)), border)

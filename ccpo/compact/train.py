@@ -22,7 +22,7 @@ from ccpo.compact.update import TrainedTurn, update
 from ccpo.credit.history import HistoryState
 from ccpo.data import id_problem, parquet_rows, read_files, row_problem
 from ccpo.metrics import session_rates, validation_scores
-from ccpo.reference import reference_problem
+from ccpo.reference import border_problem, reference_problem
 from ccpo.step import compute_advantages
 from ccpo.types import REMOVE, Sessions, StepResult
 
@@ -76,11 +76,15 @@ def _train(
     config = settings.ccpo
     rows, questions = dataset(settings.train_files, "train"), dataset(settings.val_files, "test")
     for row in rows if config.reads_reference else ():
-        if why := reference_problem(row, config.plan.order[-1], config.reward is not None):
+        if why := reference_problem(row, config.plan.order[-1], config.reward is not None, config.reads_chain):
             raise ValueError(f"the training row {_named(row)}: {why}")
     listed = config.policy_list()
     policies = {policy.name: Policy(policy.name, policy.model or settings.model, settings) for policy in listed}
     players = {role: policies[policy.name] for policy in listed for role in policy.roles}
+    if config.reads_chain:
+        last, every = config.plan.order[-1], (row["extra_info"]["reference"] for row in rows)
+        if why := border_problem(players[last].tokenizer, every, last):
+            raise ValueError(why)
 
     def validate(step: int) -> Entry:
         played = play_rows(questions, players, settings, step, validating=True)
@@ -89,7 +93,7 @@ def _train(
     def credited(played: Sequence[PlayedRow], history: HistoryState) -> tuple[Sessions, StepResult]:
         sessions = to_sessions(played, settings)
         if config.reads_reference:
-            sessions = replace(sessions, likelihood_T=likelihoods(played, players[config.plan.order[-1]]))
+            sessions = replace(sessions, **likelihoods(played, players[config.plan.order[-1]]))
         return sessions, compute_advantages(sessions, config.step_settings, history)
 
     yield validate(0)
@@ -215,6 +219,11 @@ def trained_turns(
                 and turn in one.played.turns
             ):
                 response = one.reference
+            if one.behind is not None and turn is one.played.turns[-1]:  # its answer has an advantage of its own
+                length = one.behind.length
+                kept, response = response[:length], response[length:]
+                found.append((one.prompt, turn.role, TrainedTurn(tuple(prompt), tuple(kept), float(advantage))))
+                prompt, advantage = [*prompt, *kept], result.answer_S[s]
             found.append((one.prompt, turn.role, TrainedTurn(tuple(prompt), tuple(response), float(advantage))))
     return found
 

@@ -27,6 +27,7 @@ class CreditConfig:
     eta:                slope of the gate g = sigmoid(eta mu_delta / sigma_delta)
     wrong_price:        what a wrong ballot costs, in units of a right one (rule own_correctness); an abstention is worth 0
     negative_slope:     factor of what a turn takes away, in [0, 1] (rule likelihood); below 1 it is biased on purpose
+    reference_after:    where the reference answer is scored: after the last speaker's "prompt", or after its own "chain" (rule likelihood)
     last_gradient:      "sampled", or "exact": train the last speaker on the reference answer instead of its own (rule likelihood)
     """
 
@@ -43,6 +44,7 @@ class CreditConfig:
     wrong_price: float = 0.0
     negative_slope: float = 1.0
     last_gradient: str = "sampled"
+    reference_after: str = "prompt"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Credit:
                  when a fitted coefficient moves, or minus control variates of mean 0.
     uncentred:   roles whose residual is divided by the history's scale alone: a mean is a baseline for what was sampled, and these are trained
                  on something else.
+    answer_S:    (S,) what the history normalizes for the last speaker's tokens behind its chain, nan where its whole turn has one credit; None:
+                 nowhere has it two.
     state:       the history, with what the rule itself remembers.
     metrics:     scalars, without prefix.
     """
@@ -71,6 +75,7 @@ class Credit:
     state: HistoryState
     metrics: Mapping[str, float] = field(default_factory=dict)
     uncentred: tuple[str, ...] = ()
+    answer_S: np.ndarray | None = None
 
     @classmethod
     def of(cls, credit_SV: np.ndarray, state: HistoryState) -> Credit:

@@ -124,10 +124,10 @@ RULES: dict[str, Rule] = {
         "v_(i+1) - v_i, v_i: likelihood of the reference answer after i turns; the last speaker's: R - v",
         _OURS,
         "Tells the roles apart: their credits add up to R - v_0. Reads the reference answer's text. Unbiased for the last speaker, and for the "
-        "one before it where the last answers at once and in one spelling.",
+        "one before it where the last answers at once and in one spelling; with reference_after=chain for all roles, which then share one value.",
         False,
         ANY_SCALE,
-        reads=("negative_slope", "last_gradient"),
+        reads=("negative_slope", "last_gradient", "reference_after"),
         reference=True,
     ),
     "shared": Rule(shared, "R", "GRPO", _SAME, True, ("group", "centred", "none")),
@@ -347,6 +347,7 @@ def _values(config: CreditConfig, history: HistoryConfig, n: int) -> list[str]:
         ("normalize", config.normalize, NORMALIZATIONS),
         ("shaping", config.shaping, ("none", "tanh")),
         ("last_gradient", config.last_gradient, ("sampled", "exact")),
+        ("reference_after", config.reference_after, ("prompt", "chain")),
     ):
         if value is not None and value not in allowed:
             near = difflib.get_close_matches(value, allowed, n=1)
@@ -444,6 +445,11 @@ def _normalization(config: CreditConfig, plan: Plan | None, n: int) -> list[str]
             f"rule {name} with last_gradient=exact is not normalized by '{how}': the reference answer was not sampled, so that no mean may be taken "
             "from its weight; set ccpo.credit.normalize=history (or null)"
         )
+    if rule.reference and config.reference_after == "chain" and how in ("group", "centred"):
+        found.append(
+            f"rule {name} with reference_after=chain is not normalized by '{how}': the last speaker's chain and its answer have two credits, which only "
+            "the history puts on one scale; set ccpo.credit.normalize=history (or null)"
+        )
     if rule.recombines and n < 2:
         found.append(
             f"{name} compares a role's ballots over the sessions of one prompt, and n = {n}: every credit would be 0; "
@@ -503,6 +509,17 @@ def _options(config: CreditConfig, history: HistoryConfig, plan: Plan | None, n:
             found.append(
                 f"siblings=true compares with the prompt's other sessions, and n = {n}: there are none; set actor_rollout_ref.rollout.n >= 2, or "
                 "siblings=false"
+            )
+    if config.reference_after == "chain" and "reference_after" in rule.reads:
+        if config.last_gradient == "exact":
+            found.append(
+                "reference_after=chain with last_gradient=exact: behind its chain the last speaker is trained on what it said, since the reference there is "
+                "only the part that every right answer in its spelling shares; set ccpo.credit.last_gradient=sampled, or reference_after=prompt"
+            )
+        if config.negative_slope != 1:
+            found.append(
+                f"reference_after=chain does not read ccpo.credit.negative_slope={config.negative_slope}: a turn is compared with a fitted baseline there, "
+                "not with the run without it; drop it, or set reference_after=prompt"
             )
     if config.train_replays and name == "random_reward":
         found.append(

@@ -104,7 +104,15 @@
       return null;
     }
     const rows = Object.keys(one.credit).map((role) => [role, one.credit[role].toFixed(3), one.advantage && role in one.advantage ? one.advantage[role].toFixed(3) : ""]);
-    return table({ head: ["role", "credit", "advantage"], rows, notes: [] });
+    if (!one.likelihood) {
+      return table({ head: ["role", "credit", "advantage"], rows, notes: [] });
+    }
+    const { before, behind, answer_advantage: answer } = one.likelihood;
+    const asked = rows.map((cells, number) => [...cells, number < before.length ? before[number].toFixed(3) : ""]);
+    const chain = typeof behind === "number" ? `behind the last one's chain it was ${behind.toFixed(3)}` : null;
+    const behindIt = typeof answer === "number" ? `what it said there has the advantage ${answer.toFixed(3)}` : null;
+    const notes = [["likely before: how likely the reference answer was before the turn", chain, behindIt].filter(Boolean).join("; ")];
+    return table({ head: ["role", "credit", "advantage", "likely before"], rows: asked, notes });
   }
 
   function card(one) {

@@ -159,7 +159,7 @@ def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
         {**_filled(replay, ("how", "role", "name", "value")), "turns": [_turn(turn) for turn in replay["turns"]]}
         for replay in entry["replays"]
     ]
-    names = ("step", "kind", "source", "index", "session", "value", "credit", "advantage")
+    names = ("step", "kind", "source", "index", "session", "value", "credit", "advantage", "likelihood")
     texts = {"question": _cut(entry["question"]), "truth": _cut(str(entry.get("truth", ""))), **_answer(entry)}
     if isinstance(ballots := entry.get("ballots"), dict):
         texts["ballots"] = {role: None if label is None else _cut(str(label)) for role, label in ballots.items()}

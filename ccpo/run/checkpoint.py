@@ -455,6 +455,8 @@ def fingerprint(config: CcpoConfig, n: int) -> dict[str, object]:
     if "negative_slope" in RULES[credit.rule].reads:
         found["ccpo.credit.negative_slope"] = credit.negative_slope
         found["ccpo.credit.last_gradient"] = credit.last_gradient
+        # off is None, as above
+        found["ccpo.credit.reference_after"] = credit.reference_after if credit.reference_after != "prompt" else None
     return json.loads(json.dumps(found, default=str))
 
 

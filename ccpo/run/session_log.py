@@ -56,8 +56,10 @@ def _finite(value: Any) -> Any:
 
 
 class SessionLog:
-    """Lines ``{"step": int, "kind": "train" | "val", **session_facts, "credit": {role: float} or None, "advantage": the same}``, see
-    `sessions.py`; credit and advantage are those of the roles that spoke, None in validation."""
+    """Lines ``{"step": int, "kind": "train" | "val", **session_facts, "credit": {role: float} or None, "advantage": the same, "likelihood":
+    {"before": [float], "behind": float or None, "answer_advantage": the same} or None}``, see `sessions.py`; credit and advantage are those of the
+    roles that spoke, None in validation. likelihood is what the rule of this name read: how likely the reference answer was before each turn, and
+    behind the last one's chain; answer_advantage is what the tokens behind that chain got instead of the role's."""
 
     def __init__(self, path: Path, most_bytes: int, check_place: Callable[[], None]):
         """``check_place`` raises Moved when the run's folder is another one now (`RunLog`)."""
@@ -177,7 +179,8 @@ def _is_session(found: Any) -> bool:
     scores = [found.get(name) for name in ("credit", "advantage")]
     replays = found["replays"]
     return (
-        all(score is None or (isinstance(score, dict) and all(map(_is_number, score.values()))) for score in scores)
+        _is_likelihood(found.get("likelihood"))
+        and all(score is None or (isinstance(score, dict) and all(map(_is_number, score.values()))) for score in scores)
         and all(
             _has(replay, {"how": str, "role": str, "name": str, "value": float, "turns": list}) for replay in replays
         )
@@ -187,6 +190,16 @@ def _is_session(found: Any) -> bool:
             for turn in turns
         )
     )
+
+
+def _is_likelihood(found: Any) -> bool:
+    """Files from before there was one have none."""
+    if found is None:
+        return True
+    if not _has(found, {"before": list}):
+        return False
+    others = (found.get(name) for name in ("behind", "answer_advantage"))
+    return all(map(_is_number, found["before"])) and all(value is None or _is_number(value) for value in others)
 
 
 def _has(found: Any, shape: Mapping[str, type]) -> bool:

@@ -19,12 +19,12 @@ from ccpo.config import CcpoConfig
 from ccpo.credit.rules import RULES
 from ccpo.judge import judge_of
 from ccpo.prompts import Messages, with_persona
-from ccpo.reference import answer_ids
+from ccpo.reference import answer_ids, behind
 from ccpo.run.session_log import as_json, may_be_kept
 from ccpo.run.sessions import session_facts
 from ccpo.seeds import request_seed
 from ccpo.team.replay import PlayedReplay, play
-from ccpo.team.session import Decoded, PromptBudget, Scene
+from ccpo.team.session import Decoded, PromptBudget, Scene, Turn
 from ccpo.types import REMOVE
 from ccpo.verl_plugin.policies import PolicyClient
 from ccpo.verl_plugin.reference import facts
@@ -152,15 +152,27 @@ class TeamAgentLoop(AgentLoopBase):
             else None,
             has_log_probs=has_log_probs,
             verifying=sum(judge.waited),
-            reference=await self._as(config.plan.order[-1])._reference(played.cuts, info["reference"])
+            reference=await self._as(config.plan.order[-1])._reference(
+                played.cuts, info["reference"], played.turns[-1], sampling_params
+            )
             if scored
             else None,
         )
 
-    async def _reference(self, cuts: tuple[Messages, ...], reference: str) -> dict[str, Any]:
-        """What the last speaker, whose player this is, would be asked after each turn, and the answer to score there, as tokens."""
+    async def _reference(
+        self, cuts: tuple[Messages, ...], reference: str, last: Turn, sampling_params: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What the last speaker, whose player this is, would be asked after each turn, what it read and said before its answer, and the answer to
+        score there, as tokens."""
         prompts = [await self.ct_build_initial_tokens(messages) for messages in cuts]
-        return facts(prompts, answer_ids(self.tokenizer, reference))
+        answer = answer_ids(self.tokenizer, reference)
+        if not ccpo_config(self.config).reads_chain:
+            return facts(prompts, answer)
+        read, response, _ = last.payload
+        room = self._sampling_params(last.role, sampling_params, validating=False)["max_tokens"]
+        if (border := behind(self.tokenizer, reference, response.token_ids, room)) is None:
+            return facts(prompts, answer)
+        return facts(prompts, answer, [*read, *response.token_ids[: border.length]], border)
 
     def _may_be_kept(self, row: dict[str, Any], validating: bool) -> bool:
         config = ccpo_config(self.config)

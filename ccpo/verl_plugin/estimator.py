@@ -6,10 +6,11 @@ verl hands an estimator rewards, mask, config and uids, but no roles, sessions o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from verl.trainer.ppo.core_algos import register_adv_est
@@ -19,18 +20,22 @@ TRAINER_MODE = "ccpo_sync"
 
 @dataclass(frozen=True)
 class StepContext:
-    """keys_B: verl's row keys in batch order, padding included. advantage_of: key -> advantage; padding has none."""
+    """keys_B: verl's row keys in batch order, padding included. advantage_of: key -> advantage; padding has none. answer_of: key -> (number of a
+    response token, the advantage from there on), of rows that have two."""
 
     keys_B: list[str]
     advantage_of: dict[str, float]
+    answer_of: Mapping[str, tuple[int, float]]
 
 
 _STEP: ContextVar[StepContext | None] = ContextVar("ccpo_step", default=None)
 
 
 @contextmanager
-def step_context(keys_B: list[str], advantage_of: dict[str, float]) -> Iterator[None]:
-    token = _STEP.set(StepContext(list(keys_B), advantage_of))
+def step_context(
+    keys_B: list[str], advantage_of: dict[str, float], answer_of: Mapping[str, tuple[int, float]] = MappingProxyType({})
+) -> Iterator[None]:
+    token = _STEP.set(StepContext(list(keys_B), advantage_of, answer_of))
     try:
         yield
     finally:
@@ -68,4 +73,9 @@ def ccpo_advantage(
         )
     row = torch.tensor([step.advantage_of.get(key, 0.0) for key in step.keys_B], dtype=token_level_rewards.dtype)
     advantages = row.to(response_mask.device).unsqueeze(-1) * response_mask
+    for place, key in enumerate(step.keys_B):
+        if key in step.answer_of:
+            first, value = step.answer_of[key]
+            mask = response_mask[place].bool()
+            advantages[place, mask & (mask.cumsum(-1) > first)] = value
     return advantages, advantages

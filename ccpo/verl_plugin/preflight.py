@@ -421,13 +421,14 @@ def _temperature_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
 def _likelihood_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     if not settings.reads_reference:
         return []
-    last = settings.plan.order[-1]
-    sampled = settings.role(last).temperature or config.actor_rollout_ref.rollout.temperature
-    if sampled == 1:
+    last, rollout = settings.plan.order[-1], config.actor_rollout_ref.rollout
+    sampled = settings.role(last).temperature or rollout.temperature
+    cut = [f"{name}={rollout[name]}" for name, off in (("top_p", (1,)), ("top_k", (-1, 0))) if rollout[name] not in off]
+    if sampled == 1 and not cut:
         return []
     return [
-        f"{last} answers at temperature {sampled}, and rule {settings.credit.rule} scores the reference answer at 1: its likelihood is then not the "
-        "chance to be right, and the credit of the roles before is biased"
+        f"{last} answers at {', '.join([f'temperature {sampled}', *cut])}, and rule {settings.credit.rule} scores the reference answer at 1, with all "
+        "tokens: its likelihood is then not the chance to say it, and the credit of what comes before is biased"
     ]
 
 

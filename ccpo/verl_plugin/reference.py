@@ -1,8 +1,8 @@
 """How likely the last speaker finds the reference answers: what `ccpo.credit.likelihood` reads, from one forward pass of the actor of its own.
 
-The agent loop makes the prompts that the last speaker is asked in each cut run (`Played.cuts`); before
-credit the trainer puts every distinct (prompt, reference) once into the queue, in a partition of their own, lets the actor compute
-log-probabilities, adds them up over the reference's tokens, and clears the partition.
+The agent loop makes the prompts that the last speaker is asked in each cut run (`Played.cuts`), and with ``reference_after=chain`` its prompt
+with the chain that it wrote (`ccpo.reference.behind`); before credit the trainer puts every distinct (prompt, answer) once into the queue, in a
+partition of their own, lets the actor compute log-probabilities, adds them up over the answer's tokens, and clears the partition.
 
 At temperature 1: the distribution that the policy learns and that users sample from. A rollout at another temperature is told
 (`preflight`), since the chance to be right there is another number.
@@ -24,7 +24,7 @@ from verl.workers.utils.padding import response_from_nested
 
 from ccpo.config import CcpoConfig
 from ccpo.data import parquet_rows, read_files, shown
-from ccpo.reference import answer_ids, reference_problem
+from ccpo.reference import Behind, answer_ids, border_problem, reference_problem
 from ccpo.verl_plugin.dataset import files
 from ccpo.verl_plugin.rows import Row
 from ccpo.verl_plugin.update import NOT_ASKED, own_ratio
@@ -33,43 +33,69 @@ PARTITION = "reference"
 COLUMNS = ["input_ids", "position_ids", "loss_mask", "response_mask", "prompts", "responses"]
 
 Pair = tuple[bytes, bytes]
-"""Token ids of a prompt and of a reference."""
+"""Token ids of what was read, and of the answer to score there."""
 
 
 # ------------------------------------------------------------------------------------------------- in the agent loop
 
 
-def facts(prompts: Sequence[Sequence[int]], answer: Sequence[int]) -> dict[str, Any]:
-    """What a session's first row carries: 4 bytes a token."""
+def facts(
+    prompts: Sequence[Sequence[int]], answer: Sequence[int], chain: Sequence[int] = (), border: Behind | None = None
+) -> dict[str, Any]:
+    """What a session's first row carries: 4 bytes a token.
+
+    Args:
+        prompts: what the last speaker would be asked before each turn. answer: the reference's tokens.
+        chain: what the last speaker read and said, up to the ``border``; None: it has none, or nobody asked.
+    """
     return {
-        "prompts": [np.asarray(ids, dtype=np.int32) for ids in prompts],
-        "answer": np.asarray(answer, dtype=np.int32),
+        "prompts": [_ids(ids) for ids in prompts],
+        "answer": _ids(answer),
+        "behind": border
+        and {"chain": _ids(chain), "answer": _ids(border.answer), "length": border.length, "said": border.said},
     }
+
+
+def _ids(ids: Sequence[int]) -> np.ndarray:
+    return np.asarray(ids, dtype=np.int32)
 
 
 # ------------------------------------------------------------------------------------------------------ in the trainer
 
 
-def distinct(rows: Sequence[Row]) -> tuple[list[Pair], np.ndarray]:
-    """(each (prompt, reference) once, in the rows' order; (T,) which of them belongs to each turn of the sessions)."""
+def distinct(rows: Sequence[Row]) -> tuple[list[Pair], np.ndarray, np.ndarray]:
+    """(each pair once, in the rows' order; (T,) which of them belongs to each turn of the sessions, (S,) which is behind the chain, -1: none)."""
     number: dict[Pair, int] = {}
-    of_turn = []
-    for row in rows:
-        if (found := row.facts["reference"]) is not None:
-            answer = found["answer"].tobytes()
-            of_turn += [number.setdefault((prompt.tobytes(), answer), len(number)) for prompt in found["prompts"]]
-    return list(number), np.array(of_turn, dtype=np.int64)
+    of_T, of_S = [], []
+
+    def place(ids: np.ndarray, answer: np.ndarray) -> int:
+        return number.setdefault((ids.tobytes(), answer.tobytes()), len(number))
+
+    for found in _found(rows):
+        of_T += [place(prompt, found["answer"]) for prompt in found["prompts"]]
+        behind = found["behind"]
+        of_S.append(-1 if behind is None else place(behind["chain"], behind["answer"]))
+    return list(number), np.array(of_T, dtype=np.int64), np.array(of_S, dtype=np.int64)
 
 
-def likelihoods(rows: Sequence[Row], workers: Any) -> tuple[np.ndarray, int]:
-    """((T,) likelihood of the reference before each turn of the rows' sessions, how many prompts were scored).
+def _found(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [found for row in rows if (found := row.facts["reference"]) is not None]
+
+
+def likelihoods(rows: Sequence[Row], workers: Any) -> tuple[dict[str, np.ndarray], int]:
+    """(what `Sessions` are told of the rows' sessions: ``likelihood_T``, ``behind_S``, ``said_S``; how many pairs were scored).
 
     ``workers``: the worker group of the last speaker's policy.
     """
-    pairs, of_turn = distinct(rows)
-    if not pairs:
-        return np.zeros(0), 0
-    return np.exp(np.minimum(_log_likelihoods(pairs, workers), 0.0))[of_turn], len(pairs)
+    pairs, of_T, of_S = distinct(rows)
+    scores = np.exp(np.minimum(_log_likelihoods(pairs, workers), 0.0)) if pairs else np.zeros(0)
+    said_S = [found["behind"] is not None and found["behind"]["said"] for found in _found(rows)]
+    told = {
+        "likelihood_T": scores[of_T],
+        "behind_S": np.append(scores, np.nan)[of_S],
+        "said_S": np.array(said_S, dtype=bool),
+    }
+    return told, len(pairs)
 
 
 def columns(pairs: Sequence[Pair]) -> TensorDict:
@@ -169,12 +195,15 @@ def problems(config: DictConfig, settings: CcpoConfig, tokenizer: Any) -> list[s
             "last_gradient=sampled"
         ]
     contents = read_files([Path(path) for path in files(config.data.train_files)])
-    longest, last = "", settings.plan.order[-1]
+    longest, last, every = "", settings.plan.order[-1], []
     for path, content in contents.items():
         for number, row in enumerate(parquet_rows(content)):
-            if why := reference_problem(row, last, settings.reward is not None):
+            if why := reference_problem(row, last, settings.reward is not None, settings.reads_chain):
                 return [f"data.train_files: {path}, row {number}: {why}"]
-            longest = max(longest, row["extra_info"]["reference"], key=len)
+            every.append(row["extra_info"]["reference"])
+            longest = max(longest, every[-1], key=len)
+    if settings.reads_chain and (why := border_problem(tokenizer, every, last)):
+        return [why]
     room = min(settings.role(last).max_tokens or config.data.max_response_length, config.data.max_response_length)
     if (need := len(answer_ids(tokenizer, longest))) > room:
         return [

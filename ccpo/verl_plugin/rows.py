@@ -13,6 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
@@ -79,15 +80,26 @@ def kept_sessions(
                 **json.loads(row.facts["kept"]),
                 "credit": {role: float(result.credit_SV[s, i]) for i, role in spoke},
                 "advantage": {role: float(result.advantage_SV[s, i]) for i, role in spoke},
+                "likelihood": _likelihood(sessions, result, s),
             }
         )
     return kept
 
 
+def _likelihood(sessions: Sessions, result: StepResult, s: int) -> dict[str, Any] | None:
+    """As `ccpo.run.session_log` says; None where credit asked for none."""
+    record = sessions[s]
+    if record.likelihoods is None:
+        return None
+    divided = result.answer_S is not None and not np.isnan(result.answer_S[s])
+    answer = float(result.answer_S[s]) if divided else None
+    return {"before": list(record.likelihoods), "behind": record.behind, "answer_advantage": answer}
+
+
 def validation_sessions(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The facts of every validation session, in the rows' order."""
     found = [json.loads(row.facts["kept"]) for row in rows if row.facts["kept"] is not None]
-    return [{**facts, "credit": None, "advantage": None} for facts in found]
+    return [{**facts, "credit": None, "advantage": None, "likelihood": None} for facts in found]
 
 
 def timings(rows: Sequence[Row]) -> dict[str, float]:
@@ -129,6 +141,23 @@ def advantages(rows: Sequence[Row], sessions: Sessions, result: StepResult) -> d
         else:
             out[row.key] = float(result.advantage_P[sessions.replay_offset[s] + replay])
     return out
+
+
+def answers(rows: Sequence[Row], sessions: Sessions, result: StepResult) -> dict[str, tuple[int, float]]:
+    """Row key -> (its first token behind the last speaker's chain, what the tokens from there on are multiplied with)."""
+    if result.answer_S is None or not len(sessions):
+        return {}
+    number, last = _numbers(sessions), sessions.roles[sessions.role_T[-1]]
+    border = {
+        (row.uid, row.session): found["behind"]["length"]
+        for row in rows
+        if (found := row.facts["reference"]) is not None and found["behind"] is not None
+    }
+    return {
+        row.key: (border[name], float(result.answer_S[number[name]]))
+        for row in rows
+        if row.role == last and row.facts["replay"] is None and (name := (row.uid, row.session)) in border
+    }
 
 
 def _numbers(sessions: Sessions) -> dict[tuple[Hashable, int], int]:

@@ -64,7 +64,16 @@ from ccpo.verl_plugin.policies import (
     worker_class,
 )
 from ccpo.verl_plugin.reference import in_place, likelihoods
-from ccpo.verl_plugin.rows import Row, advantages, kept_sessions, read_rows, timings, to_sessions, validation_sessions
+from ccpo.verl_plugin.rows import (
+    Row,
+    advantages,
+    answers,
+    kept_sessions,
+    read_rows,
+    timings,
+    to_sessions,
+    validation_sessions,
+)
 from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, own_ratio
 from ccpo.verl_plugin.worker import PolicyWorker
 
@@ -339,8 +348,8 @@ class CcpoTrainer(PPOTrainerSync):
         self.watchdog.beat(f"the likelihoods of step {self.global_steps}")
         start = time.perf_counter()
         runtime = by_role(self.runtimes)[self.ccpo.plan.order[-1]]
-        likelihood_T, scored = likelihoods(self._rows, runtime.workers)
-        self._sessions = replace(self._sessions, likelihood_T=likelihood_T)
+        told, scored = likelihoods(self._rows, runtime.workers)
+        self._sessions = replace(self._sessions, **told)
         metrics["ccpo/credit/likelihood_rows"] = float(scored)
         self.timing_raw["likelihood"] = time.perf_counter() - start
 
@@ -355,7 +364,8 @@ class CcpoTrainer(PPOTrainerSync):
             raise JobStopped(
                 f"the credit of step {self.global_steps} cannot be computed: {error}. {what_is_whole(self.run_dir)}"
             ) from error
-        with step_context(batch.keys, advantages(self._rows, self._sessions, result)), self._comparison_later():
+        laid_out = [of(self._rows, self._sessions, result) for of in (advantages, answers)]
+        with step_context(batch.keys, *laid_out), self._comparison_later():
             batch = super()._compute_advantage(batch, metrics)
         kl = metrics.get("rollout_corr/kl", 0.0)
         if not kl <= MAX_ROLLOUT_KL:  # not a number: neither

@@ -28,6 +28,7 @@ def settings_of(rule: str, roles: list[str]) -> dict:
         "wrong_price": 0.0,
         "negative_slope": 1.0,
         "last_gradient": "sampled",
+        "reference_after": "prompt",
         "shaping": "none",
         "alpha": 1.0,
     }
@@ -51,7 +52,7 @@ def as_reference(session: dict) -> dict:
         "session": session["session"],
         "value": session["value"],
         "spoke": {turn["role"]: turn["truncated"] for turn in session["turns"]},
-        "likelihoods": session["likelihoods"],
+        **{name: session[name] for name in ("likelihoods", "behind", "said")},
         "replays": [(p["how"], p["role"], p["value"], p["shared"], p["decoded"]) for p in session["replays"]],
         "ballots": session["ballots"] and {role: label.get(b, f"wrong {b}") for role, b in session["ballots"].items()},
     }

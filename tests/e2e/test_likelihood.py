@@ -36,8 +36,10 @@ def test_a_dyad_learns_and_a_killed_job_goes_on_as_it_would_have(start, tmp_path
             "Reason answers at once and in one spelling: R - v has mean 0"
         )
         for kept in sessions(straight)[step, "train"]:
-            likely = kept["value"] - kept["credit"]["reason"]
-            assert 0 <= likely <= 1 and 0 <= likely - kept["credit"]["think"] <= 1
+            alone, heard = kept["likelihood"]["before"]
+            assert kept["credit"]["think"] == pytest.approx(heard - alone)
+            assert kept["credit"]["reason"] == pytest.approx(kept["value"] - heard)
+            assert kept["likelihood"]["behind"] is None
     assert any(
         metrics["ccpo/think/others_coefficient"] for metrics in (one[step, "train"] for step in range(2, STEPS + 1))
     )
@@ -70,3 +72,24 @@ def test_the_last_speakers_own_policy_scores_and_a_leaky_slope_trains(start, tmp
         metrics = numbers(out)[step, "train"]
         assert metrics["think/actor/grad_norm"] > 0 < metrics["reason/actor/grad_norm"]
         assert abs(metrics["ccpo/credit/likelihood_gap"]) < 0.25
+
+
+@pytest.mark.slow
+def test_the_answer_is_scored_behind_the_chain_that_was_said(start, tmp_path):
+    """What is kept of a turn is what was sampled up to its box: with the embedded model, which answers at once, that alone."""
+    out = tmp_path / "chain"
+    finish(start(out, "dyad", RULE, "ccpo.credit.reference_after=chain", "trainer.save_freq=-1", steps=6), out)
+    logged = numbers(out)
+    assert logged[6, "val"][TEAM] >= logged[0, "val"][TEAM] + 0.10
+    for step in range(1, 7):
+        metrics = logged[step, "train"]
+        assert metrics["ccpo/replays/decodes_per_session"] == 0 and metrics["actor/grad_norm"] > 0
+        assert metrics["ccpo/credit/fallback_rate"] < 0.2 and abs(metrics["ccpo/credit/likelihood_gap"]) < 0.2
+        for kept in sessions(out)[step, "train"]:
+            behind, answer = kept["likelihood"]["behind"], kept["likelihood"]["answer_advantage"]
+            assert (behind is None) == (answer is None) and (behind is None or "\\boxed{" in kept["turns"][1]["text"])
+    assert logged[1, "train"]["ccpo/credit/answer_coefficient"] == 1
+    right = [kept for kept in sessions(out)[1, "train"] if kept["turns"][1]["text"] == f"\\boxed{{{kept['truth']}}}"]
+    for kept in right:
+        assert kept["credit"]["think"] == pytest.approx(kept["likelihood"]["behind"]), "R is 1, and it was said so"
+    assert right

@@ -8,6 +8,7 @@ A session is a dict,
     replays                    [(how, role, value, shared, turns that were decoded)]
     ballots                    {role: label or None}, where the outcome is a plurality whose right label is "C"
     likelihoods                one number per turn: the likelihood of the reference answer before it
+    behind, said               its likelihood behind the last speaker's chain, None: not known; whether it went on so
 
 A memory is a plain dict of numbers; nothing is changed in place. Settings are a dict, see `reference_step`.
 """
@@ -277,6 +278,42 @@ def resampling(records: list[dict], roles: list[str]) -> dict[Key, float]:
     return result
 
 
+def behind_the_chain(
+    records: list[dict], fitted: bool, old: dict, new: dict, decay: float
+) -> tuple[dict[Key, float], dict[Key, float]]:
+    """(what every turn gets, what the last one's answer gets): R without the chance of the answer that follows its chain."""
+    gamma = 1.0
+    if "chain/dd" in old:
+        gamma = max(0.0, min(1.0, read(old, "chain/dr") / (read(old, "chain/dd") + 1e-4)))
+    bordered = [record for record in records if record["behind"] is not None]
+    worth = {
+        (r["prompt"], r["session"]): r["value"] - (0.0 if r["behind"] is None else gamma * (r["said"] - r["behind"]))
+        for r in records
+    }
+    if bordered:
+        middle = mean([record["value"] for record in bordered])
+        gaps = [record["said"] - record["behind"] for record in bordered]
+        averaged(new, "chain/dd", mean([gap * gap for gap in gaps]), decay)
+        products = [gap * (record["value"] - middle) for gap, record in zip(gaps, bordered, strict=True)]
+        averaged(new, "chain/dr", mean(products), decay)
+    found: dict[Key, tuple[float, float]] = {}
+    for record in records:
+        pair = (record["prompt"], record["session"])
+        for i, role in enumerate(record["spoke"]):
+            found[(*pair, role)] = (record["likelihoods"][i], worth[pair])
+    credit, baseline = {}, {}
+    for role in {key[2] for key in found}:
+        mine = {key[:2]: pair for key, pair in found.items() if key[2] == role}
+        for pair, (rest, taken) in two_controls(f"likelihood/{role}", mine, old, new, decay).items():
+            baseline[(*pair, role)] = taken
+            credit[(*pair, role)] = rest if fitted else worth[pair] - taken
+    answer = {}
+    for record in bordered:
+        key = (record["prompt"], record["session"], list(record["spoke"])[-1])
+        answer[key] = record["value"] - gamma * record["behind"] - (1 - gamma) * baseline[key]
+    return credit, answer
+
+
 def likelihood(
     records: list[dict], roles: list[str], slope: float, exact: bool, fitted: bool, old: dict, new: dict, decay: float
 ) -> dict[Key, float]:
@@ -294,34 +331,42 @@ def likelihood(
             change = record["likelihoods"][i + 1] - record["likelihoods"][i]
             earlier[role][pair] = (record["likelihoods"][i], change if change >= 0 else slope * change)
     for role, found in earlier.items():
-        if not found:
-            continue
-        name = f"likelihood/{role}"
-        siblings = {
-            pair: [u for other, (_, u) in found.items() if other[0] == pair[0] and other != pair] for pair in found
-        }
-        s = {pair: mean(values) for pair, values in siblings.items() if values}
-        v = {pair: before for pair, (before, _) in found.items()}
-        u = {pair: change for pair, (_, change) in found.items()}
-        mean_v, mean_s = mean(list(v.values())), mean(list(s.values())) if s else 0.0
-        m_v, m_s, beta_v, beta_s = mean_v, mean_s, 0.0, 0.0
-        if f"{name}/v" in old:
-            m_v, m_s = read(old, f"{name}/v"), read(old, f"{name}/s")
-            vv, vs, ss, vu, su = (read(old, f"{name}/{pair}") for pair in ("vv", "vs", "ss", "vu", "su"))
-            vv, ss = vv + 1e-4, ss + 1e-4
-            beta_v, beta_s = (ss * vu - vs * su) / (vv * ss - vs * vs), (vv * su - vs * vu) / (vv * ss - vs * vs)
-            beta_v, beta_s = max(-1.0, min(1.0, beta_v)), max(-1.0, min(1.0, beta_s))
-            mean_s = mean_s if s else m_s
-        for pair in found:
-            control = beta_v * (v[pair] - m_v) + (beta_s * (s[pair] - m_s) if pair in s else 0.0)
-            result[(*pair, role)] = u[pair] - (control if fitted else 0.0)
-        dv = {pair: v[pair] - mean_v for pair in found}
-        ds = {pair: s[pair] - mean_s if pair in s else 0.0 for pair in found}
-        du = {pair: u[pair] - mean(list(u.values())) for pair in found}
-        averaged(new, f"{name}/v", mean_v, decay)
-        averaged(new, f"{name}/s", mean_s, decay)
-        for key, (a, b) in {"vv": (dv, dv), "vs": (dv, ds), "ss": (ds, ds), "vu": (dv, du), "su": (ds, du)}.items():
-            averaged(new, f"{name}/{key}", mean([a[pair] * b[pair] for pair in found]), decay)
+        for pair, (rest, _) in two_controls(f"likelihood/{role}", found, old, new, decay).items():
+            result[(*pair, role)] = rest if fitted else found[pair][1]
+    return result
+
+
+def two_controls(
+    name: str, found: dict[tuple, tuple[float, float]], old: dict, new: dict, decay: float
+) -> dict[tuple, tuple[float, float]]:
+    """(prompt, session) -> (what the likelihood before, and the mean of the other sessions, leave of a value; what they take), of (likelihood,
+    value) pairs."""
+    if not found:
+        return {}
+    result = {}
+    siblings = {pair: [u for other, (_, u) in found.items() if other[0] == pair[0] and other != pair] for pair in found}
+    s = {pair: mean(values) for pair, values in siblings.items() if values}
+    v = {pair: before for pair, (before, _) in found.items()}
+    u = {pair: change for pair, (_, change) in found.items()}
+    mean_v, mean_s = mean(list(v.values())), mean(list(s.values())) if s else 0.0
+    m_v, m_s, beta_v, beta_s = mean_v, mean_s, 0.0, 0.0
+    if f"{name}/v" in old:
+        m_v, m_s = read(old, f"{name}/v"), read(old, f"{name}/s")
+        vv, vs, ss, vu, su = (read(old, f"{name}/{pair}") for pair in ("vv", "vs", "ss", "vu", "su"))
+        vv, ss = vv + 1e-4, ss + 1e-4
+        beta_v, beta_s = (ss * vu - vs * su) / (vv * ss - vs * vs), (vv * su - vs * vu) / (vv * ss - vs * vs)
+        beta_v, beta_s = max(-1.0, min(1.0, beta_v)), max(-1.0, min(1.0, beta_s))
+        mean_s = mean_s if s else m_s
+    for pair in found:
+        taken = beta_v * v[pair] + beta_s * s.get(pair, m_s)
+        result[pair] = (u[pair] - (taken - beta_v * m_v - beta_s * m_s), taken)
+    dv = {pair: v[pair] - mean_v for pair in found}
+    ds = {pair: s[pair] - mean_s if pair in s else 0.0 for pair in found}
+    du = {pair: u[pair] - mean(list(u.values())) for pair in found}
+    averaged(new, f"{name}/v", mean_v, decay)
+    averaged(new, f"{name}/s", mean_s, decay)
+    for key, (a, b) in {"vv": (dv, dv), "vs": (dv, ds), "ss": (ds, ds), "vu": (dv, du), "su": (ds, du)}.items():
+        averaged(new, f"{name}/{key}", mean([a[pair] * b[pair] for pair in found]), decay)
     return result
 
 
@@ -437,6 +482,7 @@ def reference_step(
 
     # credit
     centred = how == "history"
+    answers: dict[Key, float] = {}
     if rule in ("shared", "shared_history"):
         credit = {(r["prompt"], r["session"], role): r["value"] for r in records for role in r["spoke"]}
     elif rule == "shrinkage":
@@ -457,6 +503,8 @@ def reference_step(
         for role in roles:
             if any(role in record["spoke"] for record in records):
                 credit |= minus_removal(records, [role], role, fixed, centred and rule == "removal", old, new, decay)
+    elif rule == "likelihood" and settings["reference_after"] == "chain":
+        credit, answers = behind_the_chain(records, centred, old, new, decay)
     elif rule == "likelihood":
         exact = settings["last_gradient"] == "exact"
         credit = likelihood(records, roles, settings["negative_slope"], exact, centred, old, new, decay)
@@ -468,6 +516,10 @@ def reference_step(
         credit = event_v2(records, first)
     else:
         credit = from_ballots(records, rule, settings["tie"], settings["wrong_price"])
+
+    if answers:
+        last = next(iter(answers))[2]
+        credit |= {(*key[:2], f"{last}/answer"): value for key, value in answers.items()}
 
     # the replays that are trained: turns decoded for the shared removal, credited with what the team got there
     trained: dict[tuple, float] = {}
@@ -482,6 +534,9 @@ def reference_step(
     if how == "history":
         streams = {role: {key: value for key, value in credit.items() if key[2] == role} for role in roles}
         policies = dict(settings["policy_of"])
+        if answers:
+            streams[f"{last}/answer"] = {key: value for key, value in credit.items() if key[2] == f"{last}/answer"}
+            policies[f"{last}/answer"] = policies[last]
         if settings["train_replays"]:
             streams["replays"] = trained
             policies["replays"] = policies[settings["also_spoken"][0]]
@@ -512,7 +567,7 @@ def reference_step(
         if delta:
             learn(delta, "delta", new, decay)
         for key, value in advantages.items():
-            if key[2] in settings["also_spoken"]:
+            if key[2].removesuffix("/answer") in settings["also_spoken"]:
                 advantages[key] = g * value
         for prompt, group in by_prompt(records).items():
             mine = [key for key in trained if key[0] == prompt]

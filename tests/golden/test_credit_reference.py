@@ -75,6 +75,7 @@ class Case:
             "eta",
             "negative_slope",
             "last_gradient",
+            "reference_after",
         )
         return {
             **{name: getattr(credit, name) for name in names},
@@ -96,6 +97,7 @@ class Case:
         parts += ["siblings"] * credit.siblings + [f"price_{credit.wrong_price}"] * (credit.wrong_price > 0)
         parts += [f"slope_{credit.negative_slope}"] * (credit.negative_slope != 1)
         parts += [credit.last_gradient] * (credit.last_gradient != "sampled")
+        parts += [credit.reference_after] * (credit.reference_after != "prompt")
         return "-".join(parts)
 
 
@@ -110,7 +112,7 @@ def _allowed(n: int = 4) -> list[Case]:
                 ({}, {"shaping": "tanh", "alpha": 0.7}),
                 ({}, {"train_replays": True, "eta": 1.5}),
                 ({}, {"wrong_price": 0.375}),
-                ({}, {"negative_slope": 0.25}, {"last_gradient": "exact"}),
+                ({}, {"negative_slope": 0.25}, {"last_gradient": "exact"}, {"reference_after": "chain"}),
             ):
                 credit = CreditConfig(rule, normalize, **baseline, **shaping, **training, **price, **slope)
                 if not refusals(credit, HistoryConfig(), its, n):
@@ -161,6 +163,8 @@ def _records(
             record["value"] = worth(right)
             if rule.reference:
                 record["likelihoods"] = [draw.betavariate(1 + 4 * accuracy, 2) for _ in spoke]
+                record["behind"] = None if draw.random() < 0.2 else draw.betavariate(1 + 4 * accuracy, 2)
+                record["said"] = record["behind"] is not None and draw.random() < 0.2 + 0.6 * record["value"]
             if case.team == "vote":
                 cast = [draw.choices(["C", "W", "X", None], [right, 1 - right, 0.3, 0.1])[0] for _ in its.roles]
                 record["ballots"] = dict(zip(its.roles, cast, strict=True))
@@ -208,6 +212,8 @@ def _sessions(records: list[dict], roles: tuple[str, ...]) -> Sessions:
                 record["ballots"],
                 "C" if record["ballots"] else None,
                 tuple(record["likelihoods"]) if "likelihoods" in record else None,
+                record.get("behind"),
+                record.get("said", False),
             )
             for record in records
         ],
@@ -228,6 +234,9 @@ def _run(records: list[dict], case: Case, state: HistoryState) -> tuple[dict, Hi
                 found[record["prompt"], record["session"], role] = value
             else:
                 assert value == 0, "nothing was said"
+        if result.answer_S is not None and record["behind"] is not None:
+            last = list(record["spoke"])[-1]
+            found[record["prompt"], record["session"], f"{last}/answer"] = float(result.answer_S[s])
         for i, p in enumerate(range(*sessions.replay_offset[s : s + 2])):
             found[record["prompt"], record["session"], i] = float(result.advantage_P[p])
     return found, result.state

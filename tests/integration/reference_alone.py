@@ -18,6 +18,7 @@ from tensordict import TensorDict
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl.utils import tensordict_utils as tu
 
+from ccpo import reference as of_reference
 from ccpo.verl_plugin import reference
 from data_preprocess.toy import draw_problems
 from data_preprocess.toy_lessons import reason_messages, solo_messages
@@ -81,6 +82,7 @@ def main(world_size: int) -> dict:
             logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
         return float(torch.log_softmax(logits.double(), -1)[range(len(answer)), answer].sum().exp())
 
+    behind = []
     for problem in draw_problems("train", 5, random.Random(3)):
         text = f"\\boxed{{{problem.answer}}}"
         answer = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.convert_tokens_to_ids("<|im_end|>")]
@@ -89,12 +91,27 @@ def main(world_size: int) -> dict:
                 tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
                 for messages in (solo_messages(problem), reason_messages(problem, thought))
             ]
-            facts = reference.facts(prompts, reference.answer_ids(tokenizer, text))
+            said = tokenizer.encode(f"{thought}, {text}" if "=" in thought else thought, add_special_tokens=False)
+            border = of_reference.behind(tokenizer, text, said, 16)
+            chain = [*prompts[1], *said[: border.length]] if border else ()
+            facts = reference.facts(prompts, reference.answer_ids(tokenizer, text), chain, border)
+            behind.append(exact(chain, border.answer) if border else None)
             rows.append(SimpleNamespace(facts={"reference": facts}))
             rows.append(SimpleNamespace(facts={"reference": None}))
             plain += [exact(prompt, answer) for prompt in prompts]
-    found, scored = reference.likelihoods(rows, Workers(alone, queue, world_size))
-    return {"found": found.tolist(), "plain": plain, "scored": scored, "left": len(queue.rows), "most": queue.most}
+    told, scored = reference.likelihoods(rows, Workers(alone, queue, world_size))
+    found = told["likelihood_T"]
+    assert told["said_S"].tolist() == [value is not None for value in behind]
+    told_behind = [None if value != value else value for value in told["behind_S"].tolist()]
+    return {
+        "found": found.tolist(),
+        "plain": plain,
+        "behind": told_behind,
+        "plain_behind": behind,
+        "scored": scored,
+        "left": len(queue.rows),
+        "most": queue.most,
+    }
 
 
 if __name__ == "__main__":

@@ -223,10 +223,27 @@ def test_references_are_scored_where_credit_reads_them(rollout):
         alone, heard = map(tokenizer.decode, facts["prompts"])
         assert heard == asked[REASON] and alone == heard.replace("\nThought: 3+4=7", "")
         assert tokenizer.decode(facts["answer"]) == RIGHT % truth(0) + "<|im_end|>"
+    assert [facts["behind"] for facts in found] == [None] * 4
     validated, _ = rollout(split="test", settings=settings)
     assert all(facts["reference"] is None for facts in validated.column("ccpo"))
     others, _ = rollout()
     assert all(facts["reference"] is None for facts in others.column("ccpo"))
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_what_was_said_before_the_answer_is_scored_where_credit_reads_it(rollout, said):
+    settings = {"ccpo.credit.rule": "likelihood", "ccpo.credit.reference_after": "chain"}
+    settings["ccpo.roles"] = {"reason*": {"max_tokens": 12}}
+    answer = RIGHT % truth(0) if said else WRONG
+    done, server = rollout(lambda role: "3+4=7" if role == THINK else f"7*5=5, {answer}", settings=settings)
+    (row,) = {index for index, facts in enumerate(done.column("ccpo")) if facts["reference"] is not None and index < 2}
+    behind, tokenizer = done.column("ccpo")[row]["reference"]["behind"], server.tokenizer
+    asked = {role: prompt for role, prompt, _ in server.requests}
+    assert tokenizer.decode(behind["chain"]) == asked[REASON] + "7*5=5, \\boxed{"
+    assert tokenizer.decode(behind["answer"]) == truth(0) and behind["said"] == said
+    assert tokenizer.decode(tokenizer.encode(f"7*5=5, {answer}")[: behind["length"]]) == "7*5=5, \\boxed{"
+    without, _ = rollout(lambda role: "Not sure.", settings=settings)
+    assert {facts["reference"] and facts["reference"]["behind"] for facts in without.column("ccpo")} == {None}
 
 
 def test_validation_asks_without_each_role_and_with_an_empty_thought(rollout):

@@ -47,6 +47,7 @@ from data_preprocess.schema import write_dataset  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 MODELS = {"last_digit": "last_digit_model", "silence": "silence_voter"}
+CHAIN = ("ccpo.credit.rule=likelihood", "ccpo.credit.reference_after=chain")
 JOBS = {
     "dyad": ("last_digit", "ccpo_dyad", ()),
     "replays": (
@@ -59,6 +60,7 @@ JOBS = {
         ),
     ),
     "likelihood": ("last_digit", "ccpo_dyad", ("ccpo.credit.rule=likelihood",)),
+    "chain": ("last_digit", "ccpo_dyad", CHAIN),
     "silence": ("silence", "ccpo_vote", (*silence.OVERRIDES["vote"], "ccpo.credit.rule=resampled")),
 }
 Worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -183,13 +185,23 @@ def test_rows_and_advantages_are_the_agent_loops(job, name, monkeypatch):
     mine = to_sessions(played, settings)
     records = [row.facts["session"] for row in rows if row.facts["session"] is not None]
     assert [asdict(replace(one.record, session=0)) for one in played] == records
-    if name == "likelihood":
+    if settings.ccpo.reads_reference:
         scored = likelihoods(played, policies["reason"])
-        np.testing.assert_allclose(scored, by_plain_passes(rows, policies["reason"].model), atol=1e-5)
-        mine, theirs = replace(mine, likelihood_T=scored), replace(theirs, likelihood_T=scored)
+        plainly = by_plain_passes(rows, policies["reason"].model)
+        for column, values in scored.items():
+            np.testing.assert_allclose(values, plainly[column], atol=1e-5)
+        assert np.isnan(scored["behind_S"]).all() == (name == "likelihood")
+        mine, theirs = replace(mine, **scored), replace(theirs, **scored)
     result = compute_advantages(mine, settings.ccpo.step_settings)
-    advantage = step_rows.advantages(rows, theirs, compute_advantages(theirs, settings.ccpo.step_settings))
-    wanted = [(row.role, tuple(prompt), tuple(said), advantage[row.key]) for row, prompt, said in listed]
+    credited = compute_advantages(theirs, settings.ccpo.step_settings)
+    advantage, answer = (of(rows, theirs, credited) for of in (step_rows.advantages, step_rows.answers))
+    wanted = []
+    for row, prompt, said in listed:
+        first, later = answer.get(row.key, (len(said), 0.0))
+        wanted.append((row.role, tuple(prompt), tuple(said[:first]), advantage[row.key]))
+        if row.key in answer:
+            wanted.append((row.role, (*prompt, *said[:first]), tuple(said[first:]), later))
+    assert len(answer) == (np.isfinite(scored["behind_S"]).sum() if name == "chain" else 0)
     turns = trained_turns(played, mine, result, settings)
     assert [(role, turn.prompt, turn.response, turn.advantage) for _, role, turn in turns] == wanted
     assert [prompt for prompt, _, _ in turns] == sorted(prompt for prompt, _, _ in turns)
@@ -206,23 +218,26 @@ def test_rows_and_advantages_are_the_agent_loops(job, name, monkeypatch):
     assert cut == ({"think"} if name == "replays" else set())
 
 
-def by_plain_passes(rows: list[step_rows.Row], model) -> list[float]:
-    """Likelihood of the reference before each turn, of what the agent loop would have the actor score."""
-    pairs, of_turn = reference.distinct(rows)
+def by_plain_passes(rows: list[step_rows.Row], model) -> dict[str, np.ndarray]:
+    """What `likelihoods` tells, of what the agent loop would have the actor score."""
+    pairs, of_T, of_S = reference.distinct(rows)
     columns, found = reference.columns(pairs), []
     for ids, said in zip(columns["input_ids"].unbind(), columns["responses"].unbind(), strict=True):
         with torch.no_grad():
             logits = model(ids[None]).logits[0, -len(said) - 1 : -1].double()
         found.append(float(logits.log_softmax(-1).gather(-1, said[:, None]).sum().exp()))
-    assert 0 < min(found) < 0.2 < 0.5 < max(found) < 1 and len(pairs) < len(of_turn)
-    return [found[i] for i in of_turn]
+    assert 0 < min(found) < 0.2 < 0.5 < max(found) < 1 and len(pairs) < len(of_T) + len(of_S)
+    known = [row.facts["reference"] for row in rows if row.facts["reference"] is not None]
+    said = [facts["behind"] is not None and facts["behind"]["said"] for facts in known]
+    scores = np.array([*found, np.nan])
+    return {"likelihood_T": scores[of_T], "behind_S": scores[of_S], "said_S": np.array(said)}
 
 
 def test_the_last_speaker_may_be_trained_on_the_reference(job):
     settings = Settings.of(plain(job("likelihood", "ccpo.credit.last_gradient=exact")))
     policies = players(settings)
     played = play_rows(dataset(settings.train_files, "train"), policies, settings, 1, validating=False)
-    mine = replace(to_sessions(played, settings), likelihood_T=likelihoods(played, policies["reason"]))
+    mine = replace(to_sessions(played, settings), **likelihoods(played, policies["reason"]))
     turns = trained_turns(played, mine, compute_advantages(mine, settings.ccpo.step_settings), settings)
     tokenizer = policies["reason"].tokenizer
     wanted = [f"{one.row['extra_info']['reference']}<|im_end|>" for one in played]
@@ -233,7 +248,7 @@ def test_the_last_speaker_may_be_trained_on_the_reference(job):
 
 
 def test_likelihood_trains_and_rows_without_references_are_named(job, tmp_path):
-    for options in ((), ("ccpo.credit.last_gradient=exact", "ccpo.policies=per_role")):
+    for options in ((), ("ccpo.credit.last_gradient=exact", "ccpo.policies=per_role"), CHAIN[1:]):
         entries = entries_of(job("likelihood", *options))
         steps = [entry["metrics"] for entry in entries if entry["kind"] == "train"]
         assert len(steps) == 3 and all(0 < found["ccpo/credit/likelihood_alone"] < 1 for found in steps)
@@ -243,6 +258,13 @@ def test_likelihood_trains_and_rows_without_references_are_named(job, tmp_path):
     write_dataset(tmp_path / "bare", {"train": rows}, name="bare")
     with pytest.raises(ValueError, match="the training row 0 of toy/last_digit: no extra_info.reference"):
         entries_of(job("likelihood", f"data.train_files={tmp_path}/bare/train.parquet"))
+    for row in rows:
+        row["extra_info"]["reference"] = f"The answer is {row['reward_model']['ground_truth']}"
+    write_dataset(tmp_path / "words", {"train": rows}, name="words")
+    with pytest.raises(
+        ValueError, match="reference_after=chain keeps what reason says up to there: where another answer"
+    ):
+        entries_of(job("chain", f"data.train_files={tmp_path}/words/train.parquet"))
 
 
 def test_validation_is_the_agent_loops(job, monkeypatch):
@@ -283,8 +305,10 @@ def turns_of(model, count: int = 7) -> list[TrainedTurn]:
     return [TrainedTurn(prompts[i % 3], ids(n), a) for i, (n, a) in enumerate(zip(lengths, advantages, strict=False))]
 
 
-def by_verl(model, turns: list[TrainedTurn], config, temperature: float) -> torch.Tensor:
-    """verl's loss, every turn encoded by itself."""
+def by_verl(
+    model, turns: list[TrainedTurn], config, temperature: float, later: dict[int, tuple[int, float]] | None = None
+) -> torch.Tensor:
+    """verl's loss, every turn encoded by itself. ``later``: number of a turn -> (token, its advantage from there on)."""
     longest = max(len(turn.response) for turn in turns)
     log_prob, advantages, mask = (torch.zeros(len(turns), longest) for _ in range(3))
     for row, turn in enumerate(turns):
@@ -293,6 +317,9 @@ def by_verl(model, turns: list[TrainedTurn], config, temperature: float) -> torc
         own = logits.log_softmax(-1).gather(-1, torch.tensor(turn.response)[:, None])[:, 0]
         log_prob[row, : len(own)] = own
         advantages[row, : len(own)] = turn.advantage
+        if later and row in later:
+            first, advantage = later[row]
+            advantages[row, first : len(own)] = advantage
         mask[row, : len(own)] = 1
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     actor.global_batch_info["dp_size"] = 1
@@ -323,6 +350,26 @@ def test_the_loss_and_its_gradient_are_verls(job, count, temperature):
     mine, theirs = gradients
     assert theirs.norm() > 0.01
     assert (mine - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_a_turn_cut_at_its_border_is_a_row_with_two_advantages(job):
+    config = job("chain")
+    model = AutoModelForCausalLM.from_pretrained(config.actor_rollout_ref.model.path, dtype=torch.float32)
+    turns, later = turns_of(model), {1: (2, 0.75), 3: (7, -0.5)}
+    split = []
+    for number, turn in enumerate(turns):
+        if number not in later:
+            split.append(turn)
+            continue
+        first, advantage = later[number]
+        kept, rest = turn.response[:first], turn.response[first:]
+        split += [replace(turn, response=kept), TrainedTurn((*turn.prompt, *kept), rest, advantage)]
+    gradients = []
+    for loss in (policy_loss(model, split), by_verl(model, turns, config, 1.0, later)):
+        model.zero_grad()
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[1].norm()
 
 
 def test_a_batch_without_advantages_moves_by_momentum_alone(job):

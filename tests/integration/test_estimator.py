@@ -41,6 +41,13 @@ def test_each_row_gets_its_advantage_on_its_tokens_and_padding_nothing():
     assert data.batch["advantages"].dtype == torch.float32
 
 
+def test_a_row_may_have_another_advantage_from_some_token_on():
+    later = {"v_0_0": (1, -3.0), "u_0_1": (0, 4.0), "u_0_0": (2, 5.0), "elsewhere": (0, 9.0)}
+    with step_context(KEYS, ADVANTAGE_OF, later):
+        data = through_verl()
+    assert data.batch["advantages"].tolist() == [[0.5, 0.5, 0], [4.0, 0, 0], [0, 0, 0], [1.25, -3.0, -3.0]]
+
+
 def test_outside_our_trainer_the_error_says_what_to_set():
     with pytest.raises(
         RuntimeError, match=f"trainer.v1.trainer_mode={TRAINER_MODE}.*recipe/main_ccpo.py.*adv_estimator=grpo"

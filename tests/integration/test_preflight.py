@@ -519,6 +519,9 @@ def test_a_last_speaker_at_another_temperature_is_warned_about(config):
     config.actor_rollout_ref.rollout.temperature = 0.7
     (note,) = preflight.check(config)
     assert "reason answers at temperature 0.7, and rule likelihood scores the reference answer at 1" in note
+    config.actor_rollout_ref.rollout.update(temperature=1.0, top_p=0.9, top_k=20)
+    (note,) = preflight.check(config)
+    assert "reason answers at temperature 1.0, top_p=0.9, top_k=20, and rule likelihood" in note
 
 
 def test_temperatures_that_differ_are_warned_about(config):

@@ -51,12 +51,19 @@ def test_likelihoods_are_those_of_a_plain_forward_pass(scored):
         assert 0 < min(found["found"]) < 0.2 < 0.4 < max(found["found"]) < 1
 
 
-def test_every_prompt_is_scored_once_and_nothing_stays_in_the_queue(scored):
+def test_likelihoods_behind_a_chain_are_those_of_a_plain_forward_pass(scored):
+    for found in scored:
+        assert found["behind"][::3] == [None] * 5 == found["plain_behind"][::3], "no answer, no border"
+        assert found["behind"][1::3] == pytest.approx(found["plain_behind"][1::3], abs=1e-5)
+        assert 0 < min(found["behind"][1::3]) < max(found["behind"][1::3]) < 1
+
+
+def test_every_row_is_scored_once_and_nothing_stays_in_the_queue(scored):
     one, two = scored
-    assert [one["scored"], one["most"], one["left"]] == [15, 15, 0], (
-        "alone, and with two different thoughts, of five questions"
+    assert [one["scored"], one["most"], one["left"]] == [20, 20, 0], (
+        "alone, with two different thoughts, and behind one chain, of five questions"
     )
-    assert [two["scored"], two["most"], two["left"]] == [15, 16, 0], "a row more, so that both workers get as many"
+    assert [two["scored"], two["most"], two["left"]] == [20, 20, 0]
 
 
 # ------------------------------------------------------------------------------------------------- rows and their order
@@ -68,8 +75,8 @@ def row(*prompts, answer=(7, 8)):
 
 def test_equal_prompts_are_one_row_unless_their_references_differ():
     rows = [row([1, 2], [3]), SimpleNamespace(facts={"reference": None}), row([1, 2], [4]), row([1, 2], answer=(9,))]
-    pairs, of_turn = reference.distinct(rows)
-    assert of_turn.tolist() == [0, 1, 0, 2, 3] and len(pairs) == 4
+    pairs, of_turn, behind = reference.distinct(rows)
+    assert of_turn.tolist() == [0, 1, 0, 2, 3] and len(pairs) == 4 and behind.tolist() == [-1, -1, -1]
     found = reference.columns(pairs)
     assert [part.tolist() for part in found["input_ids"].unbind()] == [[1, 2, 7, 8], [3, 7, 8], [4, 7, 8], [1, 2, 9]]
     assert [part.tolist() for part in found["position_ids"].unbind()] == [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
@@ -78,7 +85,7 @@ def test_equal_prompts_are_one_row_unless_their_references_differ():
 
 
 def test_tokens_of_large_vocabularies_survive():
-    pairs, _ = reference.distinct([row([151_935, 2**31 - 1])])
+    pairs, *_ = reference.distinct([row([151_935, 2**31 - 1])])
     assert reference.columns(pairs)["prompts"].unbind()[0].tolist() == [151_935, 2**31 - 1]
 
 
@@ -203,6 +210,16 @@ def test_training_on_references_needs_one_update_a_step(problems, cpu_config):
     cpu_config.actor_rollout_ref.actor.ppo_mini_batch_size = 8
     (found,) = problems(credit=credit)
     assert "ccpo.credit.last_gradient=exact trains on answers that were not sampled" in found and problems() == []
+
+
+def test_behind_a_chain_a_reference_needs_a_box(problems, tmp_path):
+    credit = {"rule": "likelihood", "reference_after": "chain"}
+    assert problems(credit=credit) == []
+    (tmp_path / "mine.py").write_text("def reward(text, truth, row):\n    return 1.0\n")
+    own = {"credit": credit, "reward": f"{tmp_path}/mine.py:reward", "roles": {"reason": {"max_tokens": 16}}}
+    (found,) = problems("so 3", **own)
+    assert "train.parquet, row 1: extra_info.reference is 'so 3', without \\boxed{...}" in found
+    assert "where another answer begins is not known" in found and "or set reference_after=prompt" in found
 
 
 def test_an_own_reward_is_not_asked(problems, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("transfer_queue")
 
-from dataclasses import asdict  # noqa: E402
+from dataclasses import asdict, replace  # noqa: E402
 
 import numpy as np  # noqa: E402
 from tensordict import NonTensorStack, TensorDict  # noqa: E402
@@ -165,10 +165,33 @@ def test_kept_sessions_come_with_their_credit_and_no_more_than_are_asked_for(sto
     assert [one["text"] for one in kept] == ["u_0_0", "u_1_0", "v_0_0"]
     assert kept[1]["credit"] == {THINK: 3.0, REASON: 4.0} and kept[1]["odd"] == "\u2028\ud800"
     assert kept[2]["advantage"] == {THINK: -6.0, REASON: -7.0}
+    assert [one["likelihood"] for one in kept] == [None] * 3
+    likely = replace(sessions, likelihood_T=np.arange(8) / 8, behind_S=np.array([0.5, np.nan, 0.25, np.nan]))
+    divided = replace(result, answer_S=np.array([-2.0, np.nan, 0.5, np.nan]))
+    assert [one["likelihood"] for one in step_rows.kept_sessions(found, 8, 0, 5, likely, divided)] == [
+        {"before": [0.0, 0.125], "behind": 0.5, "answer_advantage": -2.0},
+        {"before": [0.25, 0.375], "behind": None, "answer_advantage": None},
+        {"before": [0.5, 0.625], "behind": 0.25, "answer_advantage": 0.5},
+    ]
     two = {one["text"] for one in step_rows.kept_sessions(found, 2, 0, 5, sessions, result)}
     assert two == {"u_0_0", "v_0_0"}, "a prompt's first session comes before its second"
     assert step_rows.kept_sessions(found, 0, 0, 5, sessions, result) == []
     assert [one["credit"] for one in step_rows.validation_sessions(found)] == [None] * 3
+
+
+def test_the_last_speakers_answer_has_its_own_advantage(stored):
+    """Of sessions with a border, and of their own turns: a replay's answer has none."""
+    rows = step(["u", "v"])
+    for key, length in (("u_0_0", 3), ("v_1_0", 0), ("v_0_0", None)):
+        rows[key]["reference"] = {"behind": None if length is None else {"length": length}}
+    for row in rows.values():
+        row.setdefault("reference", None)
+    stored.update(rows)
+    found = read(rows)
+    sessions = step_rows.to_sessions(found, (THINK, REASON), None)
+    result = StepResult(np.zeros((4, 2)), np.zeros((4, 2)), np.zeros(2), None, {}, np.array([1.0, np.nan, np.nan, 4.0]))
+    assert step_rows.answers(found, sessions, result) == {"u_0_1": (3, 1.0), "v_1_1": (0, 4.0)}
+    assert step_rows.answers(found, sessions, replace(result, answer_S=None)) == {}
 
 
 def test_turns_of_several_rounds_share_their_roles_advantage(stored):

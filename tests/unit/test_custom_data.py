@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ccpo.data import read_files
+from ccpo.reference import reference_problem
 from data_preprocess import custom
 from data_preprocess.schema import check_row
 
@@ -59,6 +60,29 @@ def test_columns_are_mapped_and_extra_ones_are_kept(run, tmp_path):
     assert "rows" in said
     paths = [tmp_path / "out" / f"{split}.parquet" for split in rows]
     assert all(isinstance(content, bytes) for content in read_files(paths).values())
+
+
+@pytest.mark.parametrize(
+    ("record", "arguments", "reference"),
+    [
+        ({"gold": " 1/2 "}, (), "\\boxed{1/2}"),
+        ({"gold": "12"}, ("--type", "number"), "\\boxed{12}"),
+        ({"gold": "no", "of": ["yes", "no"]}, ("--type", "option", "--options", "of"), "\\boxed{B}"),
+        ({"gold": "7", "reference": "So: \\boxed{7}"}, ("--extra", "reference"), "So: \\boxed{7}"),
+    ],
+)
+def test_rows_have_a_reference_that_the_verifier_finds_right(run, tmp_path, record, arguments, reference):
+    error, _, rows = run("--test", lines(tmp_path, [{"q": "Which?", **record}]), *BASIC, *arguments)
+    (row,) = rows["test"]
+    assert error is None and row["extra_info"]["reference"] == reference
+    assert reference_problem(row, "reason", own_reward=False, chain=True) is None
+
+
+def test_for_an_own_reward_a_reference_is_the_users(run, tmp_path):
+    path = lines(tmp_path, [{"q": "Which?", "gold": "any", "said": "any of them"}])
+    _, _, rows = run("--test", path, *BASIC, "--type", "own")
+    assert "reference" not in rows["test"][0]["extra_info"]
+    assert "--type own: give your column with --extra reference" in reference_problem(rows["test"][0], "x", True)
 
 
 def test_a_questions_side_does_not_depend_on_the_others(run, tmp_path):

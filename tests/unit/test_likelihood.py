@@ -21,8 +21,8 @@ ROLES = ("think", "reason")
 PROMPTS = {"two": {"one": [{"user": "{question}"}], "two": [{"user": "{question}{said}"}]}}
 
 
-def session(prompt: str, number: int, value: float, *likelihoods: float, roles=ROLES) -> SessionRecord:
-    return SessionRecord(prompt, number, value, tuple(map(TurnRecord, roles)), likelihoods=likelihoods)
+def session(prompt: str, number: int, value: float, *likelihoods: float, roles=ROLES, **behind) -> SessionRecord:
+    return SessionRecord(prompt, number, value, tuple(map(TurnRecord, roles)), likelihoods=likelihoods, **behind)
 
 
 STEP = [
@@ -112,6 +112,97 @@ def test_what_is_logged():
 def test_sessions_without_usable_likelihoods_are_refused(records, why):
     with pytest.raises(ValueError, match=why):
         step(records)
+
+
+# ------------------------------------------------------------------------------------------------------- behind the chain
+
+CHAINS = [
+    session("a", 0, 1.0, 0.5, 0.75, behind=0.75, said=True),
+    session("a", 1, 0.0, 0.5, 0.25, behind=0.5),
+    session("b", 0, 1.0, 0.0, 0.5, behind=0.25),  # right in another spelling
+    session("c", 0, 1.0, 0.0, 0.5),  # no border: what was sampled decides
+]
+
+
+def test_the_verdicts_chance_is_taken_out_by_hand():
+    found = step(CHAINS, reference_after="chain")
+    assert found.advantage_SV.tolist() == [[0.75, 0.75], [0.5, 0.5], [1.25, 1.25], [1.0, 1.0]]
+    np.testing.assert_equal(found.answer_S, [0.25, -0.5, 0.75, np.nan])
+    told = {name: value for name, value in found.metrics.items() if name.startswith("credit/") and "cosine" not in name}
+    assert told == pytest.approx(
+        {
+            "credit/likelihood_alone": 0.25,
+            "credit/likelihood_heard": 0.5,
+            "credit/likelihood_behind": 0.5,
+            "credit/likelihood_gap": (0.25 - 0.5 - 0.25) / 3,
+            "credit/fallback_rate": 0.25,
+            "credit/answer_coefficient": 1.0,
+        }
+    )
+
+
+def test_the_second_steps_coefficients_by_hand():
+    """First step: [said] - Q = 1/4, -1/2, -1/4 of R = 1, 0, 1: mean square 1/8, covariance (1/4 1/3 + 1/2 2/3 - 1/4 1/3) / 3 = 1/9. So gamma is
+    1/9 / (1/8 + 1e-4). Without it the values are 3/4, 1/2, 5/4, 1, with v before Think 1/2, 1/2, 0, 0: vv = 1/16, vu = -1/16."""
+    config, history = CreditConfig("likelihood", reference_after="chain"), HistoryConfig()
+    first = likelihood(Sessions.from_records(CHAINS, ROLES), HistoryState(), config, history)
+    records = [session("d", 0, 1.0, 0.5, 0.75, behind=0.75, said=True), session("e", 0, 0.0, 0.25, 0.5)]
+    second = likelihood(Sessions.from_records(records, ROLES), first.state, config, history)
+    gamma = 1 / 9 / (1 / 8 + 1e-4)
+    assert second.metrics["credit/answer_coefficient"] == pytest.approx(gamma)
+    vv, vs, ss = 1 / 16, 0.0, 1 / 4 * (1 / 8) ** 2 * 2
+    vu, su = -1 / 16, (-1 / 8 * (3 / 4 - 7 / 8) + 1 / 8 * (1 / 2 - 7 / 8)) / 4
+    beta = np.linalg.solve([[vv + 1e-4, vs], [vs, ss + 1e-4]], [vu, su]).clip(-1, 1)
+    assert [second.metrics[f"think/{name}_coefficient"] for name in ("likelihood", "others")] == pytest.approx(beta)
+    value = np.array([1 - gamma / 4, 0.0])
+    baseline = (
+        beta[0] * np.array([0.5, 0.25]) + beta[1] * 5 / 8
+    )  # alone in their prompts: the others' mean of the first step
+    assert second.credit_SV[:, 0] == pytest.approx(value - baseline)
+    assert second.residual_SV[:, 0] == pytest.approx(value - beta[0] * (np.array([0.5, 0.25]) - 0.25))
+    last = [second.metrics[f"reason/{name}_coefficient"] for name in ("likelihood", "others")] @ np.array([0.75, 5 / 8])
+    assert second.answer_S[0] == pytest.approx(1 - gamma * 0.75 - (1 - gamma) * last) and np.isnan(second.answer_S[1])
+
+
+def test_chain_and_answer_have_one_scale_and_a_step_without_a_border_is_none():
+    found = step(CHAINS, reference_after="chain", normalize="history")
+    answer, value = np.array([0.25, -0.5, 0.75]), np.array([0.75, 0.5, 1.25, 1.0])
+    scale = ((2 * value.var() + answer.var()) / 3) ** 0.5
+    np.testing.assert_allclose(found.answer_S[:3], (answer - answer.mean()) / scale)
+    np.testing.assert_allclose(found.advantage_SV[:, 1], (value - value.mean()) / scale)
+    nobody = step(CHAINS[3:], reference_after="chain", normalize="history", state=found.state)
+    assert np.isnan(nobody.answer_S).all() and nobody.metrics["credit/fallback_rate"] == 1
+    assert nobody.state.joints["answer"] == found.state.joints["answer"]
+    assert step(CHAINS, normalize="history").answer_S is None
+
+
+def test_likelihoods_behind_a_chain_must_be_some():
+    with pytest.raises(ValueError, match=r"behind the chain of session number 1 is 1\.5"):
+        step([CHAINS[0], session("a", 1, 0.0, 0.5, 0.25, behind=1.5)], reference_after="chain")
+
+
+def test_sessions_know_their_likelihoods():
+    assert [Sessions.from_records(CHAINS, ROLES)[s].behind for s in range(4)] == [0.75, 0.5, 0.25, None]
+    assert [Sessions.from_records(CHAINS, ROLES)[s].said for s in range(4)] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"reference_after": "chian"}, "ccpo.credit.reference_after is 'chian': did you mean 'chain'?"),
+        ({"normalize": "group"}, "the last speaker's chain and its answer have two credits"),
+        ({"normalize": "centred"}, "set ccpo.credit.normalize=history"),
+        ({"last_gradient": "exact"}, "set ccpo.credit.last_gradient=sampled"),
+        ({"negative_slope": 0.5}, "does not read ccpo.credit.negative_slope=0.5"),
+    ],
+)
+def test_what_does_not_go_together_with_a_chain(options, why):
+    config = CreditConfig("likelihood", **{"reference_after": "chain", **options})
+    (found,) = refusals(config, HistoryConfig(), plan(Dyad()), 4)
+    assert why in found
+    assert not refusals(CreditConfig("likelihood", reference_after="chain"), HistoryConfig(), plan(Dyad()), 1)
+    (other,) = refusals(CreditConfig("shared", reference_after="chain"), HistoryConfig(), plan(Dyad()), 4)
+    assert "rule shared does not read ccpo.credit.reference_after" in other
 
 
 # ------------------------------------------------------------------------------------------------------ which teams it fits

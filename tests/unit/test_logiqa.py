@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from ccpo.reference import reference_problem
 from ccpo.verifier import verify
 from data_preprocess import logiqa, sources
 from data_preprocess.schema import check_row
@@ -72,8 +73,10 @@ def test_the_eval_file_stands_in_for_a_missing_train_file(run, source, tmp_path)
             "answer_type": "option",
             "question": question,
             "options": ["Paris.", "Rome.", "Oslo.", "Bern."],
+            "reference": "\\boxed{B}",
         },
     }
+    assert all(reference_problem(row, "reason", own_reward=False, chain=True) is None for row in train)
     assert {row["extra_info"]["split"] for row in test} == {"test"}
     manifest = json.loads((out / "manifest.json").read_text())
     note = "no logiqa_train.txt or Train.txt: the training split is logiqa_eval.txt"

@@ -51,13 +51,14 @@ def session(step=0, kind="val", index=0, value=1.0, without=None, text="1+1=2", 
     }
 
 
+LIKELY = {"before": [0.125], "behind": 0.375, "answer_advantage": None}
 SAID = [
     *(
         session(step, index=i, value=float(step > 0 or i), without={"a": 1.0 - i, "reason": 0.0})
         for step in (0, 8)
         for i in (0, 1)
     ),
-    session(3, "train", 5, 0.0, credit={"a": 0.25}, advantage={"a": -0.5}),
+    session(3, "train", 5, 0.0, credit={"a": 0.25}, advantage={"a": -0.5}, likelihood=LIKELY),
     session(8, index=2, value=0.0, text=EVIL, question=EVIL, truth=EVIL, answer=EVIL),
 ]
 
@@ -290,7 +291,8 @@ def test_the_page_works_in_a_browser(tmp_path, width):
     assert result, done.stdout[-2000:]
     found = json.loads(html.unescape(result[1]))
     assert found.pop("text").startswith("</script><img src=x onerror=") and found.pop("title").startswith("</script>")
-    assert "0.250" in found.pop("credit") and found.pop("plots") >= 10
+    credit = found.pop("credit")
+    assert "0.250" in credit and "0.125" in credit and found.pop("plots") >= 10
     assert found == {
         **{
             "width": width,

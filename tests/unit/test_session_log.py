@@ -107,6 +107,7 @@ WRONG = [
     *({"step": -1}, {"step": True}, {"kind": "other"}, {"value": None}, {"turns": [3]}, {"turns": [{"role": "a"}]}),
     {"turns": [{"role": "a", "text": "b", "reward": "c"}]},
     *({"replays": [{}]}, {"credit": 3}, {"credit": {"a": "b"}}, {"advantage": [1]}),
+    *({"likelihood": one} for one in (0.5, {}, {"before": [None]}, {"before": [0.5], "behind": "a"})),
     {"replays": [{"how": "remove", "role": "a", "name": "b", "value": 0.0, "turns": [{"role": "a", "text": 3}]}]},
 ]
 
