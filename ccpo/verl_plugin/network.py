@@ -6,7 +6,9 @@ pickles (docs/network.md), so whoever reaches them runs what he likes. Four fact
   start Ray there (`prepare`), and refuse a Ray that stands elsewhere (`check_nodes`);
 - `ray.init` replaces a loopback address by the node's outer one, unless Ray is told to be no cluster (`_start_on_loopback`);
 - torch's TCPStore listens on every address, whatever MASTER_ADDR says, unless it is given a socket (`BoundStore`);
-- gloo, NCCL and vLLM look for an interface of their own, unless the environment names one (`enter`).
+- gloo, NCCL and vLLM look for an interface of their own, unless the environment names one (`enter`);
+- weights reach a vLLM server through a socket in /tmp whose name has Ray's number of the job, and that is 01000000 in every Ray that has just
+  started: two jobs on one machine had one socket, and got each other's weights or waited for ever (`tell_jobs_apart`).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from ccpo.config import LOOPBACK, CcpoConfig, ConfigError
 
 NETWORK = "CCPO_NETWORK"  # in the environment of every process of a job
 FOLDER = "CCPO_FOLDER"  # the same: where it works
+JOB = "CCPO_JOB"  # the same: a word of this job alone
 MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl's: what every process of a job imports first
 PLATFORM = "VERL_PLATFORM"  # verl's
 CONNECT_SECONDS = 10.0
@@ -156,7 +159,8 @@ def _found_by() -> dict[str, str]:
 def _told(network: str) -> dict[str, str]:
     """What every process of the job has in its environment, wherever it runs."""
     verls = {name: os.environ[name] for name in (MODULES, PLATFORM) if name in os.environ}
-    return {NETWORK: network, FOLDER: os.getcwd(), **verls}
+    os.environ[JOB] = secrets.token_hex(8)  # this process is one of them
+    return {NETWORK: network, FOLDER: os.getcwd(), JOB: os.environ[JOB], **verls}
 
 
 def _start_on_loopback() -> None:
@@ -204,6 +208,14 @@ def enter(network: str) -> None:
     """Keep this process, and those that it starts, inside the network."""
     interface, address = address_in(network)
     os.environ |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}", "VLLM_HOST_IP": address}
+
+
+def tell_jobs_apart() -> None:
+    """Let Ray's number of the job end with the job's own word, wherever it is asked for: verl names sockets after it."""
+    from ray.runtime_context import RuntimeContext
+
+    number = RuntimeContext.get_job_id
+    RuntimeContext.get_job_id = lambda self: number(self) + os.environ.get(JOB, "")
 
 
 class BoundStore(TCPStore):

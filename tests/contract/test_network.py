@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import textwrap
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,6 +101,7 @@ def test_a_ray_of_our_own_starts_on_the_loopback_address(cpu_config, clusters):
     assert ray_init.runtime_env.env_vars == {
         "CCPO_NETWORK": LOOPBACK,
         "CCPO_FOLDER": os.getcwd(),
+        "CCPO_JOB": os.environ["CCPO_JOB"],
         "VERL_USE_EXTERNAL_MODULES": "ccpo.verl_plugin.process",
     }
     assert ray_init.num_cpus == 8
@@ -110,7 +113,7 @@ def test_what_the_user_tells_rays_processes_stays(cpu_config, clusters):
         cpu_config.ray_kwargs.ray_init.runtime_env = {"env_vars": {"MINE": "1"}}
     network.prepare(cpu_config)
     told = cpu_config.ray_kwargs.ray_init.runtime_env.env_vars
-    assert told.keys() == {"MINE", "CCPO_NETWORK", "CCPO_FOLDER", network.MODULES}
+    assert told.keys() == {"MINE", "CCPO_NETWORK", "CCPO_FOLDER", "CCPO_JOB", network.MODULES}
 
 
 def test_processes_elsewhere_find_the_modules_that_this_one_finds(cpu_config, clusters, monkeypatch, tmp_path):
@@ -252,6 +255,35 @@ def run(code: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
+
+
+def test_jobs_of_one_machine_are_told_apart(cpu_config, clusters, monkeypatch):
+    """Each has a Ray of its own, whose first job has the number 01000000."""
+    from ray.runtime_context import RuntimeContext
+
+    number = SimpleNamespace(current_job_id=SimpleNamespace(hex=lambda: "01000000"), worker_id=None)
+    monkeypatch.setattr(RuntimeContext, "get_job_id", RuntimeContext.get_job_id)  # put back after the test
+    network.tell_jobs_apart()
+    names = set()
+    for _ in range(2):
+        config = deepcopy(cpu_config)
+        network.prepare(config)
+        monkeypatch.setenv("CCPO_JOB", config.ray_kwargs.ray_init.runtime_env.env_vars.CCPO_JOB)
+        with monkeypatch.context() as running:
+            running.setattr(ray, "is_initialized", lambda: True)
+            names.add(RuntimeContext(number).get_job_id())
+    assert len(names) == 2 and all(re.fullmatch("01000000[0-9a-f]{16}", name) for name in names)
+
+
+def test_verl_still_names_the_socket_of_weights_after_rays_number_of_the_job():
+    folder = VERL / "workers" / "rollout" / "vllm_rollout"
+    sender, server, receiver = (
+        (folder / name).read_text() for name in ("vllm_rollout.py", "vllm_async_server.py", "utils.py")
+    )
+    name = "ipc:///tmp/rl-colocate-zmq-{job_id}-replica-"
+    assert name in sender and "job_id = ray.get_runtime_context().get_job_id()" in sender
+    assert 'os.environ["VERL_RAY_JOB_ID"] = ray.get_runtime_context().get_job_id()' in server
+    assert name in receiver and 'job_id = os.environ.get("VERL_RAY_JOB_ID"' in receiver
 
 
 @pytest.mark.parametrize("given, found", [("32768\t60999", True), ("1024 65535", False), ("", False)])
