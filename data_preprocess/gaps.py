@@ -72,12 +72,14 @@ def numbers(text: str) -> set[Fraction]:
     for match in _DIGITS.finditer(text):
         found |= _said(Fraction(match[0].replace(",", "")), _OF_A_HUNDRED.match(text, match.end()) is not None)
     words = list(_WORD.finditer(text.lower()))
-    for match, after in zip(words, [*words[1:], None], strict=True):
+    for at, match in enumerate(words):
         if match[0] in _WORDS:
             value = Fraction(_WORDS[match[0]])
             found |= _said(value, _OF_A_HUNDRED.match(text, match.end()) is not None)
-            if after and after[0] in _WORDS:  # twenty-five, two hundred, two-thirds
-                other = Fraction(_WORDS[after[0]])
+            if (
+                after := words[at + 1][0] if at + 1 < len(words) else ""
+            ) in _WORDS:  # twenty-five, two hundred, two-thirds
+                other = Fraction(_WORDS[after])
                 found |= {value + other, value * other} | ({value / other} if other else set())
     return found
 

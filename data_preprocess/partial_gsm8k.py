@@ -8,8 +8,8 @@
 
 A copy has a mark in the place of the missing sentence. There are two kinds of prompt, told apart by the mark:
 
-    same_gap    the whole problem is read by a few voters; all others lack the SAME sentence. Their guesses coincide, so they outvote those who
-                know: a voter with a gap should be silent.
+    same_gap    one voter reads the whole problem; all others lack the SAME sentence. Their guesses coincide, so they outvote the one that knows: a
+                voter with a gap should be silent.
     own_gaps    every copy has a mark, and each voter a gap of its OWN. Guesses scatter, right answers add up: everybody should speak.
 
 A gap is either needed (the solution comes to another answer without the sentence: data_preprocess/gaps.py), or harmless: nothing of the problem is
@@ -49,6 +49,8 @@ from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, p
 NAME = "partial_gsm8k"
 DEV_NAME = "partial_gsm8k_dev"
 """In the data source of the dev rows, so that metrics and row ids tell them from the test's."""
+PROMPTS = "partial"
+"""The vote's prompts in recipe/config/task/partial_gsm8k.yaml."""
 COPIES, GAPS = "copies", "gaps"
 WHOLE, NEEDED, HARMLESS = "whole", "needed", "harmless"
 SOLUTION, GUESS, ABSTENTION = "solution", "guess", "abstention"
@@ -78,8 +80,8 @@ class Gaps:
     """Who lacks what. ``whole``: voters of same_gap that read the whole problem. ``harmless``: of the voters of own_gaps, those whose gap is
     harmless; in same_gap the common gap is harmless in ``harmless / voters`` of the prompts. Raises ValueError where that is no such vote."""
 
-    voters: int = 7
-    whole: int = 2
+    voters: int = 5
+    whole: int = 1
     harmless: int = 2
 
     def __post_init__(self) -> None:
@@ -97,6 +99,11 @@ class Gaps:
                 f"--harmless {self.harmless}: without a harmless gap a guess is never right, and with no other nobody should be silent; set 1 to "
                 f"{self.voters - 1}"
             )
+
+
+def overrides(gaps: Gaps) -> tuple[str, ...]:
+    """What the vote needs beside recipe/config/task/partial_gsm8k.yaml, which fits every team."""
+    return f"ccpo.team_kwargs.n_voters={gaps.voters}", f"ccpo.team_kwargs.copies={COPIES}"
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------
@@ -288,10 +295,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
     facts = {
         "teams": ["vote"],
         "prompts": options.prompts,
-        "start": {
-            "environment": f"TEAM=vote N_VOTERS={gaps.voters} TASK={NAME}",
-            "overrides": f"ccpo.team_kwargs.copies={COPIES}",
-        },
+        "start": [NAME, PROMPTS, *overrides(gaps)],
         "split": {"teach": options.teach, "held": options.held, "salt": options.salt},
         "gaps": {**vars(gaps), "abstain": options.abstain, "most_steps": options.most_steps},
         "counts": dict(sorted(counts.items())),
@@ -343,7 +347,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.add_argument(
         "--abstain", type=share, default=0.5, help="share of the lessons on a gap that abstain (default: 0.5)"
     )
-    options.add_argument("--prompts", default="partial", help="set of the vote's prompts (default: as the task's)")
+    options.add_argument(
+        "--prompts", default=PROMPTS, help="set of the vote's prompts (default: %(default)s, the task's)"
+    )
     options.add_argument(
         "--teach", type=share, default=0.5, help="share of the training questions that are taught (default: 0.5)"
     )
