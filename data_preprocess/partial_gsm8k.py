@@ -35,6 +35,7 @@ from typing import Any
 import pyarrow as pa
 
 from ccpo.data import text_problem
+from ccpo.plurality import vote_value
 from ccpo.prompts import PromptError, Prompts
 from ccpo.team.load import prompts_of, team_class
 from ccpo.team.session import TeamError
@@ -229,6 +230,26 @@ def copy_scores(sessions: Iterable[tuple[Row, Mapping[str, str | None]]]) -> dic
     return rates | {f"{what}/coincidence": fmean(values) for what, values in equal.items() if values}
 
 
+def worth(rows: Iterable[tuple[Row, Problem]]) -> dict[str, dict[str, float]]:
+    """What the team would be worth if voters did as they are taught, without a mistake.
+
+    Returns:
+        kind -> ``speak``: everybody answers, who lacks a needed sentence with what comes out without it; ``silent``: who has a gap abstains;
+        ``right``: how often a voter that has a gap and answers is right.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for row, problem in rows:
+        name, truth = row["data_source"].rpartition("/")[2], problem.solved.truth
+        guesses = {problem.without(number, KINDS[name].mark): guess.answer for number, guess in problem.needed.items()}
+        lacks = row["extra_info"][GAPS]
+        said = [guesses.get(copy, truth) for copy in row["extra_info"][COPIES]]
+        values = found.setdefault(name, {"speak": [], "silent": [], "right": []})
+        values["speak"].append(vote_value(said, truth))
+        values["silent"].append(vote_value([truth if gap == WHOLE else None for gap in lacks], truth))
+        values["right"].append(fmean(one == truth for one, gap in zip(said, lacks, strict=True) if gap != WHOLE))
+    return {name: {what: fmean(each) for what, each in values.items()} for name, values in sorted(found.items())}
+
+
 # --- command ----------------------------------------------------------------------------------------------------------
 
 
@@ -304,6 +325,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
             file: dict(sorted(Counter(f"{one['copy']} {one['says']}" for one in taught).items()))
             for file, taught in lessons.items()
         },
+        "worth": worth((row, problems[TEST][row["extra_info"]["index"]]) for row in rows[TEST]),
         "shared_questions": sft_roles.shared_questions(
             rows, lessons, {index: problem.solved for index, problem in problems[TRAIN].items()}
         ),
@@ -370,6 +392,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(summary(options.out, manifest))
     for key, found in manifest["roles"]["rows"].items():
         print(f"{options.out / key}.parquet: {', '.join(f'{count} {name}' for name, count in found.items())}")
+    for name, values in manifest["roles"]["worth"].items():
+        print(
+            f"{TEST}, {name}, by voters that do as they are taught: {values['speak']:.3f} if all answer, {values['silent']:.3f} if those with a gap "
+            f"are silent; with a gap one is right on {values['right']:.3f}"
+        )
     print(*sft_roles.lesson_lines(options.out, manifest), sep="\n")
 
 

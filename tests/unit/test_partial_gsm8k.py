@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from ccpo.data import sha256
-from ccpo.plurality import vote_value
 from ccpo.team.load import prompts_of, team_class
 from ccpo.team.plan import plan
 from ccpo.team.replay import play
@@ -156,24 +155,15 @@ def test_copies_are_those_of_the_question_and_the_salt_alone(source, out, tmp_pa
 
 def test_what_the_team_is_worth_when_voters_do_as_they_were_taught():
     """Neither speaking nor silence is best in both kinds: the reason for the defaults of `Gaps`."""
-    worth = {(kind, policy): [] for kind in KINDS for policy in ("speak", "silent")}
-    for number in range(300):
-        one, gaps = problem(number), Gaps()
-        truth = one.solved.truth
+    played = []
+    for one in map(problem, range(300)):
         for kind in KINDS:
-            texts, lacks = copies(one, kind, gaps, "")
-            answer = {one.without(i, KINDS[kind].mark): guess.answer for i, guess in one.needed.items()}
-            speak = [answer.get(text, truth) for text in texts]
-            silent = [truth if gap == "whole" else None for gap in lacks]
-            worth[kind, "speak"].append(vote_value(speak, truth))
-            worth[kind, "silent"].append(vote_value(silent, truth))
-            right = fmean(ballot == truth for ballot, gap in zip(speak, lacks, strict=True) if gap != "whole")
-            worth.setdefault((kind, "a gap is harmless"), []).append(right)
-    mean = {key: fmean(values) for key, values in worth.items()}
-    assert mean["same_gap", "silent"] == 1.0 and 0.3 < mean["same_gap", "speak"] < 0.5
-    assert mean["own_gaps", "silent"] == 0.0 and mean["own_gaps", "speak"] >= 0.5
-    assert mean["own_gaps", "a gap is harmless"] == pytest.approx(0.4)
-    assert mean["same_gap", "a gap is harmless"] == pytest.approx(0.4, abs=0.08)
+            texts, lacks = copies(one, kind, Gaps(), "")
+            played.append(({"data_source": f"d/{kind}", "extra_info": {COPIES: texts, GAPS: lacks}}, one))
+    same, own = partial.worth(played)["same_gap"], partial.worth(played)["own_gaps"]
+    assert same["silent"] == 1.0 and 0.3 < same["speak"] < 0.5
+    assert own["silent"] == 0.0 and own["speak"] >= 0.5
+    assert own["right"] == pytest.approx(0.4) and same["right"] == pytest.approx(0.4, abs=0.08)
 
 
 @pytest.mark.parametrize(
