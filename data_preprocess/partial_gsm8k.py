@@ -39,7 +39,7 @@ from ccpo.plurality import vote_value
 from ccpo.prompts import PromptError, Prompts
 from ccpo.team.load import prompts_of, team_class
 from ccpo.team.session import TeamError
-from ccpo.verifier import verify
+from ccpo.verifier import label, verify
 from data_preprocess import gsm8k, sft_roles
 from data_preprocess.gaps import Problem
 from data_preprocess.role_targets import Solved, draw, normal
@@ -216,7 +216,7 @@ def copy_scores(sessions: Iterable[tuple[Row, Mapping[str, str | None]]]) -> dic
     """
     abstained, right, equal = defaultdict(list), defaultdict(list), defaultdict(list)
     for row, ballots in sessions:
-        kind, truth = row["data_source"].rpartition("/")[2], row["reward_model"]["ground_truth"]
+        kind, truth = row["data_source"].rpartition("/")[2], label(row["reward_model"]["ground_truth"], "boxed")
         wrong = []
         for gap, ballot in zip(row["extra_info"][GAPS], ballots.values(), strict=False):
             what = f"{kind}/{gap}"
