@@ -21,19 +21,21 @@ from data_preprocess.role_targets import ANNOTATION, Solved, plain
 # Splitters that are packages want a model or rules of many languages; here a sentence that is cut in two would leave half of it to be read, and
 # two that are taken for one are only a larger gap.
 
-_END = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s+[\"'\u201c\u2018($\[]*[A-Z0-9])")
+_END = re.compile(r"(?<![.!?])[.!?]+[\"'\u201d\u2019)\]]*(?=\s+[\"'\u201c\u2018($\[]*[A-Z0-9])")
 _SHORT = re.compile(
     r"(?:^|[\s(\"'\u201c])(?:Mr|Mrs|Ms|Dr|St|Mt|Jr|Sr|Prof|Gen|Lt|Col|Capt|Sgt|No|Nos|vs|etc|approx|lbs?|oz|ft|in|hrs?|mins?|secs?|a\.m|p\.m|e\.g|i\.e"
     r"|(?:[A-Z]\.)*[A-Z])$"
 )
 """Before a stop that ends no sentence."""
+_LONGEST_SHORT = 20
+"""Characters before a stop that are looked at: a text of initials alone would else be read again and again."""
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
     """(first character, behind the last) of each sentence, in order, without the blanks around it."""
     cuts, start = [], 0
     for found in _END.finditer(text):
-        if not (found[0][0] == "." and _SHORT.search(text[start : found.start()])):
+        if not (found[0][0] == "." and _SHORT.search(text[max(start, found.start() - _LONGEST_SHORT) : found.start()])):
             cuts.append((start, found.end()))
             start = found.end()
     spans = []
@@ -256,14 +258,14 @@ class Problem:
             for step in steps:
                 try:
                     left = _left(step.tree, changed, missing)
+                    if not step.leaves & (missing | changed.keys()):
+                        new = step.result  # as it is stated, rounded or not
+                    else:
+                        touched, new = True, left and left.value
+                    if left and left.numbers > 1:
+                        here.append(f"{left.text} = {written(new)}.")
                 except (Broken, ArithmeticError):
                     return None
-                if not step.leaves & (missing | changed.keys()):
-                    new = step.result  # as it is stated, rounded or not
-                else:
-                    touched, new = True, left and left.value
-                if left and left.numbers > 1:
-                    here.append(f"{left.text} = {written(new)}.")
                 if new != step.result or step.result in missing:
                     if step.result in changed and changed[step.result] != new:
                         return None  # two results in one number: which is meant later?

@@ -274,6 +274,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
             row = (gsm8k.train_row if key == TRAIN else gsm8k.test_row)(record, index)
             one = Solved.of(row["extra_info"]["question"], field(record, ANSWER), row["reward_model"]["ground_truth"])
             problems[key][index] = problem = Problem(one)
+            fit(problem)  # what cannot be read is an error of this row
             if key == TRAIN:
                 taught_by[index] = list(
                     teacher.lessons(problem, index)

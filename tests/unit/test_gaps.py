@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -152,3 +153,28 @@ def test_written_numbers():
     for bad in ("", "=", "5", "=5", "x=5", "5=x", "'5'=5", "True=1"):
         with pytest.raises(Broken):
             step_of(bad)
+
+
+def test_no_text_takes_long():
+    """Of 100,000 characters, in processor time."""
+    began = time.process_time()
+    for text in (
+        "A. " * 33_000,
+        "Mr. " * 25_000,
+        "1" * 4_000 + "," * 90_000,
+        "one " * 25_000,
+        "a! " * 33_000,
+        '"' * 100_000,
+        "." * 100_000,
+    ):
+        sentences(text), numbers(text)
+    assert time.process_time() - began < 5
+
+
+def test_numbers_beyond_all_bounds_are_an_error_or_none():
+    with pytest.raises(ValueError):
+        numbers("9" * 5000)
+    nines = "9" * 80
+    huge = [f"{a}*{nines}=<<{a}*{nines}={a}>>{a}" for a in (2, 3, 5, 7, 11)]
+    found = problem(f"It is 3. It has {nines}. How much?", "\n".join((*huge, "11*3=<<11*3=33>>33", "#### 33")))
+    assert isinstance(found.needed, dict)
