@@ -27,7 +27,7 @@ EMPTIED_SHARE = 0.1
 
 NO_MISTAKE = "There is no mistake."
 
-_ANNOTATION = re.compile(r"<<([^<>]*)>>")
+ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _NUMBER = re.compile(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w,]*\d)")
 
 
@@ -84,7 +84,7 @@ class Lesson(NamedTuple):
 
 def plain(line: str) -> str:
     """A line without its calculator annotations."""
-    return _ANNOTATION.sub("", line).strip()
+    return ANNOTATION.sub("", line).strip()
 
 
 def draw(question: str, salt: str) -> float:
@@ -151,7 +151,7 @@ class Mistake(NamedTuple):
 
 def mistake(solved: Solved) -> Mistake | None:
     """The solution with one result off, and everything that follows from it. None where its annotations do not lead to the answer."""
-    lines = [(line, _ANNOTATION.findall(line)) for line in solved.marked]
+    lines = [(line, ANNOTATION.findall(line)) for line in solved.marked]
     able = [i for i, (_, found) in enumerate(lines) if len(found) == 1 and "=" in found[0]]
     if not able or able[-1] != len(lines) - 1:
         return None

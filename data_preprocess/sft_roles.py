@@ -172,7 +172,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
         "split": {"teach": options.teach, "held": options.held, "salt": options.salt},
         "counts": dict(sorted(counts.items())),
         "lessons": {file: _by_role(taught) for file, taught in lessons.items()},
-        "shared_questions": _shared(rows, lessons, solved),
+        "shared_questions": shared_questions(rows, lessons, solved),
     }
     return rows, lessons, {"sources": origins, "skipped": skipped, "roles": roles}
 
@@ -181,7 +181,9 @@ def _by_role(lessons: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return dict(sorted(Counter(f"{lesson['role']}({lesson['heard']})" for lesson in lessons).items()))
 
 
-def _shared(rows: Mapping[str, list], lessons: Mapping[str, list], solved: Mapping[int, Solved]) -> dict[str, int]:
+def shared_questions(
+    rows: Mapping[str, list], lessons: Mapping[str, list], solved: Mapping[int, Solved]
+) -> dict[str, int]:
     """'a, b' -> questions in both files, as they are compared: counted in what is written, not taken from how it was split."""
     questions = {key: {normal(row["extra_info"]["question"]) for row in listed} for key, listed in rows.items()}
     questions |= {key: {normal(solved[one["index"]].question) for one in listed} for key, listed in lessons.items()}
@@ -190,53 +192,67 @@ def _shared(rows: Mapping[str, list], lessons: Mapping[str, list], solved: Mappi
 
 
 def write(
-    out: Path, rows: Mapping[str, list[Row]], lessons: Mapping[str, list[dict]], facts: Mapping[str, Any]
+    out: Path,
+    rows: Mapping[str, list[Row]],
+    lessons: Mapping[str, list[dict]],
+    facts: Mapping[str, Any],
+    name: str = NAME,
+    schema: pa.Schema = LESSON,
 ) -> dict:
-    """Replace the folder ``out`` as a whole; returns the manifest. Raises ValueError where it holds anything but this dataset."""
+    """Replace the folder ``out`` as a whole; returns the manifest. Raises ValueError where it holds anything but the dataset ``name``."""
     manifest: dict[str, Any] = {}
 
     def fill(folder: Path) -> None:
         inner = folder / "rows"
-        manifest.update(write_dataset(inner, rows, name=NAME, sources=facts["sources"], skipped=facts["skipped"]))
+        manifest.update(write_dataset(inner, rows, name=name, sources=facts["sources"], skipped=facts["skipped"]))
         for path in inner.iterdir():
             path.rename(folder / path.name)
         inner.rmdir()
         manifest["roles"] = facts["roles"]
         for file, taught in lessons.items():
-            pq.write_table(pa.Table.from_pylist(list(taught), schema=LESSON), folder / file)
+            pq.write_table(pa.Table.from_pylist(list(taught), schema=schema), folder / file)
             manifest["roles"].setdefault("files", {})[file] = {
                 "lessons": len(taught),
                 "sha256": sha256((folder / file).read_bytes()),
             }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
-    replace_folder(out, _ours, fill)
+    replace_folder(out, lambda folder: _ours(folder, name), fill)
     return manifest
 
 
-def _ours(out: Path) -> set[str]:
-    """Files of this dataset in ``out``. Raises ValueError for another one's."""
+def _ours(out: Path, name: str) -> set[str]:
+    """Files of the dataset ``name`` in ``out``. Raises ValueError for another one's."""
     try:
         old = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        files = {*old["files"], *(old["roles"]["files"] if old["name"] == NAME else ())}
-        name = old["name"]
+        files = {*old["files"], *(old["roles"]["files"] if old["name"] == name else ())}
+        old_name = old["name"]
     except FileNotFoundError:
         return set()
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{out / MANIFEST} is not a manifest of {NAME}; choose another --out or delete it") from None
-    if name != NAME:
-        raise ValueError(f"{out} already holds dataset {name!r}; choose another --out or delete that folder")
+        raise ValueError(f"{out / MANIFEST} is not a manifest of {name}; choose another --out or delete it") from None
+    if old_name != name:
+        raise ValueError(f"{out} already holds dataset {old_name!r}; choose another --out or delete that folder")
     return {*files, MANIFEST}
 
 
-def _share(text: str) -> float:
+def lesson_lines(out: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a data command says of its lessons."""
+    for file, counts in manifest["roles"]["lessons"].items():
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        yield f"{out / file}: {manifest['roles']['files'][file]['lessons']} lessons: {listed}"
+    shared = [f"{count} in {names}" for names, count in manifest["roles"]["shared_questions"].items() if count]
+    yield f"questions in two files: {'; '.join(shared) or 'none'}"
+
+
+def share(text: str) -> float:
     try:
-        share = float(text)
+        found = float(text)
     except ValueError:
-        share = -1.0
-    if not 0 < share < 1:
+        found = -1.0
+    if not 0 < found < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share: set a number between 0 and 1, for example 0.5")
-    return share
+    return found
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -251,10 +267,10 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="dyad: behind a thought, Reason writes the last step and the box, or the box alone",
     )
     options.add_argument(
-        "--teach", type=_share, default=0.5, help="share of the training questions that are taught (default: 0.5)"
+        "--teach", type=share, default=0.5, help="share of the training questions that are taught (default: 0.5)"
     )
     options.add_argument(
-        "--held", type=_share, default=0.07, help="share of either side that is held out: sft_val, dev (default: 0.07)"
+        "--held", type=share, default=0.07, help="share of either side that is held out: sft_val, dev (default: 0.07)"
     )
     options.add_argument("--salt", default="", help="another word, another split")
     return options.parse_args(arguments)
@@ -268,11 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, TeamError, PromptError) as error:
         sys.exit(f"{NAME}: {error}")
     print(summary(options.out, manifest))
-    for file, counts in manifest["roles"]["lessons"].items():
-        listed = ", ".join(f"{count} {role}" for role, count in counts.items())
-        print(f"{options.out / file}: {manifest['roles']['files'][file]['lessons']} lessons: {listed}")
-    shared = [f"{count} in {names}" for names, count in manifest["roles"]["shared_questions"].items() if count]
-    print(f"questions in two files: {'; '.join(shared) or 'none'}")
+    print(*lesson_lines(options.out, manifest), sep="\n")
 
 
 if __name__ == "__main__":

@@ -366,18 +366,21 @@ def closing(out: Path, lessons: str, facts: dict[str, Any]) -> Sequence[str]:
     try:
         roles = json.loads((data / MANIFEST).read_text(encoding="utf-8"))["roles"]
         teams = [f"TEAM={shlex.quote(team)} " for team in roles["teams"]]
-        prompts = (
-            "" if roles["prompts"] == "math" else f" {shlex.quote('ccpo.prompts=' + roles['prompts'])}"
-        )  # of TASK=gsm8k: math
-    except (OSError, ValueError, KeyError, TypeError):  # lessons of one's own
-        teams, prompts = [""], ""
-    environment = f"MODEL={shlex.quote(str(out / MODEL))} DATA={shlex.quote(str(data))} TASK=gsm8k"
+        task, prompts, *overrides = roles.get("start") or (
+            "gsm8k",
+            "math",
+        )  # the task, its own prompts, what else it needs
+        overrides += [] if roles["prompts"] == prompts else [f"ccpo.prompts={roles['prompts']}"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # lessons of one's own
+        teams, task, overrides = [""], "gsm8k", []
+    environment = f"MODEL={shlex.quote(str(out / MODEL))} DATA={shlex.quote(str(data))} TASK={shlex.quote(task)}"
+    words = "".join(f" {shlex.quote(word)}" for word in overrides)
     losses = ", ".join(f"{name} {facts[name]:.3f}" for name in ("train/loss", "val/loss") if name in facts)
     return [
         f"taught in {facts['seconds']:.0f} s: {losses}",
         *(f"sha256 {digest} {out / MODEL / name}" for name, digest in facts["weights"].items()),
         "go on with:",
-        *(f"    {team}{environment} bash recipe/run_ccpo.sh{prompts}" for team in teams),
+        *(f"    {team}{environment} bash recipe/run_ccpo.sh{words}" for team in teams),
     ]
 
 

@@ -278,6 +278,12 @@ def test_what_goes_on_is_printed(modules, tmp_path):
         lines[-1]
         == f"    TEAM=examples/chain.py:Chain MODEL=o/model DATA={tmp_path} TASK=gsm8k bash recipe/run_ccpo.sh"
     )
+    other = {"teams": ["vote"], "prompts": "odd one", "start": ["own", "partial", "ccpo.team_kwargs.n_voters=5"]}
+    (tmp_path / "manifest.json").write_text(json.dumps({"roles": other}))
+    lines = modules.main.closing(Path("o"), str(tmp_path / "sft_train.parquet"), facts)
+    assert lines[-1] == (
+        f"    TEAM=vote MODEL=o/model DATA={tmp_path} TASK=own bash recipe/run_ccpo.sh ccpo.team_kwargs.n_voters=5 'ccpo.prompts=odd one'"
+    )
     for damaged in ("{}", "[]", '{"roles": []}'):
         (tmp_path / "manifest.json").write_text(damaged)
         lines = modules.main.closing(Path("o"), str(tmp_path / "sft_train.parquet"), facts)

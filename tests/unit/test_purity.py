@@ -89,7 +89,7 @@ def test_the_probe_notices_anything_else(module):
     assert done.returncode != 0 and "numpy alone" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["math", "gsm8k", "benchmarks", "toy", "silence"])
+@pytest.mark.parametrize("module", ["math", "gsm8k", "benchmarks", "toy", "silence", "partial_gsm8k"])
 def test_dataset_commands_start_light(module):
     assert loaded_by([f"data_preprocess.{module}"]) == []
 

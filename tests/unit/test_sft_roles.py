@@ -89,7 +89,7 @@ def test_an_overlap_would_be_counted(run, monkeypatch):
     monkeypatch.setattr(
         sft_roles, "side_of", lambda question, *_: "train" if "MANY" in question else sft_roles.SFT_TRAIN
     )
-    monkeypatch.setattr(sft_roles, "_ours", lambda out: set())
+    monkeypatch.setattr(sft_roles, "_ours", lambda *_: set())
     with pytest.raises(SystemExit, match="none are left"):
         run()
     sides = iter(["dev", "sft_val.parquet"])
