@@ -347,3 +347,28 @@ def test_scores_are_tidy(script, values, tmp_path):
         lines = list(csv.reader(stream))
     assert lines[:2] == [["regime", "rule", "seed", "score", "value"], ["dyad", "shared", "0", "team", "0.5"]]
     assert len(lines) == 1 + 2 * len(values)
+
+
+def test_scores_that_cannot_be_written_leave_the_old_ones(script, values, tmp_path):
+    class Ended:
+        def __str__(self):
+            raise KeyboardInterrupt
+
+    path = tmp_path / "scores.csv"
+    script.write_scores(path, values)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        script.write_scores(path, {script.Job("dyad", "shared", 0): {"auc": 0.1, "team": Ended()}})
+    assert path.read_bytes() == before
+
+
+def test_the_pages_words_have_their_numbers_from_its_tables():
+    page = (ROOT / "docs" / "runs" / "regimes.md").read_text(encoding="utf-8")
+    words, _, tables = page.partition("\n## dyad\n")
+    cells = [cell for line in tables.splitlines() if line.startswith("| `") for cell in line.split(" | ")[4:]]
+    parts = [part for cell in cells for part in cell.strip("| ").split(" / ") if "+-" in part]
+    bold = [part for part in parts if part.startswith("**")]
+    assert f"in {len(bold)} of {len(parts)}; were there no" in tables and len(parts) > 300
+    found = {re.sub(r"[*+-]+(?=0\.)", "", part).strip("* ").replace("0.", ".") for part in parts}
+    told = re.findall(r"(\.\d{3} \+- \.\d{3})", " ".join(words.split()))
+    assert len(told) > 15 and not set(told) - found
