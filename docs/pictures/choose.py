@@ -123,7 +123,7 @@ WAYS = (
         Advice(
             "own_correctness",
             "ahead of shared in 9 of 9 settings",
-            "The simple control: where being right helps the team, paying each voter for being right is as good as anything, and ahead of `shared` in "
+            "The simple control: where being right helps the team, paying each voter for being right is mostly as good as anything, and ahead of `shared` in "
             "training in nine of nine settings, by +.029 +- .021 to +.099 +- .063. `leave_one_out` and `resampled` are ahead of "
             "`shared`, too, and of it only where voters are "
             "specialists (`leave_one_out` +.044 +- .034 in training) or weak (`resampled` +.023 +- .019; [eight seeds](runs/regimes.md)).",
