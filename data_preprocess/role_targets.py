@@ -62,8 +62,7 @@ class Solved:
 
     @property
     def end(self) -> str:
-        """The last step and the boxed answer. The step ends as a sentence: the verifier reads ``= 48``, line break, box as one statement, and
-        of two numbers none (1,293 of GSM8K's 7,473 solutions), and ``48!`` as a factorial."""
+        """The last step, which ends as a sentence, and the boxed answer."""
         last = self.steps[-1]
         return f"{last if last[-1] in '.?' else last.rstrip('!') + '.'}\n{self.box}"
 

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import compare  # noqa: E402
+import compare_credit  # noqa: E402
 
 from ccpo import report  # noqa: E402
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
@@ -62,6 +63,13 @@ OWN_OPTIONS = {
 }
 
 
+SILENCE_RULES = (
+    *("shared", "own_correctness", "own_correctness ccpo.credit.wrong_price=1"),
+    *("leave_one_out", "resampled", "shapley"),
+)
+SEEDS = 5
+
+
 class QuickstartError(Exception):
     """Something the user can mend; its text says how."""
 
@@ -77,7 +85,9 @@ def main(argv: list[str] | None = None, trainer: list[str] | None = None) -> int
     try:
         options = _options(sys.argv[1:] if argv is None else argv)
         os.chdir(ROOT)
-        return _compare(options, trainer) if options.compare else _run(options, trainer)
+        if options.compare:
+            return _compare_on_seeds(options) if options.task == silence.NAME else _compare(options, trainer)
+        return _run(options, trainer)
     except (QuickstartError, report.ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -136,6 +146,19 @@ def _compare(options: argparse.Namespace, trainer: list[str] | None) -> int:
     return 0
 
 
+def _compare_on_seeds(options: argparse.Namespace) -> int:
+    """Credit rules on the same seeds, with the compact trainer: scripts/compare_credit.py. What is over is not run again."""
+    _prepare(options.out, options.task)
+    seeds = f"{options.seed}-{options.seed + SEEDS - 1}"
+    own = ["ccpo.validation_replays=[]", "trainer.test_freq=-1", f"trainer.total_training_steps={options.steps}"]
+    _say(f"{len(SILENCE_RULES)} rules on seeds {seeds}, with the compact trainer; about ten minutes on two cores")
+    compare_credit.main(
+        ["--team", options.team, "--task", options.task, "--seeds", seeds, "--out", str(options.out)]
+        + ["--rules", *SILENCE_RULES, "--", *own, *options.overrides]
+    )
+    return 0
+
+
 def _finished(options: argparse.Namespace) -> bool:
     logged = min(_last_step(options.out, kind) for kind in ("train", "val"))
     return options.steps in finished_steps(options.out) and logged >= options.steps
@@ -181,7 +204,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
         "--compare",
         action="store_true",
         help=f"with --team {compare.TEAM}: three voters of unequal skill, each with a policy of its own, once with each of the rules "
-        + ", ".join(compare.RULES),
+        + ", ".join(compare.RULES)
+        + f"; with --task {silence.NAME}: {len(SILENCE_RULES)} rules on {SEEDS} seeds, in one process each",
     )
     parser.add_argument(
         "--steps",
@@ -205,12 +229,13 @@ def _options(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--topology is called --team now: --team {options.topology}")
     if options.compare and (options.team != compare.TEAM or options.rule):
         parser.error(f"--compare runs its own rules on voters: it needs --team {compare.TEAM}, and takes no --rule")
-    if options.compare and options.task != DEFAULT_TASK:
+    on_seeds = options.compare and options.task == silence.NAME
+    if on_seeds and options.fresh:
         parser.error(
-            f"--compare trains voters of unequal skill on {DEFAULT_TASK}; rules on {options.task}: scripts/compare_credit.py"
+            "--fresh is for runs of verl's trainer: to compare anew on this task, delete the folder, or set another --out"
         )
     if options.steps is None:
-        options.steps = compare.STEPS if options.compare else steps[options.task]
+        options.steps = compare.STEPS if options.compare and not on_seeds else steps[options.task]
     if options.steps < 1:
         parser.error(f"--steps must be at least 1, got {options.steps}")
     if options.seed < 0:
@@ -219,6 +244,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
         if why := _refused(override):
             parser.error(why)
     options.team = _from_root(options.team)
+    if on_seeds:
+        options.out = (options.out or ROOT / "outputs" / f"{options.task}-compare-seed{options.seed}").absolute()
+        return options
     if options.task == silence.NAME:
         options.overrides = [*silence.OVERRIDES.get(options.team, ()), *options.overrides]
     options.given_rule = options.rule

@@ -34,6 +34,7 @@ def script(monkeypatch):
     return module
 
 
+@pytest.mark.slow
 def test_a_regime_from_nothing_to_its_table(script, tmp_path, capsys):
     out, data = tmp_path / "out", tmp_path / "data"
     words = ["--out", str(out), "--data", str(data), "--only", "dyad_n2", "--seeds", "0-1", "--jobs", "2"]

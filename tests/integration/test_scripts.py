@@ -210,6 +210,19 @@ def compared(out: Path, rule: str) -> Path:
 COMPARE = ("--team", "vote", "--compare", "--seed", "2", "--steps", "5")
 
 
+def test_rules_on_silence_are_compared_on_seeds(refused, monkeypatch, tmp_path):
+    import quickstart as script
+
+    asked = []
+    monkeypatch.setattr(script, "_prepare", lambda out, task: None)
+    monkeypatch.setattr(script.compare_credit, "main", asked.extend)
+    words = ["--team", "vote", "--task", "silence", "--compare", "--seed", "3", "--steps", "7", "--out", str(tmp_path)]
+    assert script.main([*words, "--", "data.train_batch_size=4"]) == 0
+    known = script.compare_credit.arguments(asked)
+    assert known.seeds == [3, 4, 5, 6, 7] and known.rules == list(script.SILENCE_RULES)
+    assert known.overrides[-2:] == ["trainer.total_training_steps=7", "data.train_batch_size=4"]
+
+
 def test_compare_trains_every_rule_alike_and_shows_them_together(quickstart):
     status, text = finish(quickstart(*COMPARE, "--", "delay=0.02"))
     assert status == 0, text
@@ -500,7 +513,7 @@ def test_a_file_is_no_folder(refused):
         (("--", "ccpo.team=vote"), "--team"),
         (("--compare",), "needs --team vote"),
         (("--team", "vote", "--compare", "--rule", "shared"), "takes no --rule"),
-        (("--team", "vote", "--compare", "--task", "silence"), "scripts/compare_credit.py"),
+        (("--team", "vote", "--compare", "--task", "silence", "--fresh"), "delete the folder"),
         (("--steps", "0"), "at least 1"),
         (("--", "trainer.total_training_steps=3"), "--steps"),
         (("--", "oops"), "name=value"),

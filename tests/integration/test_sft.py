@@ -352,9 +352,8 @@ def roles(tmp_path_factory):
 PACKED = ["model.use_remove_padding=true", "model.use_fused_kernels=true", "data.max_token_len_per_gpu=512"]
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param([], id="padded"), pytest.param(PACKED, id="packed", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [pytest.param([], id="padded"), pytest.param(PACKED, id="packed")])
 def test_the_real_trainer_teaches_and_the_model_is_loaded(roles, tmp_path, record_property, how):
     """Four steps of verl's trainer. The validation loss that it logs is that of the exported model, on replies and their end alone."""
     out = tmp_path / "taught"

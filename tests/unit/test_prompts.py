@@ -128,5 +128,5 @@ def test_the_built_in_texts_are_those_that_were_measured():
         for name in prompt_sets(team)
         for role, fields in cases
     ]
-    assert len(messages) == 15
-    assert hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16] == "d251d98028a63cd4"
+    assert len(messages) == 17
+    assert hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16] == "ca28ece14bc0f6c0"

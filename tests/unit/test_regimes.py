@@ -90,6 +90,7 @@ def composed(script, folder):
         return script.configurations(chosen, [3, 1], folder, ["trainer.save_freq=7"], 1)
 
 
+@pytest.mark.slow  # composes every regime
 def test_regimes_differ_from_their_base_in_what_they_say(script, composed):
     every = script.regimes()
     of = {name: flat(composed[script.Job(name, "shared", 1)]) for name in every}
@@ -107,6 +108,7 @@ def test_regimes_differ_from_their_base_in_what_they_say(script, composed):
         assert found == said and said, name
 
 
+@pytest.mark.slow  # composes every regime
 def test_seeds_are_outermost_and_what_takes_longest_begins(script, composed, folder):
     every, order = script.regimes(), list(composed)
     assert [job.seed for job in order] == [3] * len(every) + [1] * len(every)
@@ -117,6 +119,7 @@ def test_seeds_are_outermost_and_what_takes_longest_begins(script, composed, fol
     assert one["ccpo"]["seed"] == one["data"]["seed"] == 3
 
 
+@pytest.mark.slow  # composes every regime
 def test_all_rules_of_all_regimes_fit_their_team(script, composed, monkeypatch):
     from ccpo.compact import Settings
 
@@ -131,6 +134,7 @@ def test_all_rules_of_all_regimes_fit_their_team(script, composed, monkeypatch):
             assert Settings.of({**config, "ccpo": {**config["ccpo"], "credit": credit}}).steps in (30, 40)
 
 
+@pytest.mark.slow  # composes every regime
 def test_what_was_composed_is_taken_again_for_the_same_alone(script, composed, folder, monkeypatch):
     import compare_credit
     import regime_list

@@ -43,9 +43,7 @@ def test_a_solution_is_its_lines_without_annotations():
 
 @pytest.mark.parametrize("ending", ["It is 36 + 36 = 72", "72", "It is 72.", "Is it 72? It is 72!", "so 2 x 36 = $72"])
 def test_the_verifier_reads_what_is_taught(ending):
-    """It takes a number at the end of a line and the box below for one statement, and reads neither."""
     assert verify(Solved.of("q", f"{ending}\n#### 72", "72").whole, "72", "number").reward == 1.0
-    assert verify("It is 36 + 36 = 72\n\\boxed{72}", "72", "number").reward == 0.0, "a full stop is no longer needed"
 
 
 def test_dyad():
