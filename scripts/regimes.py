@@ -177,7 +177,7 @@ def run_missing(
     except BrokenProcessPool:
         raise Mistake("a run's process was ended: memory? Set fewer --jobs; what is over is kept") from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # while the folder is still locked
     return failed
 
 

@@ -162,7 +162,7 @@ def run_all(
         except BrokenProcessPool:
             raise Mistake("a run's process was ended: memory? Set fewer --jobs; what is over is kept") from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # while the folder is still locked
     return {key: done[key] for key in configs}
 
 

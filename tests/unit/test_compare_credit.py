@@ -458,6 +458,42 @@ def test_a_run_is_interrupted_without_a_word(parent):
     assert "BrokenProcessPool" in said and "KeyboardInterrupt" not in said and "work()" not in said
 
 
+FAILS = """
+import sys, time
+from pathlib import Path
+from ccpo.compare_rules import runs
+
+def run(rule, seed, config, extra, path, look):
+    begun = path.with_name("begun")
+    if rule == "shared":
+        while not begun.exists():
+            time.sleep(0.05)
+        raise runs.Mistake("no")
+    begun.touch()
+    time.sleep(1)
+    path.write_text("over")
+    return 1.0
+
+if __name__ == "__main__":
+    runs.run, out = run, Path(sys.argv[1])
+    config = {"data": {"train_files": __file__, "val_files": __file__}, "ccpo": {"roles": {}}, "actor_rollout_ref": {"model": {"path": "x"}}}
+    try:
+        runs.run_all({("shared", 0): config, ("own", 0): config}, out, 2)
+    except runs.Mistake:
+        print(*sorted(path.name for path in (out / "runs").iterdir()))
+"""
+
+
+def test_a_comparison_that_fails_ends_after_its_runs(tmp_path):
+    """Its folder is free then: another command in it would otherwise meet a run that still writes there."""
+    (tmp_path / "fails.py").write_text(FAILS)
+    command = [sys.executable, tmp_path / "fails.py", tmp_path / "out"]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1:] == ["begun own-seed0.json"], done.stdout + done.stderr
+
+
 def test_progress_is_lines_or_a_bar(monkeypatch, capsys):
     with runs.progress(2, 4) as tell:
         tell("own seed 0", 3.0)
