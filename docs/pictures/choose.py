@@ -91,7 +91,7 @@ WAYS = (
             "No decode, and no group is needed: with one session a prompt `shared` has none. In training ahead of `shared` with a noisy Reason, "
             "+.022 +- .012, in the chain with two sessions, +.037 +- .022, and with a Reason that writes a step first, +.030 +- .026 "
             "([eight seeds](runs/cpu_steps.md)); elsewhere little or nothing, and never behind. `counterfactual`, the paper's "
-            "principle, is nowhere told apart from it and decodes 6 to 45 % more tokens ([eight seeds](runs/regimes.md)).",
+            "principle, is nowhere told apart from it and decodes 6 to 45 % more tokens than `shared` ([eight seeds](runs/regimes.md)).",
             SAME,
         ),
     ),
