@@ -156,6 +156,27 @@ def test_what_was_composed_is_taken_again_for_the_same_alone(script, composed, f
             regime_list.compose(regime, seeds, folder, more)
 
 
+def test_two_commands_may_compose_the_same_at_once(script, monkeypatch, tmp_path):
+    import compare_credit
+    import regime_list
+
+    from ccpo.run import json_file
+
+    made = {("shared", 0): {"a": 1}}
+    monkeypatch.setattr(compare_credit, "configurations", lambda *args: made)
+
+    def other(*args):  # another command is done first, with what it calls a temporary file
+        for path in (tmp_path / "composed").glob("*-????????????????.json.tmp"):
+            path.replace(path.with_suffix(""))
+
+    monkeypatch.setattr(json_file.os, "fsync", other)
+    dyad = replace(script.regimes()["dyad"], rules=("shared",))
+    assert regime_list.compose(dyad, [0], tmp_path, []) == made
+    monkeypatch.undo()
+    assert regime_list.compose(dyad, [0], tmp_path, []) == made
+    assert len(list((tmp_path / "composed").iterdir())) == 1
+
+
 def test_a_configuration_that_there_is_not_names_its_regime(script, monkeypatch, tmp_path):
     pytest.importorskip("verl")
     monkeypatch.chdir(ROOT)
