@@ -236,7 +236,7 @@ def choice(known: argparse.Namespace, values: Values, chosen: str, by: str) -> l
     ]
     if ahead <= 0:
         lines.append(f"None was ahead of {reference}: the nearest is compared with it again.")
-    seen = {key[0] for key in tried(known.out, others, known.confirm)} - {chosen}
+    seen = tried(known.out, known.rules, known.confirm) - {reference, chosen}
     if seen:
         lines.append(
             f"The confirming seeds have been run in this folder with {', '.join(sorted(seen))}, too: what they say of {chosen} is the best of "
@@ -245,9 +245,11 @@ def choice(known: argparse.Namespace, values: Values, chosen: str, by: str) -> l
     return lines
 
 
-def tried(out: Path, rules: Sequence[str], seeds: Sequence[int]) -> list[Key]:
-    """Runs that are over, of whatever choice."""
-    return [(rule, seed) for rule in rules for seed in seeds if runs.run_path(out, rule, seed).exists()]
+def tried(out: Path, rules: Sequence[str], seeds: Sequence[int]) -> set[str]:
+    """Rules of which a run with one of these seeds is over, those of earlier commands included, which are named after their files."""
+    rule_of = {runs.run_path(out, rule, seed).name: rule for rule in rules for seed in seeds}
+    files = [path for seed in seeds for path in (out / "runs").glob(f"*-seed{seed}.json")]
+    return {rule_of.get(path.name, path.name.rpartition("-seed")[0]) for path in files}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

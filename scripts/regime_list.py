@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -190,7 +191,9 @@ def compose(
         return {(rule, seed): config for rule, seed, config in listed}
     made = compare_credit.configurations(regime.team, regime.task, regime.rules, seeds, own)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps([[rule, seed, config] for (rule, seed), config in made.items()]))
+    own = path.with_suffix(f".{os.getpid()}")  # another command may compose the same at once
+    write_atomic(own, json.dumps([[rule, seed, config] for (rule, seed), config in made.items()]))
+    own.replace(path)
     return made
 
 

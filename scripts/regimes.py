@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import math
 import multiprocessing
@@ -176,7 +177,7 @@ def run_missing(
     except BrokenProcessPool:
         raise Mistake("a run's process was ended: memory? Set fewer --jobs; what is over is kept") from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # while the folder is still locked
     return failed
 
 
@@ -300,11 +301,12 @@ def _numbers(gate: Mapping[str, Any], of: str = "") -> Iterator[str]:
 
 
 def write_scores(path: Path, values: Scores) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["regime", "rule", "seed", "score", "value"])
-        for job, found in values.items():
-            writer.writerows([*job, name, value] for name, value in found.items())
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(["regime", "rule", "seed", "score", "value"])
+    for job, found in values.items():
+        writer.writerows([*job, name, value] for name, value in found.items())
+    write_atomic(path, stream.getvalue())
 
 
 def draw(path: Path, values: Scores, chosen: Sequence[Regime], score: str) -> None:

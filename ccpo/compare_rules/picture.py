@@ -35,6 +35,7 @@ def draw(path: Path, runs: Mapping[Key, Mapping[str, Any]], values: Values, titl
     half: Callable[[Sequence[float]], float] = half_width if intervals else lambda values: 0.0
     with_intervals = ", 95 % intervals" if intervals else ", no intervals"
     style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
+    style["text.parse_math"] = False  # ${...} of a rule's settings is no formula
     with plt.rc_context(style):
         size = (16, 4.6 + 0.25 * len(rules))
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=size, layout="constrained", width_ratios=(4, 3, 3))

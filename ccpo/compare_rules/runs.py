@@ -154,11 +154,15 @@ def run_all(
                         key = running.pop(task)
                         tell(f"{key[0]} seed {key[1]}", task.result())
                         keep([key])
+                        if key not in done:  # nobody could go on without it
+                            raise Mistake(
+                                f"{paths[key]} was written and is gone: leave the folder alone, and begin again"
+                            )
             pool.shutdown()
         except BrokenProcessPool:
             raise Mistake("a run's process was ended: memory? Set fewer --jobs; what is over is kept") from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # while the folder is still locked
     return {key: done[key] for key in configs}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ccpo.compare_rules.runs import OWN, Key
+from ccpo.run.json_file import write_atomic
 
 COSTS = {
     "generations": "ccpo/generations",
@@ -118,9 +120,10 @@ def over_sources(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def write_scores(path: Path, team: str, task: str, splits: Mapping[str, Mapping[Key, Mapping[str, float]]]) -> None:
     """A line for every score of every run. ``splits``: "all", or "choose" and "confirm" -> (rule, seed) -> scores."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
-        for split, values in splits.items():
-            for (rule, seed), found in values.items():
-                writer.writerows([team, task, rule, seed, split, name, value] for name, value in found.items())
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(COLUMNS)
+    for split, values in splits.items():
+        for (rule, seed), found in values.items():
+            writer.writerows([team, task, rule, seed, split, name, value] for name, value in found.items())
+    write_atomic(path, stream.getvalue())

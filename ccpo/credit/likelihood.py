@@ -59,7 +59,7 @@ from ccpo.credit.history import HistoryState
 from ccpo.types import Sessions
 
 _RIDGE = 1e-4  # below this variance of a control its coefficient is noise
-_CHAIN = "answer"  # of the history: the coefficient of the answer's chance
+_CHAIN = "/answer"  # of the history: the coefficient of the answer's chance. A role may be called "answer", and has a joint of its own
 _SUMS = ("mean_v", "mean_s", "vv", "vs", "ss", "vu", "su")
 
 

@@ -24,9 +24,11 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def p_value(values: Sequence[float]) -> float | None:
-    """Two-sided t test that the mean is 0; None of fewer than two values, or where all are the same but for rounding."""
+    """Two-sided t test that the mean is 0; 1 where all values are 0, None of fewer than two, or where all are the same but for rounding."""
     from scipy.stats import ttest_1samp
 
+    if len(values) > 1 and not any(values):
+        return 1.0  # nothing speaks against it, and it is one of those that are compared (`holm`)
     if len(values) < 2 or max(values) - min(values) <= 1e-9 * max(map(abs, values)):
         return None
     return float(ttest_1samp(values, 0.0).pvalue)

@@ -85,10 +85,15 @@ def _found(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def likelihoods(rows: Sequence[Row], workers: Any) -> tuple[dict[str, np.ndarray], int]:
     """(what `Sessions` are told of the rows' sessions: ``likelihood_T``, ``behind_S``, ``said_S``; how many pairs were scored).
 
-    ``workers``: the worker group of the last speaker's policy.
+    ``workers``: the worker group of the last speaker's policy. Raises ValueError where it says no number: behind a chain it would be taken for
+    "no border", and be the advantage of the answer's tokens.
     """
     pairs, of_T, of_S = distinct(rows)
     scores = np.exp(np.minimum(_log_likelihoods(pairs, workers), 0.0)) if pairs else np.zeros(0)
+    if bad := np.flatnonzero(np.isnan(scores)).tolist():
+        raise ValueError(
+            f"{len(bad)} of {len(scores)} likelihoods of reference answers are not numbers: the last speaker's weights are damaged"
+        )
     said_S = [found["behind"] is not None and found["behind"]["said"] for found in _found(rows)]
     told = {
         "likelihood_T": scores[of_T],

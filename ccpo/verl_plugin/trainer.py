@@ -354,9 +354,9 @@ class CcpoTrainer(PPOTrainerSync):
         self.timing_raw["likelihood"] = time.perf_counter() - start
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.ccpo.reads_reference:
-            self._score_references(metrics)
         try:
+            if self.ccpo.reads_reference:
+                self._score_references(metrics)
             start = time.perf_counter()
             result = compute_advantages(self._sessions, self.ccpo.step_settings, self.history)
             self.timing_raw["credit"] = time.perf_counter() - start

@@ -79,7 +79,8 @@ WAYS = (
                     "no better, 44 % more tokens",
                     "Unbiased for every role of any team, and it reads no reference. -.007 +- .020 against `shared` at the end, -.005 +- .012 in "
                     "training, for 44 % more tokens ([ten seeds](runs/cpu_dyad.md)); with thoughts eight times as long as answers +.010 +- .069 and "
-                    "+.045 +- .052 ([eight seeds](runs/regimes.md)).",
+                    "+.045 +- .052 ([eight seeds](runs/regimes.md)), with a Reason that writes a step first -.024 +- .031 and -.008 +- .020 "
+                    "([eight seeds](runs/cpu_steps.md)).",
                     SAME,
                 ),
             ),
@@ -88,8 +89,9 @@ WAYS = (
             "shared_history",
             "now and then ahead, never behind",
             "No decode, and no group is needed: with one session a prompt `shared` has none. In training ahead of `shared` with a noisy Reason, "
-            "+.022 +- .012, and in the chain with two sessions, +.037 +- .022; elsewhere little or nothing, and never behind. `counterfactual`, the paper's "
-            "principle, is nowhere told apart from it and decodes 6 to 45 % more tokens ([eight seeds](runs/regimes.md)).",
+            "+.022 +- .012, in the chain with two sessions, +.037 +- .022, and with a Reason that writes a step first, +.030 +- .026 "
+            "([eight seeds](runs/cpu_steps.md)); elsewhere little or nothing, and never behind. `counterfactual`, the paper's "
+            "principle, is nowhere told apart from it and decodes 6 to 45 % more tokens than `shared` ([eight seeds](runs/regimes.md)).",
             SAME,
         ),
     ),
@@ -123,7 +125,7 @@ WAYS = (
         Advice(
             "own_correctness",
             "ahead of shared in 9 of 9 settings",
-            "The simple control: where being right helps the team, paying each voter for being right is as good as anything, and ahead of `shared` in "
+            "The simple control: where being right helps the team, paying each voter for being right is mostly as good as anything, and ahead of `shared` in "
             "training in nine of nine settings, by +.029 +- .021 to +.099 +- .063. `leave_one_out` and `resampled` are ahead of "
             "`shared`, too, and of it only where voters are "
             "specialists (`leave_one_out` +.044 +- .034 in training) or weak (`resampled` +.023 +- .019; [eight seeds](runs/regimes.md)).",

@@ -197,6 +197,8 @@ EXAMPLES = {
             'B4: "not sure" gets {think_B4}. Under `resampling` it got its part of the right answer, which Reason knew anyway.',
             "A session's credits add up to R minus the chance without any thought. In A4: {think_A4} and {reason_A4}, together -.10.",
             "With `negative_slope: .25` what a thought takes away counts a quarter: in B3 {then_think_B3}. That is biased on purpose.",
+            "Here Reason answers at once. Where it works something out first, that is another chance: set `reference_after: chain` "
+            "([how](method.md#behind-the-chain)). All roles then get R with less luck in it, and this no longer tells them apart.",
         ),
         then={"negative_slope": 0.25},
     ),

@@ -232,7 +232,7 @@ def test_the_fitted_coefficients_leave_it_unbiased():
     """Those of a history, on two sessions of a prompt: the first of each pair, whose other is one of the likeliest."""
     names = "weight mean_v mean_s vv vs ss vu su".split()
     sums = dict(zip(names, (1, 0.3, 0.2, 0.1, 0.02, 0.05, 0.03, 0.02), strict=True))
-    joints = {f"{role}/likelihood": sums for role in ROLES} | {"answer": {"weight": 0.5, "dd": 0.1, "dr": 0.07}}
+    joints = {f"{role}/likelihood": sums for role in ROLES} | {"/answer": {"weight": 0.5, "dd": 0.1, "dr": 0.07}}
     others = sorted(PATHS, key=lambda path: -path.probability)[:30]
     groups = list(itertools.product(PATHS, others))
     result = credited(groups, HistoryState(joints=joints))

@@ -103,6 +103,33 @@ def test_no_rows_are_no_pass():
     assert reference.likelihoods([SimpleNamespace(facts={"reference": None})], None)[1] == 0
 
 
+@pytest.mark.parametrize("damaged", ["chain", "prompt"])
+def test_a_likelihood_that_is_no_number_is_no_missing_border(monkeypatch, damaged):
+    from ccpo.reference import Behind
+
+    facts = reference.facts([[1], [1, 2]], [7, 8], [1, 2, 5], Behind(1, (7,), True))
+    found = {"chain": [-1.0, -1.0, np.nan], "prompt": [-1.0, np.nan, -1.0]}[damaged]
+    monkeypatch.setattr(reference, "_log_likelihoods", lambda pairs, workers: np.array(found))
+    with pytest.raises(ValueError, match="1 of 3 likelihoods of reference answers are not numbers"):
+        reference.likelihoods([SimpleNamespace(facts={"reference": facts})], None)
+
+
+def test_a_step_without_likelihoods_ends_the_job_with_what_is_whole(monkeypatch, tmp_path):
+    from ccpo.verl_plugin import trainer
+
+    def none(metrics):
+        raise ValueError("1 of 3 likelihoods are not numbers")
+
+    job = SimpleNamespace(
+        ccpo=SimpleNamespace(reads_reference=True), _score_references=none, global_steps=4, run_dir=tmp_path
+    )
+    monkeypatch.setattr(trainer, "what_is_whole", lambda run_dir: "Step 3 is whole.")
+    with pytest.raises(
+        trainer.JobStopped, match="credit of step 4 cannot be computed: 1 of 3 likelihoods.*Step 3 is whole"
+    ):
+        trainer.CcpoTrainer._compute_advantage(job, None, {})
+
+
 def test_the_last_speakers_rows_hold_the_reference_where_it_is_trained_on(monkeypatch):
     put = {}
     monkeypatch.setattr(reference.tq, "kv_batch_put", lambda **given: put.update(given))

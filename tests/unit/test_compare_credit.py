@@ -140,10 +140,17 @@ def test_p_values_are_adjusted_for_the_rules_that_are_compared(script):
     assert script.table(of(shared=[0.1, 0.1], a=[0.6, 0.6000001]), ["team"]).endswith(" < 0.001")
 
 
+def test_a_rule_without_any_difference_is_one_of_those_that_are_compared(script):
+    values = of(shared=[0.5, 0.5, 0.5], a=[0.6, 0.7, 0.8], nothing=[0.5, 0.5, 0.5])
+    lines = script.table(values, ["team"]).splitlines()
+    assert [line.split()[-1] for line in lines[3:]] == ["0.148", "1.000"], "p = .0742 alone"
+
+
 def test_holm_is_monotone_and_at_most_one():
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.6, 0.7]) == [1.0, 1.0] and holm([]) == []
-    assert p_value([0.3]) is None and p_value([0.2, 0.2]) is None and p_value([0.0, 0.0]) is None
+    assert p_value([0.3]) is None and p_value([0.0]) is None and p_value([0.2, 0.2]) is None
+    assert p_value([0.0, 0.0]) == 1.0
     assert p_value([0.7 - 0.5, 0.6 - 0.4]) is None, "they differ by rounding"
     assert p_value([0.1, -0.1]) == pytest.approx(1.0)
 
@@ -383,6 +390,16 @@ def test_confirming_seeds_that_another_choice_has_used_are_told(script, job, tmp
     assert "confirming seeds have been run in this folder with own, too" in capsys.readouterr().out
 
 
+def test_confirming_seeds_of_rules_that_this_command_does_not_name_are_told(script, job, tmp_path, monkeypatch, capsys):
+    script.main(command(script, job, monkeypatch, tmp_path, "--seeds", "12", rules=("shared", "left out")))
+    words = ["--choose", "0-1", "--confirm", "2-4", "--by", "team"]
+    script.main(command(script, job, monkeypatch, tmp_path, *words))
+    assert "been run" not in capsys.readouterr().out, "seed 12 is not seed 2"
+    script.main(command(script, job, monkeypatch, tmp_path, "--seeds", "2", rules=("shared", "left out")))
+    script.main(command(script, job, monkeypatch, tmp_path, *words))
+    assert "confirming seeds have been run in this folder with left+out, too" in capsys.readouterr().out
+
+
 def test_a_choice_that_is_not_ahead_says_so(script, job, tmp_path, monkeypatch, capsys):
     words = ["--choose", "0-1", "--confirm", "2-3", "--by", "before"]  # which is everybody's
     script.main(command(script, job, monkeypatch, tmp_path, *words))
@@ -441,6 +458,42 @@ def test_a_run_is_interrupted_without_a_word(parent):
     assert "BrokenProcessPool" in said and "KeyboardInterrupt" not in said and "work()" not in said
 
 
+FAILS = """
+import sys, time
+from pathlib import Path
+from ccpo.compare_rules import runs
+
+def run(rule, seed, config, extra, path, look):
+    begun = path.with_name("begun")
+    if rule == "shared":
+        while not begun.exists():
+            time.sleep(0.05)
+        raise runs.Mistake("no")
+    begun.touch()
+    time.sleep(1)
+    path.write_text("over")
+    return 1.0
+
+if __name__ == "__main__":
+    runs.run, out = run, Path(sys.argv[1])
+    config = {"data": {"train_files": __file__, "val_files": __file__}, "ccpo": {"roles": {}}, "actor_rollout_ref": {"model": {"path": "x"}}}
+    try:
+        runs.run_all({("shared", 0): config, ("own", 0): config}, out, 2)
+    except runs.Mistake:
+        print(*sorted(path.name for path in (out / "runs").iterdir()))
+"""
+
+
+def test_a_comparison_that_fails_ends_after_its_runs(tmp_path):
+    """Its folder is free then: another command in it would otherwise meet a run that still writes there."""
+    (tmp_path / "fails.py").write_text(FAILS)
+    command = [sys.executable, tmp_path / "fails.py", tmp_path / "out"]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1:] == ["begun own-seed0.json"], done.stdout + done.stderr
+
+
 def test_progress_is_lines_or_a_bar(monkeypatch, capsys):
     with runs.progress(2, 4) as tell:
         tell("own seed 0", 3.0)
@@ -475,6 +528,25 @@ def test_a_damaged_run_is_named(script, job, tmp_path, content):
         script.run_all("t", job(), tmp_path / "out", 1)
 
 
+def test_a_run_that_vanishes_is_named_and_not_waited_for(script, job, tmp_path, monkeypatch):
+    made = runs.run
+
+    def vanishing(*args):
+        seconds = made(*args)
+        args[4].unlink()
+        return seconds
+
+    monkeypatch.setattr(runs, "run", vanishing)
+    with pytest.raises(script.Mistake, match="shared-seed0.json was written and is gone"):
+        script.run_all("t", job((0,)), tmp_path / "out", 1, runs.Extra("tokens"))
+
+
+def test_a_rule_that_reads_like_a_formula_is_drawn(script, job, tmp_path, monkeypatch):
+    rules = ("shared", "own a=${p.q_r_s} b=${p.q}")
+    script.main(command(script, job, monkeypatch, tmp_path, "--seeds", "0,1", rules=rules))
+    assert (tmp_path / "out" / "curves.png").exists() and len(rows_of(tmp_path / "out" / "scores.csv")) > 2
+
+
 def test_rules_with_settings_have_files_of_their_own(tmp_path):
     paths = {runs.run_path(tmp_path, rule, 0).name for rule in ("own", "own a=1", "own a=2", "../own")}
     assert len(paths) == 4 and all("/" not in name for name in paths)
@@ -490,6 +562,19 @@ def test_scores_are_tidy(script, tmp_path):
             ["my,team.py:T", "silence", "own, a=1", "3", "choose", "auc", "0.25"],
             ["my,team.py:T", "silence", "own, a=1", "4", "confirm", "team", "0.75"],
         ]
+
+
+def test_scores_that_cannot_be_written_leave_the_old_ones(script, tmp_path):
+    class Ended:
+        def __str__(self):
+            raise KeyboardInterrupt
+
+    path = tmp_path / "scores.csv"
+    script.write_scores(path, "dyad", "t", {"all": {("own", 3): {"team": 0.5}}})
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        script.write_scores(path, "dyad", "t", {"all": {("own", 3): {"auc": 0.1, "team": Ended()}}})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_missing_data_names_its_command(script, tmp_path):

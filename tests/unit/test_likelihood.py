@@ -172,8 +172,23 @@ def test_chain_and_answer_have_one_scale_and_a_step_without_a_border_is_none():
     np.testing.assert_allclose(found.advantage_SV[:, 1], (value - value.mean()) / scale)
     nobody = step(CHAINS[3:], reference_after="chain", normalize="history", state=found.state)
     assert np.isnan(nobody.answer_S).all() and nobody.metrics["credit/fallback_rate"] == 1
-    assert nobody.state.joints["answer"] == found.state.joints["answer"]
+    assert nobody.state.joints["/answer"] == found.state.joints["/answer"] != {}
     assert step(CHAINS, normalize="history").answer_S is None
+
+
+def test_a_role_called_answer_keeps_the_history_that_another_rule_left():
+    """A run that goes on with another rule (ccpo.resume_changed) reads the same history."""
+    roles = ("think", "answer")
+    removal = StepSettings(CreditConfig("removal"), policy_of=dict.fromkeys(roles, "one"))
+    table = Sessions.from_table([("a", i, float(i), {"think": 0.0, "answer": 0.0}) for i in range(2)])
+    before = compute_advantages(table, removal).state
+    assert "answer" in before.joints
+    chains = [
+        session("a", 0, 1.0, 0.5, 0.75, roles=roles, behind=0.75, said=True),
+        session("a", 1, 0.0, 0.5, 0.25, roles=roles, behind=0.5),
+    ]
+    found = step(chains, roles, before, normalize="history", reference_after="chain")
+    assert found.metrics["credit/answer_coefficient"] == 1 and found.state.joints["answer"] == before.joints["answer"]
 
 
 def test_likelihoods_behind_a_chain_must_be_some():

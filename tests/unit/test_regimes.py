@@ -156,6 +156,27 @@ def test_what_was_composed_is_taken_again_for_the_same_alone(script, composed, f
             regime_list.compose(regime, seeds, folder, more)
 
 
+def test_two_commands_may_compose_the_same_at_once(script, monkeypatch, tmp_path):
+    import compare_credit
+    import regime_list
+
+    from ccpo.run import json_file
+
+    made = {("shared", 0): {"a": 1}}
+    monkeypatch.setattr(compare_credit, "configurations", lambda *args: made)
+
+    def other(*args):  # another command is done first, with what it calls a temporary file
+        for path in (tmp_path / "composed").glob("*-????????????????.json.tmp"):
+            path.replace(path.with_suffix(""))
+
+    monkeypatch.setattr(json_file.os, "fsync", other)
+    dyad = replace(script.regimes()["dyad"], rules=("shared",))
+    assert regime_list.compose(dyad, [0], tmp_path, []) == made
+    monkeypatch.undo()
+    assert regime_list.compose(dyad, [0], tmp_path, []) == made
+    assert len(list((tmp_path / "composed").iterdir())) == 1
+
+
 def test_a_configuration_that_there_is_not_names_its_regime(script, monkeypatch, tmp_path):
     pytest.importorskip("verl")
     monkeypatch.chdir(ROOT)
@@ -351,3 +372,28 @@ def test_scores_are_tidy(script, values, tmp_path):
         lines = list(csv.reader(stream))
     assert lines[:2] == [["regime", "rule", "seed", "score", "value"], ["dyad", "shared", "0", "team", "0.5"]]
     assert len(lines) == 1 + 2 * len(values)
+
+
+def test_scores_that_cannot_be_written_leave_the_old_ones(script, values, tmp_path):
+    class Ended:
+        def __str__(self):
+            raise KeyboardInterrupt
+
+    path = tmp_path / "scores.csv"
+    script.write_scores(path, values)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        script.write_scores(path, {script.Job("dyad", "shared", 0): {"auc": 0.1, "team": Ended()}})
+    assert path.read_bytes() == before
+
+
+def test_the_pages_words_have_their_numbers_from_its_tables():
+    page = (ROOT / "docs" / "runs" / "regimes.md").read_text(encoding="utf-8")
+    words, _, tables = page.partition("\n## dyad\n")
+    cells = [cell for line in tables.splitlines() if line.startswith("| `") for cell in line.split(" | ")[4:]]
+    parts = [part for cell in cells for part in cell.strip("| ").split(" / ") if "+-" in part]
+    bold = [part for part in parts if part.startswith("**")]
+    assert f"in {len(bold)} of {len(parts)}; were there no" in tables and len(parts) > 300
+    found = {re.sub(r"[*+-]+(?=0\.)", "", part).strip("* ").replace("0.", ".") for part in parts}
+    told = re.findall(r"(\.\d{3} \+- \.\d{3})", " ".join(words.split()))
+    assert len(told) > 10 and not set(told) - found
