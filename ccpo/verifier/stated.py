@@ -92,6 +92,7 @@ _PREPARED = [
         (r"</?(?:b|i|u|em|strong|code|span|center)>", ""),
         (r"<(?:answer|final_answer|final)>", "\nAnswer: "),
         (r"</[a-z_]{1,20}>|<[a-z_]{3,20}>", "\n"),
+        (r"\r\n?|[\x0b\x0c\x85\u2028\u2029]|<(?:br|hr)\s?/?>", "\n"),
         (r"<<[^<>\n]{0,200}>>", ""),  # a calculator's notes in GSM8K
         ("[\u2705\u2713\u2714\u2611\u2b50\u2728\U0001f389\U0001f3af\U0001f44d\U0001f600-\U0001f60a\ufe0f\u2b05\u27a1\u2b50]", ""),
         ("[\u2234\u2192\u21d2]", ": "),
@@ -123,27 +124,33 @@ def without_blanks(text: str) -> str:
 AROUND = 200  # characters before and after a box that are looked at for words
 _ENDS_WITH = re.compile(
     rf"(?:\b(?:{_NOT}|{_DOUBT}|{_COMPARED}|{_CHANGED})|%\sof)(?:\s+(?:{_FILLER})\b)*[\s:$*(\\\[]*$"
+    r"|\b(?:divided by|multiplied by|mod(?:ulo)?)[\s:$*(\\\[]*$"
     r"|(?:^|[.\n]\s*)(?:wrong|incorrect|false)\s*:[\s$*]*$"
     r"|\b(?:put|write|place|enclose|box)\b[^.!?\n]{0,80}\b(?:in|inside|within)\s[\s$]*$"
     r"|(?:^|\n)\s*%[^\n]*$",  # a comment
     re.IGNORECASE,
 )
-_OPERATED = re.compile(
-    r"(?:(?<!\n)[-+/^<>_\u2260\u2248\u2264\u2265\u221a\u00ac\u00b1~!]|[!/]="
+_OPENED = re.compile(r"(?:\\(?:\\(?:\[[\d.]{1,5}[a-z]{2}\])?|[(\[,;:!]|q?quad(?![a-zA-Z]))|[\s$&(])*$")
+"""What may stand between an operator and the box that it is applied to: ends of rows, blanks, the beginning of a formula."""
+_OPERATOR = re.compile(
+    r"(?:[-+/^<_\u2260\u2248\u2264\u2265\u221a\u00ac\u00b1~]|(?<![-=])>|[!/]="
     r"|\\(?:times|cdot|div|pm|mp|neg|lnot|not|neq?|leq?|geq?|lt|gt|approx|sim|log|ln|sin|cos|tan|exp)"
-    r"|\\sqrt(?:\[[^\]]*\])?|\\frac\s?\{[^{}]*\}|(?<=[\d)}])\s?\*|(?<![A-Za-z\\])[A-Za-z]|\d)\s*$"
+    r"|\\sqrt(?:\[[^\]]*\])?|\\frac\s?\{[^{}]*\}|(?<=[\d)}])\s?\*)$"
 )
-_LINE_ENDED = re.compile(r"(?:(?<![A-Za-z\\])[A-Za-z]{1,40}|[\d!])[ \t$]*\n\s*$")
+_ITEM = re.compile(r"(?:^|\n)[ \t]*[-+*>]$")  # of a list, or a quotation; a blank follows
+_RULE = re.compile(r"^[ \t]*([-_*=~])(?:[ \t]*\1){2,}[ \t]*$", re.MULTILINE)  # across the page
+_FACTOR = re.compile(r"(?:(?<![A-Za-z\\])[A-Za-z]|[\d!])\s*$")
+_LINE_ENDED = re.compile(r"(?:(?<![A-Za-z\\])[A-Za-z]{1,40}|[\d!])(?:[^\S\n]|\$)*\n\s*$")
 """A line that ends without an operator: what comes next is no part of it, unless a formula is open."""
-_FORMULA = re.compile(r"\$\$|\\\[|\\\]|\\begin\b|\\end\b")
+_FORMULA = re.compile(r"\\\\|\$\$|\\[(\[\])]|\\begin\b|\\end\b")
 _SPACED_LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z]\s+$")  # "I \boxed" is no product
 _ARGUMENT = re.compile(r"(?:\\([a-zA-Z]+)(?:\[[^\]]*\])?\s?|[\^_])\{[\s$]*$|\\frac\s?\{[^{}]*\}\s?\{\s*$")
 _HARMLESS = frozenset(
     "text textbf textrm mathbf mathrm bm boldsymbol displaystyle large Large huge color fbox underline".split()
 )
 _GOES_ON = re.compile(
-    r"[\s$]*(?:[\^_]|\\(?:times|cdot|div|pm|pi|infty|sqrt|frac|cup|vee|lor)(?![a-zA-Z])|[-+*/](?=\s?[\d\\(])|!(?=\s?[\d$+*/=\\^-])|\\?%\s?\d)"
-    r"|[ \t$]*\d"
+    r"(?:[\s$&]|\\\\)*(?:[\^_]|\\(?:times|cdot|div|pm|pi|infty|sqrt|frac|cup|vee|lor)(?![a-zA-Z])|[-+*/](?=\s?[\d\\(])|!(?=\s?[\d$+*/=\\^-])|\\?%\s?\d)"
+    r"|(?:[^\S\n]|[$~]|\\[,;:! ])*\d|\{?[.,]\}?\d"
     r"|[\s$*)\\]*(?:,\s*)?and\s[\s$*]*(?:\\boxed|[-\d])"
     r"|[\s$*)\\]*(?:,|;|/|\bor\b|\band\b)\s*[(\[]?[A-E](?![\w'])"
     r"|[\s$*)\\]*to\s[\s$]*(?:\\boxed|[-\d])"
@@ -153,9 +160,25 @@ _GOES_ON = re.compile(
 )  # fmt: skip
 _WORD_AFTER = re.compile(r"[\s$*)]*(?:\\text\s?\{\s*)?([A-Za-z]+)")
 _JOINED = re.compile(
-    r"\}[\s$*.)\\]*(?:,|;|/|=|-|\+|<|>|\\cdot|\\times|\bto\b|\bor\b|\band\b|\beither\b|\bmaybe\b|\bperhaps\b|,\s*or\b|,\s*and\b)?[\s$*(\\]*$", re.IGNORECASE
-)  # fmt: skip
+    r"\}[\s$*.)\\]*(?:,|;|/|=|-|\+|<|>|\||&|\\cdot|\\times|\\q?quad|\\lor|\\vee|\\text\s?\{\s?(?:or|and)\s?\}|\bto\b|\bor\b|\band\b|\beither\b|\bmaybe\b"
+    r"|\bperhaps\b|,\s*or\b|,\s*and\b)?[\s$*(\\]*$",
+    re.IGNORECASE,
+)
 _LETTER_BEFORE = re.compile(r"(?<![\w'])[A-E][)\]]?\s*(?:,|/|\bor\b|\band\b)\s*[\s$*(]*$")
+_NUMBER = r"(-?\d[\d,]*(?:\.\d+)?)"
+_OTHER_BEFORE = re.compile(rf"(?<![\w.,]){_NUMBER}[\s$*)%,]{{0,9}}\bor[\s$*(\\]*$", re.IGNORECASE)
+_TIMES = re.compile(rf"(?<![\w.,]){_NUMBER}\s(?:more\s)?times(?=[^\S\n]*\n[\s$*(\\\[]*$)", re.IGNORECASE)
+_AS_NOUN = re.compile(
+    r"\b(left)[ -]over\b(?=[^\S\n]*(?:\n|[:=])|\s+(?:is|was|are|were|equals|will be)\b)|\bthan\snot\b(?=[^\S\n]*\n)",
+    re.IGNORECASE,
+)
+"""Words that compare or deny, where they do neither."""
+_OTHER_AFTER = re.compile(
+    rf"\n[\s$*#\\(\[]{{0,20}}{_NUMBER}(?:[\s$*.)\]\\]{{0,9}}(?:\n|$)|[\s$*)]{{1,9}}is\s(?:the\s)?(?:(?:final|right|correct|true|real|actual)\s)?"
+    r"(?:answer|right|correct)\b)",
+    re.IGNORECASE,
+)
+"""Another number that is a line of its own, or is said to be the answer."""
 _LATER = re.compile(r"\banswer\b[^.!?\n:=\d]{0,40}?(?:\bis\b|=|:)\s*((?:[^.!?\n]|\.\d){1,200})", re.IGNORECASE)
 
 
@@ -169,11 +192,15 @@ def box_is_stated(text: str) -> bool:
     starts = [found for found in BOXED.finditer(text) if found.end() <= inside]
     start, content = starts[-1].start(), text[inside:end]
     before, after = text[max(0, start - AROUND) : start], text[end + 1 : end + AROUND]
-    if _ENDS_WITH.search(before) or _LETTER_BEFORE.search(before) or _is_operand(before):
+    before = _counted(_AS_NOUN.sub(r"\1", before), content)
+    in_formula = _in_formula(text[:start], text[end + 1 :])
+    if _ENDS_WITH.search(before) or _LETTER_BEFORE.search(before) or _is_operand(before, after, in_formula):
+        return False
+    if (other := _OTHER_BEFORE.search(before)) and _differs(other[1], content):
         return False
     if _GOES_ON.match(after) or TAKEN_BACK.match(after) or _is_scaled(after):
         return False
-    if re.match(r"\s*\d", after) and _in_formula(before):
+    if in_formula and re.match(r"\s*\d", after):
         return False
     if RETRACTED.search(text, end + 1) or _contradicted(content, text[end + 1 :]):
         return False
@@ -184,6 +211,21 @@ def box_is_stated(text: str) -> bool:
     return True
 
 
+def _counted(before: str, content: str) -> str:
+    """``before`` without the last word of "= 48 times", line end, \\boxed{48}: it says how often, and multiplies nothing."""
+    found = _TIMES.search(before)
+    return before if not found or _differs(found[1], content) else before[: found.end(1)] + before[found.end() :]
+
+
+def _differs(number: str, content: str) -> bool:
+    """Whether the box holds another number. What is no number in digits may be the same one."""
+    plain = re.sub(r"[\s$,\\]", "", content)
+    try:
+        return float(number.replace(",", "")) != float(plain)
+    except ValueError:
+        return False
+
+
 def _alike(a: str, b: str) -> bool:
     """\\boxed{15} = \\boxed{15.0}."""
     try:
@@ -192,20 +234,40 @@ def _alike(a: str, b: str) -> bool:
         return False
 
 
-def _is_operand(before: str) -> bool:
-    before = before.rstrip("$ ") if before.rstrip().endswith("$") else before
-    if _OPERATED.search(before) and not _SPACED_LETTER.search(before):
-        return _in_formula(before) or not _LINE_ENDED.search(before)
+def _is_operand(before: str, after: str, in_formula: bool) -> bool:
+    before = _RULE.sub("", before)
+    opened = _OPENED.search(before).start()
+    left, blank = before[:opened], before[opened : opened + 1].isspace()
+    if _OPERATOR.search(left) and (in_formula or not ((blank and _ITEM.search(left)) or _is_emphasis(left, after))):
+        return True
+    if own := before.rstrip().endswith("$"):  # the box is in a formula of its own
+        before = before.rstrip("$ ")
+    if _FACTOR.search(before) and not _SPACED_LETTER.search(before):
+        return (in_formula and not own) or not _LINE_ENDED.search(before)
     found = _ARGUMENT.search(before)
     return found is not None and found[1] not in _HARMLESS
 
 
-def _in_formula(before: str) -> bool:
-    """Whether a displayed formula is open. One dollar is none: it may be money."""
-    opened = False
+def _is_emphasis(left: str, after: str) -> bool:
+    """*\\boxed{48}* on a line of its own."""
+    return left.endswith("\n*") and after.startswith("*")
+
+
+def _in_formula(before: str, after: str) -> bool:
+    """Whether a formula is open that may have several lines. Dollars are money where none closes them: one behind the box, ``$$`` anywhere."""
+    opened = {"$$": 0, "\\(": 0, "\\[": 0, "\\begin": 0}
     for mark in _FORMULA.findall(before):
-        opened = not opened if mark == "$$" else mark in ("\\[", "\\begin")
-    return opened
+        if mark == "$$":
+            opened[mark] = 1 - opened[mark]
+        elif mark in opened:
+            opened[mark] = opened[mark] + 1 if mark == "\\begin" else 1
+        elif mark != "\\\\":
+            begun = {"\\)": "\\(", "\\]": "\\[", "\\end": "\\begin"}[mark]
+            opened[begun] = max(0, opened[begun] - 1)
+    if opened.pop("$$") and "$$" in after:
+        return True
+    line = before.rpartition("\n")[2]
+    return any(opened.values()) or ("$" not in line and re.match(r"[^\S\n]*[.,]?\$(?![\d$])", after) is not None)
 
 
 def _is_scaled(after: str) -> bool:
@@ -219,6 +281,8 @@ def _is_scaled(after: str) -> bool:
 
 def _contradicted(content: str, after: str) -> bool:
     """Whether another answer is stated after the box."""
+    if any(_differs(found[1], content) for found in _OTHER_AFTER.finditer(after)):
+        return True
     plain = re.sub(r"[^0-9A-Za-z.]", "", content)
     for found in list(_LATER.finditer(after))[:3]:
         said = re.sub(r"[^0-9A-Za-z.]", "", found[1])
