@@ -41,6 +41,24 @@ from ccpo.data import MANIFEST, sha256  # noqa: E402
 MODEL, PART, FACTS, METRICS = "model", "unfinished", "sft.json", "metrics.jsonl"
 SDPA = "sdpa"
 
+READ_OTHERWISE = {
+    "data.train_max_samples": -1,
+    "data.val_max_samples": -1,
+    "data.messages_key": "messages",
+    "data.custom_cls.path": None,
+    "data.apply_chat_template_kwargs": {},
+    "trainer.nnodes": 1,
+}
+"""Settings of verl's trainer that change nothing here -> what they have to be."""
+
+LAUNCH = """
+from ccpo.verl_plugin.network import bind_stores
+bind_stores()
+from torch.distributed.run import main
+main()
+"""
+"""torchrun, whose store listens on the loopback address: it reads what comes there as pickles."""
+
 
 class TeachError(ValueError):
     """A job that cannot be run; the text says why and what to set."""
@@ -140,6 +158,31 @@ def check_end(tokenizer: Any, generation: Any) -> str:
     return tokenizer.decode([end])
 
 
+def check_settings(config: Any) -> None:
+    """Raises TeachError for what verl's trainer could do, and a job of this command cannot, or would not heed."""
+    from omegaconf import OmegaConf
+
+    if config.model.lora_rank or config.model.lora_adapter_path:
+        raise TeachError(
+            "model.lora_rank, lora_adapter_path: what is exported is a whole model, so the whole model is taught; leave them out"
+        )
+    for name, only in READ_OTHERWISE.items():
+        if (value := OmegaConf.select(config, name)) != only:
+            raise TeachError(
+                f"{name}={value}: lessons are read and tokenized here, not by verl, so that it would change nothing; leave it out, and make the file of "
+                "lessons as it is to be taught"
+                if name.startswith("data.")
+                else f"{name}={value}: the processes of a job are those of one machine; leave it out"
+            )
+    for name, needed, why in (
+        ("trainer.logger", "file", "the last losses are read from verl's log in a file"),
+        ("checkpoint.save_contents", "hf_model", "the taught model is made of it"),
+    ):
+        value = OmegaConf.select(config, name)
+        if needed not in ([value] if isinstance(value, str) else value or ()):
+            raise TeachError(f"{name}={value} has no {needed}, and {why}: add it, or leave the setting out")
+
+
 def check_steps(config: Any, rows: dict[str, int]) -> int:
     """Steps of the job. ``rows``: file -> lessons. Raises TeachError."""
     batch, gpus, epochs = config.data.train_batch_size, config.trainer.n_gpus_per_node, config.trainer.total_epochs
@@ -180,10 +223,7 @@ def check(config: Any) -> Plan:
     from verl.utils import hf_tokenizer
     from verl.utils.model import get_generation_config
 
-    if config.model.lora_rank or config.model.lora_adapter_path:
-        raise TeachError(
-            "model.lora_rank, lora_adapter_path: what is exported is a whole model, so the whole model is taught; leave them out"
-        )
+    check_settings(config)
     path = str(config.model.path)
     if "/" in path and path.count("/") != 1 and not Path(path).is_dir():
         raise TeachError(f"model.path (MODEL) is {path}: there is no such folder")
@@ -253,6 +293,36 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
+def remove(part: Path) -> None:
+    """Remove what an earlier job has left. That it was one is told by its tokens, which go last: the removal may be interrupted, too."""
+    from sft_worker import TOKENS
+
+    for path in sorted(part.iterdir(), key=lambda path: path.name == TOKENS) if part.exists() else ():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if part.exists():
+        part.rmdir()
+
+
+def launched(worker: Path, config_file: Path, processes: int) -> tuple[list[str], dict[str, str]]:
+    """The command that runs ``worker`` in so many processes, and its environment: nothing listens outside this machine."""
+    from ccpo.config import LOOPBACK
+    from ccpo.verl_plugin.network import address_in
+
+    interface, address = address_in(LOOPBACK)
+    command = [
+        *(sys.executable, "-c", LAUNCH, "--standalone", f"--local-addr={address}"),
+        *(f"--nproc_per_node={processes}", str(worker), str(config_file)),
+    ]
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    return command, {
+        **os.environ,
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": f"={interface}",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+    }
+
+
 def train(config: Any, tokens: Any, part: Path) -> None:
     """Run the trainer in the new folder ``part``. Raises TeachError when it fails."""
     import torch
@@ -263,17 +333,8 @@ def train(config: Any, tokens: Any, part: Path) -> None:
     torch.save(tokens, part / TOKENS)
     config.trainer.default_local_dir = str(part)
     (part / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        f"--nproc_per_node={config.trainer.n_gpus_per_node}",
-        *(str(HERE / "sft_worker.py"), str(part / "config.yaml")),
-    ]
-    environment = {
-        **os.environ,
-        "VERL_FILE_LOGGER_PATH": str(part / METRICS),
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.trainer.n_gpus_per_node))),
-    }  # fmt: skip
+    command, environment = launched(HERE / "sft_worker.py", part / "config.yaml", config.trainer.n_gpus_per_node)
+    environment["VERL_FILE_LOGGER_PATH"] = str(part / METRICS)
     process = subprocess.Popen(command, env=environment, preexec_fn=end_with_parent)
     try:
         status = process.wait()
@@ -346,7 +407,7 @@ def teach(config: Any) -> None:
             + (": an earlier job in it was ended before it was done, this one begins anew" if anew else ""),
             flush=True,
         )
-        shutil.rmtree(out / PART, ignore_errors=True)
+        remove(out / PART)
         began = time.perf_counter()
         train(config, plan.tokens, out / PART)
         facts |= last_losses(out / PART / METRICS)

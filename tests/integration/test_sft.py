@@ -157,12 +157,18 @@ def test_the_plan(modules, config):
         ("trainer.n_gpus_per_node", "all", "N_GPUS.*whole number"),
         ("trainer.total_epochs", 0, "total_epochs=0: set a whole number"),
         ("trainer.total_training_steps", 7, "3 epoch.* have 6 steps; set 1 to 6"),
+        ("trainer.logger", ["console"], "has no file, and the last losses are read"),
+        ("trainer.logger", "console", "has no file"),
+        ("checkpoint.save_contents", ["model"], "has no hf_model, and the taught model is made of it"),
+        ("data.train_max_samples", 100, "data.train_max_samples=100: .* change nothing"),
+        ("data.apply_chat_template_kwargs", {"enable_thinking": False}, "change nothing"),
+        ("trainer.nnodes", 2, "one machine"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(modules, config, tmp_path, name, value, reason):
     from omegaconf import OmegaConf
 
-    OmegaConf.update(config, name, value)
+    OmegaConf.update(config, name, value, force_add=True)
     with pytest.raises((modules.main.TeachError, modules.worker.LessonError), match=reason):
         modules.main.teach(config)
     assert not (tmp_path / "out").exists()
@@ -187,6 +193,64 @@ def test_nothing_is_written_over(modules, config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(modules.main.TeachError, match="is a file"):
         modules.main.begun(tmp_path / "file")
+
+
+def test_a_removal_that_was_interrupted_goes_on(modules, tmp_path, monkeypatch):
+    """Whatever it has removed already, the folder is known for an earlier job's."""
+    from sft_worker import TOKENS
+
+    out = tmp_path / "out"
+    part = out / "unfinished"
+    (part / "global_step_2" / "huggingface").mkdir(parents=True)
+    for name in (TOKENS, "config.yaml", "metrics.jsonl", "zzz"):
+        (part / name).write_text("")
+    (part / "link").symlink_to(tmp_path)
+    unlink, calls = Path.unlink, iter(range(100))
+
+    def interrupted(path):
+        if next(calls) % 2:
+            raise KeyboardInterrupt
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            modules.main.remove(part)
+        assert modules.main.begun(out) is True
+    assert [path.name for path in part.iterdir()] == [TOKENS]
+    monkeypatch.undo()
+    modules.main.remove(part)
+    assert not part.exists() and tmp_path.exists()
+    modules.main.remove(part)
+
+
+LISTENER = """
+import json, os, psutil, sys, torch
+torch.distributed.init_process_group("gloo")
+torch.distributed.all_reduce(torch.ones(1))
+found = {
+    connection.laddr.ip
+    for process in (psutil.Process(), psutil.Process().parent())
+    for connection in process.net_connections("inet")
+    if connection.status == psutil.CONN_LISTEN
+}
+torch.distributed.barrier()
+print(json.dumps(sorted(address.removeprefix("::ffff:") for address in found)), file=open(f"{sys.argv[1]}.{os.environ['RANK']}", "w"))
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_port_of_a_job_is_open_to_other_machines(modules, tmp_path, processes):
+    """torchrun's own store takes pickles from whoever reaches it."""
+    (tmp_path / "worker.py").write_text(LISTENER)
+    command, environment = modules.main.launched(tmp_path / "worker.py", tmp_path / "found", processes)
+    done = subprocess.run(
+        command, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in range(processes):
+        found = json.loads((tmp_path / f"found.{rank}").read_text())
+        assert found and all(address in ("127.0.0.1", "::1") for address in found), found
 
 
 def test_two_jobs_do_not_share_a_folder(modules, config, tmp_path):
