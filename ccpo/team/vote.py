@@ -62,11 +62,13 @@ class Vote(Team):
             return dict.fromkeys(self.roles, s.question)
         copies = s.row[self.copies]
         try:
+            if not isinstance(copies, str) and len(copies) != self.n_voters:  # the plan has one text in place of them
+                raise IndexError
             return {v: copies[i] for i, v in enumerate(self.roles)}
         except (IndexError, TypeError, KeyError):
             raise TeamError(
                 f"column {self.copies!r} of the row holds {len(copies) if isinstance(copies, list) else copies!r} texts for {self.n_voters} voters: "
-                "set n_voters to how many there are, or make the data with more"
+                "set n_voters (N_VOTERS) to how many there are, since a row is made for all of its texts together, or make the data with as many"
             ) from None
 
     async def show(self, s: Session, turn: Turn | None) -> Quote | None:
