@@ -166,7 +166,7 @@ _JOINED = re.compile(
 )
 _LETTER_BEFORE = re.compile(r"(?<![\w'])[A-E][)\]]?\s*(?:,|/|\bor\b|\band\b)\s*[\s$*(]*$")
 _NUMBER = r"(-?\d[\d,]*(?:\.\d+)?)"
-_OTHER_BEFORE = re.compile(rf"(?<![\w.,]){_NUMBER}[\s$*)%,]{{0,9}}\bor[\s$*(\\]*$", re.IGNORECASE)
+_OTHER_BEFORE = re.compile(rf"(?<![\w.,/]){_NUMBER}[\s$*),]{{0,9}}\bor[\s$*(\\]*$", re.IGNORECASE)
 _TIMES = re.compile(rf"(?<![\w.,]){_NUMBER}\s(?:more\s)?times(?=[^\S\n]*\n[\s$*(\\\[]*$)", re.IGNORECASE)
 _AS_NOUN = re.compile(
     r"\b(left)[ -]over\b(?=[^\S\n]*(?:\n|[:=])|\s+(?:is|was|are|were|equals|will be)\b)|\bthan\snot\b(?=[^\S\n]*\n)",
@@ -237,8 +237,9 @@ def _alike(a: str, b: str) -> bool:
 def _is_operand(before: str, after: str, in_formula: bool) -> bool:
     before = _RULE.sub("", before)
     opened = _OPENED.search(before).start()
-    left, blank = before[:opened], before[opened : opened + 1].isspace()
-    if _OPERATOR.search(left) and (in_formula or not ((blank and _ITEM.search(left)) or _is_emphasis(left, after))):
+    left, between = before[:opened], before[opened:]
+    item = between[:1].isspace() and _ITEM.search(left) and (not in_formula or re.search(r"\$|\\[(\[]", between))
+    if _OPERATOR.search(left) and not item and (in_formula or not _is_emphasis(left, after)):
         return True
     if own := before.rstrip().endswith("$"):  # the box is in a formula of its own
         before = before.rstrip("$ ")
