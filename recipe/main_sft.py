@@ -31,7 +31,7 @@ if importlib.util.find_spec("ccpo") is None:
     sys.exit(f"error: ccpo is not on PYTHONPATH: start with recipe/run_sft_roles.sh, or set PYTHONPATH={HERE.parent}")
 
 # verl reads its platform when it is first imported, and composing the configuration imports it (pkg://verl.trainer.config).
-if "profile=cpu" in [word.lstrip("+").strip("'\"") for word in sys.argv]:
+if "profile=cpu" in [word.lstrip("+").replace("'", "").replace('"', "") for word in sys.argv]:  # as Hydra reads them
     from ccpo.verl_cpu import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)
@@ -372,7 +372,7 @@ def export(part: Path, target: Path, step: int, trust_remote_code: bool = False)
     config.save_pretrained(made)
     AutoTokenizer.from_pretrained(made, **ask)
     AutoModelForCausalLM.from_pretrained(made, dtype=torch.float32, **ask)
-    for path in made.iterdir():
+    for path in filter(Path.is_file, made.rglob("*")):  # a tokenizer with several chat templates has a folder of them
         path.chmod(0o644)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -324,7 +324,10 @@ def test_the_export_is_a_model_like_any_other(modules, tmp_path):
     shutil.copytree(MODEL, made)
     facts = json.loads((made / "config.json").read_text())
     (made / "config.json").write_text(json.dumps(facts | {"_attn_implementation": "torch_varlen", "dtype": "bfloat16"}))
+    (made / "additional_chat_templates").mkdir()  # of a tokenizer that has several
+    (made / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
     sums = modules.main.export(tmp_path / "part", tmp_path / "model", 3)
+    assert (tmp_path / "model" / "additional_chat_templates" / "tool_use.jinja").exists()
     assert set(sums) == {"model.safetensors"} and not made.exists()
     text = (tmp_path / "model" / "config.json").read_text()
     assert "torch_varlen" not in text and "bfloat16" not in text
@@ -390,6 +393,18 @@ def test_values_arrive_whatever_they_are_called():
     assert config.trainer.n_gpus_per_node == 2 and config.optim.lr == 1e-4
     refused = command(DATA="${HOME}")
     assert refused.returncode == 1 and "cannot be used" in refused.stderr
+
+
+@pytest.mark.parametrize("word", ["profile=cpu", "profile='cpu'", '+profile="cpu"'])
+def test_the_platform_is_that_of_the_profile_as_hydra_reads_it(word):
+    code = "import os, sys; sys.path.insert(0, 'recipe'); import main_sft; print(os.environ['VERL_PLATFORM'])"
+    environment = {name: value for name, value in os.environ.items() if name != "VERL_PLATFORM"} | {
+        "PYTHONPATH": str(ROOT)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, word], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip().endswith("cpu"), done.stderr[-500:]
 
 
 @pytest.fixture(scope="module")
