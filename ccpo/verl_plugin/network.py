@@ -197,9 +197,7 @@ def meeting_ports() -> list[int] | None:
         lowest = int(CONNECTIONS.read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return None
-    first = (
-        20_000  # below are those of services, and 10,002 to 19,999 are the processes' of a Ray that `ray start` began
-    )
+    first = 20_000  # below: services, and (10,002 to 19,999) the processes of a Ray that `ray start` began
     if lowest - first < 2 * MEETING:
         return None
     begin = secrets.randbelow(lowest - first - MEETING) + first
