@@ -35,7 +35,7 @@ from typing import Any
 from ccpo.data import name_problem, shown
 from ccpo.verifier import ANSWER_TYPES, LETTERS, OWN
 from data_preprocess.schema import FACTS, SPLITS, Row, make_row, reference, summary, write_dataset
-from data_preprocess.sources import Record, Source, built_rows, content_of, field, positive, read
+from data_preprocess.sources import Record, Source, built_rows, content_of, field, positive, read, share
 
 FILES = (".jsonl", ".parquet", ".csv")
 _HUB = re.compile(r"(?P<hub>[\w.-]+/[\w.-]+)(:(?P<split>[^@]+))?(@(?P<revision>\S+))?")
@@ -182,7 +182,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the dataset to write")
     parser.add_argument("--train", metavar="FILE|HUB", help="training questions")
     parser.add_argument("--test", metavar="FILE|HUB", help="test questions")
-    parser.add_argument("--split", type=_share, metavar="SHARE", help="the share of --train that becomes the test set")
+    parser.add_argument("--split", type=share, metavar="SHARE", help="the share of --train that becomes the test set")
     parser.add_argument("--config", help="configuration of a hub data set that has several")
     parser.add_argument("--question", required=True, metavar="COL", help="column with the question")
     parser.add_argument("--answer", metavar="COL", help="column with the right answer")
@@ -203,16 +203,6 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--limit", type=positive, help="use only the first N source rows of every split")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad rows out and count them")
     return parser.parse_args(arguments)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: set a number between 0 and 1, for example 0.1")
-    return share
 
 
 def _check(given: argparse.Namespace) -> None:

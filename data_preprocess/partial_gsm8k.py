@@ -45,7 +45,7 @@ from data_preprocess.gaps import Problem
 from data_preprocess.role_targets import Solved, draw, normal
 from data_preprocess.schema import Row, make_row, reference, summary
 from data_preprocess.sft_roles import DEV, SFT_TRAIN, SFT_VAL, TEST, TRAIN, side_of
-from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, positive, read
+from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, positive, read, share
 
 NAME = "partial_gsm8k"
 DEV_NAME = "partial_gsm8k_dev"
@@ -352,7 +352,6 @@ def _by_kind(rows: Sequence[Row]) -> dict[str, int]:
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser(__doc__, (gsm8k.TRAIN, gsm8k.TEST))
     options.prog = f"python -m data_preprocess.{NAME}"
-    share = sft_roles.share
     gaps = Gaps()
     options.add_argument("--voters", type=positive, default=gaps.voters, help="copies of a row (default: %(default)s)")
     options.add_argument(
@@ -373,13 +372,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.add_argument(
         "--prompts", default=PROMPTS, help="set of the vote's prompts (default: %(default)s, the task's)"
     )
-    options.add_argument(
-        "--teach", type=share, default=0.5, help="share of the training questions that are taught (default: 0.5)"
-    )
-    options.add_argument(
-        "--held", type=share, default=0.07, help="share of either side that is held out: sft_val, dev (default: 0.07)"
-    )
-    options.add_argument("--salt", default="", help="another word: another split, other kinds and copies")
+    sft_roles.add_split(options, "another split, other kinds and copies")
     return options.parse_args(arguments)
 
 

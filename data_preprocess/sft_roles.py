@@ -33,7 +33,7 @@ from data_preprocess import gsm8k
 from data_preprocess.folder import replace_folder
 from data_preprocess.role_targets import LESSONS, REASONS, STEP, Solved, draw, normal
 from data_preprocess.schema import Row, summary, write_dataset
-from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, read
+from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, read, share
 
 NAME = "gsm8k_roles"
 SFT_TRAIN, SFT_VAL = "sft_train.parquet", "sft_val.parquet"
@@ -245,14 +245,15 @@ def lesson_lines(out: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"questions in two files: {'; '.join(shared) or 'none'}"
 
 
-def share(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 < found < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: set a number between 0 and 1, for example 0.5")
-    return found
+def add_split(options: argparse.ArgumentParser, salt: str) -> None:
+    """The options that say which question is on which side. ``salt``: what another word changes."""
+    options.add_argument(
+        "--teach", type=share, default=0.5, help="share of the training questions that are taught (default: 0.5)"
+    )
+    options.add_argument(
+        "--held", type=share, default=0.07, help="share of either side that is held out: sft_val, dev (default: 0.07)"
+    )
+    options.add_argument("--salt", default="", help=f"another word, {salt}")
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -266,13 +267,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=STEP,
         help="dyad: behind a thought, Reason writes the last step and the box, or the box alone",
     )
-    options.add_argument(
-        "--teach", type=share, default=0.5, help="share of the training questions that are taught (default: 0.5)"
-    )
-    options.add_argument(
-        "--held", type=share, default=0.07, help="share of either side that is held out: sft_val, dev (default: 0.07)"
-    )
-    options.add_argument("--salt", default="", help="another word, another split")
+    add_split(options, "another split")
     return options.parse_args(arguments)
 
 

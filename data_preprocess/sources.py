@@ -190,6 +190,17 @@ def parser(doc: str, sources: Sequence[Source]) -> argparse.ArgumentParser:
     return options
 
 
+def share(text: str) -> float:
+    """A share that is neither nothing nor all, as argparse's type."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 < found < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: set a number between 0 and 1, for example 0.1")
+    return found
+
+
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")

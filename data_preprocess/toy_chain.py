@@ -31,7 +31,7 @@ from data_preprocess.toy_model import (
     one_seeded_thread,
     sample,
 )
-from data_preprocess.toy_taught import build_taught, taught
+from data_preprocess.toy_taught import build_taught, taught, warmed
 
 CHAIN = Path(__file__).parents[1] / "examples" / "chain.py"
 PROMPTS = prompts_of(team_class(f"{CHAIN}:Chain"), "toy")
@@ -134,10 +134,7 @@ def teach(tokenizer: PreTrainedTokenizerFast, recipe: ChainRecipe, seed: int) ->
             )
         ]
 
-    def rate(step: int, steps: int) -> float:
-        return recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps) * max(0.05, 1 - step / steps)
-
-    return taught(tokenizer, seed, batches, rate)
+    return taught(tokenizer, seed, batches, warmed(recipe))
 
 
 def measure(

@@ -20,7 +20,7 @@ from ccpo.verifier import verify
 from data_preprocess.toy import Problem, boxed, draw_problems
 from data_preprocess.toy_lessons import NOT_SURE, UNEQUAL_VOTERS, VOTE, Lesson, Mistakes, vote_messages, vote_reply
 from data_preprocess.toy_model import CHAT_TEMPLATE, VOTE_TOKENS, Encoder, one_seeded_thread, sample
-from data_preprocess.toy_taught import build_taught, taught
+from data_preprocess.toy_taught import build_taught, taught, warmed
 
 VOTERS = 5
 
@@ -83,10 +83,7 @@ def teach(tokenizer: PreTrainedTokenizerFast, recipe: SpecialistRecipe, seed: in
         ]
         return encoder.lessons(lessons, recipe.lessons)
 
-    def rate(step: int, steps: int) -> float:
-        return recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps) * max(0.05, 1 - step / steps)
-
-    return taught(tokenizer, seed, batches, rate)
+    return taught(tokenizer, seed, batches, warmed(recipe))
 
 
 def measure(

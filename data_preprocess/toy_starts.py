@@ -32,7 +32,7 @@ from data_preprocess.toy_lessons import (
     think_messages,
 )
 from data_preprocess.toy_model import ANSWER_TOKENS, CHAT_TEMPLATE, one_seeded_thread, sample
-from data_preprocess.toy_taught import build_taught, taught
+from data_preprocess.toy_taught import build_taught, taught, warmed
 
 LONG = "I begin with what the brackets hold: "
 """What a long thought says first: words that the tokenizer spells letter by letter."""
@@ -183,10 +183,7 @@ def teach(tokenizer: PreTrainedTokenizerFast, recipe: StartRecipe, seed: int) ->
         ]
         return encoder.lessons(lessons, recipe.lessons)
 
-    def rate(step: int, steps: int) -> float:
-        return recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps) * max(0.1, 1 - step / steps)
-
-    return taught(tokenizer, seed, batches, rate)
+    return taught(tokenizer, seed, batches, warmed(recipe, lowest=0.1))
 
 
 def measure(

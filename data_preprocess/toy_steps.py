@@ -30,7 +30,7 @@ from data_preprocess.toy_lessons import (
     think_messages,
 )
 from data_preprocess.toy_model import CHAT_TEMPLATE, THOUGHT_TOKENS, Encoder, accuracy, one_seeded_thread, sample
-from data_preprocess.toy_taught import build_taught, taught
+from data_preprocess.toy_taught import build_taught, taught, warmed
 
 STEP_TOKENS = 12
 """Of ``7*5=5, \\boxed{5}`` with its end, and a few to spare."""
@@ -118,10 +118,7 @@ def teach(tokenizer: PreTrainedTokenizerFast, recipe: StepsRecipe, seed: int) ->
             )
         ]
 
-    def rate(step: int, steps: int) -> float:
-        return recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps) * max(0.05, 1 - step / steps)
-
-    return taught(tokenizer, seed, batches, rate)
+    return taught(tokenizer, seed, batches, warmed(recipe))
 
 
 def measure(

@@ -51,6 +51,11 @@ def taught(
     return model.eval()
 
 
+def warmed(recipe: Any, lowest: float = 0.05) -> Callable[[int, int], float]:
+    """The learning rate of `taught`: ``recipe.lr`` after ``recipe.warmup_steps``, then down in a line to the share ``lowest`` of it."""
+    return lambda step, steps: recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps) * max(lowest, 1 - step / steps)
+
+
 def build_taught(
     out: str | Path,
     recipe: Any,

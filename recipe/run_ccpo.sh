@@ -27,10 +27,7 @@ DATA=${DATA:-data/$TASK}                   # folder with train.parquet and test.
 N_GPUS=${N_GPUS:-1}
 SEED=${SEED:-0}
 
-override() { # NAME VALUE: an override whose value is the text as it stands, whatever Hydra would read it as
-    # In its quotes, a quote needs a backslash, and so does every backslash before a quote.
-    printf "%s='%s'" "$1" "$(printf %s "$2" | sed -zE "s/(\\\\*)'/\1\1\\\\'/g; s/(\\\\+)\$/\1\1/")"
-}
+source recipe/names.sh
 
 case $TEAM in
     dyad) team=(--config-name ccpo_dyad) ;;
@@ -41,12 +38,7 @@ case $TEAM in
     *) team=(--config-name ccpo "$(override ccpo.team "$TEAM")") ;;
 esac
 
-for value in "$TEAM" "$MODEL" "$DATA" "${OUT:-}"; do
-    if [[ $value == *'${'* ]]; then
-        echo "error: $value: a name with \${ cannot be used, verl puts another value in its place; rename it" >&2
-        exit 1
-    fi
-done
+refuse_references "$TEAM" "$MODEL" "$DATA" "${OUT:-}"
 
 PYTHON=.venv/bin/python
 [ -x "$PYTHON" ] || PYTHON=python3

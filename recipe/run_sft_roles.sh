@@ -23,17 +23,9 @@ DATA=${DATA:-data/gsm8k_roles} # folder with sft_train.parquet and sft_val.parqu
 N_GPUS=${N_GPUS:-1}
 OUT=${OUT:-outputs/taught}
 
-override() { # NAME VALUE: an override whose value is the text as it stands, whatever Hydra would read it as
-    # In its quotes, a quote needs a backslash, and so does every backslash before a quote.
-    printf "%s='%s'" "$1" "$(printf %s "$2" | sed -zE "s/(\\\\*)'/\1\1\\\\'/g; s/(\\\\+)\$/\1\1/")"
-}
+source recipe/names.sh
 
-for value in "${MODEL:-}" "$DATA" "$OUT"; do
-    if [[ $value == *'${'* ]]; then
-        echo "error: $value: a name with \${ cannot be used, verl puts another value in its place; rename it" >&2
-        exit 1
-    fi
-done
+refuse_references "${MODEL:-}" "$DATA" "$OUT"
 
 PYTHON=.venv/bin/python
 [ -x "$PYTHON" ] || PYTHON=python3
