@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def _commands() -> list[list[str]]:
-    shell = [["bash", str(path)] for folder in ("scripts", "recipe") for path in (ROOT / folder).glob("*.sh")]
+    shell = [
+        ["bash", str(path)]
+        for folder in ("scripts", "recipe")
+        for path in (ROOT / folder).glob("*.sh")
+        if path.read_text().startswith("#!")  # others are sourced
+    ]
     programs = [
         path
         for folder in ("scripts", "recipe", "benchmarks", "data_preprocess")
