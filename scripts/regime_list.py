@@ -138,6 +138,10 @@ CHANGED = (
         rules=(*VOTE, PRICE), starts=_SPECIALISTS, seconds=20
     ),
     Regime(
+        "vote_two_rounds", "a second round, in which everyone reads the others' answers", ("ccpo.team_kwargs.rounds=2",), "vote",
+        rules=VOTE[:3], seconds=50
+    ),
+    Regime(
         "silence_one_smudge", "one kind of prompt: guesses coincide", _files("one_smudge"), "silence", data="one_smudge", seconds=11
     ),
     Regime(

@@ -26,7 +26,7 @@ def benchmark(tmp_path):
 
 
 def test_credit(benchmark, record_property):
-    sizes = ("--rows", "20000", "--vote-rows", "6000", "--voters", "3", "--repeat", "1")
+    sizes = ("--rows", "4000", "--vote-rows", "1500", "--voters", "3", "--repeat", "1")
     found = benchmark("credit", *sizes, result="--out")
     assert {case["team"] for case in found["credit"]} == {"dyad", "3 voters"}
     assert all(case["process_seconds"] > 0 for case in found["credit"])

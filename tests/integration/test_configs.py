@@ -21,6 +21,7 @@ from omegaconf import OmegaConf  # noqa: E402
 
 from ccpo.config import CcpoConfig, ConfigError, RoleConfig  # noqa: E402
 from ccpo.run.folder import run_folder  # noqa: E402
+from ccpo.verl_plugin import fit, lookups, relations, values  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "recipe" / "config"
@@ -81,13 +82,17 @@ def test_every_file_is_one_of_a_choice_or_named_here():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_profile_runs_every_task_with_every_team(compose, profile, task, name):
     prompts = ["ccpo.prompts=math"] if (name, task) == ("ccpo_dyad", "partial_gsm8k") else []  # a task for votes
-    config = compose(f"profile={profile}", f"task={task}", *NAMES[name], *prompts, name=name)
+    loss = f"loss={'paper_v1' if name == 'ccpo' else 'token_mean'}"
+    config = compose(f"profile={profile}", f"task={task}", loss, *NAMES[name], *prompts, name=name)
     ccpo(config)
     assert config.trainer.v1.trainer_mode == "ccpo_sync"
     assert config.algorithm.adv_estimator == "ccpo"
     assert all(missing.startswith("reward.reward_model.") for missing in OmegaConf.missing_keys(config)), (
         "of a switched-off section"
     )
+    fit.settle(config)  # values that a GPU profile leaves to the plan
+    assert (values.problems(config), relations.problems(config), values.verls_own_problems(config)) == ([], [], [])
+    assert lookups.problems(config) == []
 
 
 def test_the_agent_loop_exists(compose):

@@ -13,7 +13,7 @@ pytest.importorskip("verl")
 from omegaconf import OmegaConf, open_dict  # noqa: E402
 
 from ccpo.config import CcpoConfig, ConfigError  # noqa: E402
-from ccpo.verl_plugin import fit, lookups, relations, resources, values  # noqa: E402
+from ccpo.verl_plugin import lookups, relations, resources, values  # noqa: E402
 
 NAN, INF = math.nan, math.inf
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
@@ -337,19 +337,6 @@ def test_what_verl_itself_refuses_is_named(cpu_config, name, settings):
 def test_a_mistake_in_the_ccpo_node_is_named(tree, name, value):
     with pytest.raises(ConfigError, match=f"ccpo.*{name.split('.')[-1]}"):
         CcpoConfig.from_dict(with_value(tree, f"ccpo.{name}", value)["ccpo"], 4)
-
-
-@pytest.mark.parametrize("profile", ["cpu", "gpu"])
-@pytest.mark.parametrize("task", sorted(path.stem for path in (ROOT / "recipe/config/task").glob("*.yaml")))
-@pytest.mark.parametrize("name", ["ccpo_dyad", "ccpo_vote", "ccpo"])
-def test_no_shipped_configuration_is_a_mistake(compose, profile, task, name):
-    team = ["ccpo.team=vote"] if name == "ccpo" else []
-    config = compose(
-        f"profile={profile}", f"task={task}", f"loss={'paper_v1' if team else 'token_mean'}", *team, name=name
-    )
-    fit.settle(config)  # values that a GPU profile leaves to the plan
-    assert (values.problems(config), relations.problems(config), values.verls_own_problems(config)) == ([], [], [])
-    assert lookups.problems(config) == []
 
 
 # ---------------------------------------------------------------------------------------------------------- look-ups

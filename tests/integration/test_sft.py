@@ -165,9 +165,13 @@ def test_the_plan(modules, config):
         ("trainer.nnodes", 2, "one machine"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(modules, config, tmp_path, name, value, reason):
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    modules, config, tmp_path, monkeypatch, name, value, reason
+):
+    from huggingface_hub import constants
     from omegaconf import OmegaConf
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # a hub that is not there is asked for twenty seconds
     OmegaConf.update(config, name, value, force_add=True)
     with pytest.raises((modules.main.TeachError, modules.worker.LessonError), match=reason):
         modules.main.teach(config)
