@@ -148,6 +148,7 @@ class CcpoConfig:
     validation_replays: what validation asks of every role besides the team's own answer: "remove" it, "replace" its turns with nothing
     keep_sessions:     how many sessions of a training step are kept in sessions.jsonl, beside all of validation; 0: none, and no file
     keep_sessions_mb:  largest size of that file in MB; what stays of it then: `ccpo.run.session_log`
+    gpu_share:         part of every GPU's memory that is this job's; the rest is for other jobs on the same GPUs
     network:           where the job's ports may be reached, as 10.0.0.0/24. None: `LOOPBACK`, on this machine alone
     resume_changed:    go on from a checkpoint of another method: other data, prompts, model, learning rate (`verl_plugin.resuming`)
     roles:             role or pattern ("voter_*") -> settings
@@ -168,6 +169,7 @@ class CcpoConfig:
     validation_replays: tuple[str, ...] = (REMOVE, REPLACE)
     keep_sessions: int = 8
     keep_sessions_mb: float = 64.0
+    gpu_share: float = 1.0
     network: str | None = None
     resume_changed: bool = False
     credit: CreditConfig = field(default_factory=CreditConfig)
@@ -468,6 +470,10 @@ class CcpoConfig:
             found.append(
                 f"ccpo.keep_sessions_mb is {self.keep_sessions_mb}: it is the largest size of sessions.jsonl in MB, and must hold some "
                 f"sessions; set it in [{KEPT_MB[0]}, {KEPT_MB[1]}] (ccpo.keep_sessions=0 keeps none)"
+            )
+        if not 0 < self.gpu_share <= 1:
+            found.append(
+                f"ccpo.gpu_share is {self.gpu_share}: it is the part of every GPU's memory that this job takes; set it above 0 and up to 1"
             )
         if self.seed is not None and not 0 <= self.seed < 2**32:
             found.append(

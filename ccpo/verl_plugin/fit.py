@@ -41,7 +41,7 @@ def settle(config: DictConfig, gpu: float | None = None) -> tuple[list[str], lis
 
     Args:
         config: the whole configuration; changed.
-        gpu: bytes of a GPU; None: this machine's first.
+        gpu: bytes of a GPU; None: this machine's first. Of them the job takes ``ccpo.gpu_share``.
 
     Returns:
         (lines of the plan, to be shown; why the job does not fit). Both are empty on another device than a GPU, and where the model or
@@ -101,7 +101,7 @@ class _Plan:
     def __init__(self, config: DictConfig, gpu: float) -> None:
         from transformers import AutoConfig
 
-        self.config, self.gpu = config, gpu
+        self.config, self.whole, self.gpu = config, gpu, gpu * config.ccpo.gpu_share
         node = OmegaConf.to_container(config.ccpo, resolve=True)
         self.settings = CcpoConfig.from_dict(node, config.actor_rollout_ref.rollout.n)
         model, trainer = config.actor_rollout_ref.model, config.trainer
@@ -118,7 +118,7 @@ class _Plan:
             name: memory.shape_of(found, lora_settings(model)) for name, found in self.models.items()
         }
         self.size = replica_size(config.actor_rollout_ref.rollout)
-        self.room = memory.room(gpu)
+        self.room = memory.room(self.gpu)
 
     def decide(self) -> tuple[list[str], list[str]]:
         problems = self._attention()
@@ -187,14 +187,14 @@ class _Plan:
         # No more than can be used: every step wakes the whole cache.
         useful = SPARE * self._engine(requests)
         left = min(self.room - self.resting, useful) / self.gpu
-        share = round(min(LARGEST_SHARE, max(SMALLEST_SHARE, left)), 3)
-        self.share = float(_fill(self.config, "rollout.gpu_memory_utilization", share))
+        share = round(min(LARGEST_SHARE, max(SMALLEST_SHARE, left)) * self.gpu / self.whole, 3)
+        self.share = float(_fill(self.config, "rollout.gpu_memory_utilization", share))  # vLLM counts in whole GPUs
         least = self._least_engine()
-        if self.share * self.gpu >= least:
+        if self.share * self.whole >= least:
             return []
         return [
             f"the rollout engines do not fit: they need {least / GIB:.1f} GiB of each GPU (weights in bfloat16, and a cache for eight rows of {self.row} "
-            f"tokens), and get {self.share * self.gpu / GIB:.1f} (actor_rollout_ref.rollout.gpu_memory_utilization={self.share}) beside "
+            f"tokens), and get {self.share * self.whole / GIB:.1f} (actor_rollout_ref.rollout.gpu_memory_utilization={self.share}) beside "
             f"{self.resting / GIB:.1f} of the resting actor: take more GPUs, a smaller MODEL, or shorter rows"
         ]
 
@@ -211,12 +211,13 @@ class _Plan:
         decoding = [
             ("resting actor" + (" (in host memory)" if self.offload else ""), self.resting),
             (f"engine weights x {len(self.shapes)}", weights),
-            ("engine caches and workspace", max(0.0, self.share * self.gpu - weights)),
+            ("engine caches and workspace", max(0.0, self.share * self.whole - weights)),
         ]
         total = sum(value for _, value in decoding)
-        entry = self.config.actor_rollout_ref
+        entry, part = self.config.actor_rollout_ref, self.config.ccpo.gpu_share
+        share = f" (ccpo.gpu_share={part:g} of {self.whole / GIB:.1f})" if part != 1 else ""
         head = (
-            f"plan for {gpus} GPU(s) of {self.gpu / GIB:.1f} GiB, {len(self.shapes)} policy(ies) of up to {shape.parameters / 1e9:.3g} billion "
+            f"plan for {gpus} GPU(s) of {self.gpu / GIB:.1f} GiB{share}, {len(self.shapes)} policy(ies) of up to {shape.parameters / 1e9:.3g} billion "
             "parameters"
             + (f", a LoRA adapter of {shape.adapter / 1e6:.3g} million learns" if shape.adapter else "")
             + "; GiB of a GPU:"

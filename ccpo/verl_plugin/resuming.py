@@ -48,7 +48,7 @@ NOT_COMPARED = (
 )
 OPERATION = (  # of sections that are otherwise the method
     *(f"ccpo.{name}" for name in ("poll_interval", "session_timeout", "stall_timeout", "max_dropped_rate", "network")),
-    *("ccpo.reward_timeout", "ccpo.reward_processes", "ccpo.keep_sessions", "ccpo.keep_sessions_mb"),
+    *("ccpo.reward_timeout", "ccpo.reward_processes", "ccpo.keep_sessions", "ccpo.keep_sessions_mb", "ccpo.gpu_share"),
     *("ccpo.validation_replays", "*.optim.total_training_steps"),
 )
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"

@@ -212,6 +212,23 @@ def test_an_engine_without_room_is_refused(gpu_job):
     assert "rollout engines do not fit" in problems[0] and "gpu_memory_utilization=0.05" in problems[0]
 
 
+def test_a_share_of_a_gpu_is_planned_as_a_smaller_gpu_and_given_to_vllm_in_whole_ones(gpu_job):
+    """Two jobs of half a GPU each take no more than one."""
+    whole, half = (
+        gpu_job("qwen2.5-0.5b", "data.train_batch_size=4", *more, gpu=size)
+        for more, size in (((), H100 / 2), (("ccpo.gpu_share=0.5",), H100))
+    )
+    assert half[2] == [] and "ccpo.gpu_share=0.5 of 79.2" in half[1][0]
+    assert half[1][-1] == whole[1][-1] and half[1][1:5] == whole[1][1:5], (
+        "the same plan, but for rounding of vLLM's share"
+    )
+    (alone, shared) = (chosen(config) for config, _, _ in (whole, half))
+    assert shared.pop("share") == pytest.approx(alone.pop("share") / 2, abs=1e-3)
+    assert shared == alone
+    _, _, problems = gpu_job("qwen2.5-1.5b", "ccpo.gpu_share=0.1")
+    assert "the model does not fit" in problems[0]
+
+
 def test_long_rows_count(gpu_job):
     _, _, problems = gpu_job("qwen2.5-3b", "data.max_response_length=200000")
     assert any("shorter rows" in problem for problem in problems)

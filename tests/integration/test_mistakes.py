@@ -218,6 +218,7 @@ OF_CCPO: dict[str, tuple] = {
     "max_dropped_rate": (-0.1, 1.5, *NO_NUMBER),
     "keep_sessions": (-1, 10**9, 1.5, "x", True, None),
     "keep_sessions_mb": (0, -1, 1e9, *NO_NUMBER),
+    "gpu_share": (0, -0.5, 1.01, 33, INF, *NO_NUMBER),
     "seed": ("x", 1.5, True, -1, 10**30),
     "network": ("abc", "", "0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/7", "::/0", "fc00::/7"),
     "policies": ("per_rol", None, 3),

@@ -78,6 +78,7 @@ def test_every_leaf_is_read():
         "validation_replays": ["replace"],
         "keep_sessions": 0,
         "keep_sessions_mb": 2,
+        "gpu_share": 0.5,
         "credit": {
             "rule": "counterfactual",
             "normalize": "history",
@@ -112,7 +113,7 @@ def test_every_leaf_is_read():
     assert config.role("reason") == RoleConfig(stop=("###",))
     assert (config.poll_interval, config.session_timeout, config.stall_timeout) == (1, 60, 600)
     assert config.validation_replays == ("replace",)
-    assert (config.keep_sessions, config.keep_sessions_mb) == (0, 2)
+    assert (config.keep_sessions, config.keep_sessions_mb, config.gpu_share) == (0, 2, 0.5)
     assert {role: prompts.name for role, prompts in config.prompt_sets.items()} == {"think": "math", "reason": "choice"}
 
 
@@ -348,6 +349,7 @@ def test_no_session_at_all():
         "stall_timeout",
         "max_dropped_rate",
         "keep_sessions_mb",
+        "gpu_share",
         "credit.coefficient",
         "credit.alpha",
         "credit.eta",
