@@ -24,7 +24,7 @@ def best_constant(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     spelling: dict[str, str] = {}
     for row in rows:
         truth, kind = row["reward_model"]["ground_truth"], row["extra_info"]["answer_type"]
-        key = label(verify(boxed(truth), truth, kind, row["extra_info"]["options"]).answer or truth, kind)
+        key = label(verify(boxed(truth), truth, kind, row["extra_info"].get("options") or ()).answer or truth, kind)
         spelling.setdefault(key, truth)
         counts[key] += 1
     shares = {spelling[key]: share(rows, boxed(spelling[key])) for key, _ in counts.most_common(CANDIDATES)}
@@ -39,7 +39,7 @@ def share(rows: Sequence[Mapping[str, Any]], text: str) -> float:
 
 def _reward(text: str, row: Mapping[str, Any]) -> float:
     info = row["extra_info"]
-    return verify(text, row["reward_model"]["ground_truth"], info["answer_type"], info["options"]).reward
+    return verify(text, row["reward_model"]["ground_truth"], info["answer_type"], info.get("options") or ()).reward
 
 
 def boxed(answer: str) -> str:

@@ -175,7 +175,7 @@ def write_dataset(
     manifest: dict[str, Any] = {
         "name": name,
         "format_version": FORMAT_VERSION,
-        "command": shlex.join(_own_command() if command is None else command),
+        "command": shlex.join(own_command() if command is None else command),
         "sources": [_describe(source) for source in sources],
         "skipped_bad_rows": len(skipped),
         "skipped": list(skipped),
@@ -191,16 +191,21 @@ def write_dataset(
         for key, rows in splits.items():
             path = folder / f"{key}.parquet"
             pq.write_table(tables[key], path)
-            manifest["files"][path.name] = {
-                "rows": len(rows),
-                "duplicate_questions": len(rows) - len({_normalize(row) for row in rows}),
-                "best_constant_answer": best_constant(rows),
-                "sha256": sha256(path.read_bytes()),
-            }
+            manifest["files"][path.name] = file_facts(rows, path.read_bytes())
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
-    replace_folder(out, lambda folder: _replaceable(folder, name, {f"{key}.parquet" for key in splits}), write)
+    replace_folder(out, lambda folder: replaceable(folder, name, {f"{key}.parquet" for key in splits}), write)
     return manifest
+
+
+def file_facts(rows: Sequence[Row], content: bytes) -> dict[str, Any]:
+    """What a manifest says of a file of rows, and of its ``content``."""
+    return {
+        "rows": len(rows),
+        "duplicate_questions": len(rows) - len({_normalize(row) for row in rows}),
+        "best_constant_answer": best_constant(rows),
+        "sha256": sha256(content),
+    }
 
 
 def _tables(splits: Mapping[str, Sequence[Row]], name: str) -> dict[str, pa.Table]:
@@ -287,7 +292,7 @@ def _keys(name: str, value: Any, wanted: Sequence[str]) -> None:
         raise ValueError(f"{name} must have exactly the fields {list(wanted)}, got {got}")
 
 
-def _replaceable(out: Path, name: str, files: set[str]) -> set[str]:
+def replaceable(out: Path, name: str, files: set[str]) -> set[str]:
     """Files of the dataset that ``out`` holds. A manifest must describe the whole folder: refuse to mix two datasets, or
     two selections of one, in it."""
     try:
@@ -321,10 +326,10 @@ def _overlap(splits: Mapping[str, Sequence[Row]]) -> int:
 
 
 def _normalize(row: Row) -> str:
-    return " ".join(row["extra_info"]["question"].casefold().split())
+    return " ".join(row["prompt"][-1]["content"].casefold().split())
 
 
-def _own_command() -> list[str]:
+def own_command() -> list[str]:
     """The command line as a user types it: ``python -m package.module ...`` rather than the path of the file run."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     start = ["python", "-m", spec.name.removesuffix(".__main__")] if spec else ["python", sys.argv[0]]

@@ -16,7 +16,7 @@ Pairs = Sequence[tuple[Entry, Entry]]
 
 
 def paired(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[tuple[Entry, Entry]], int]:
-    """(the entries of both that are the same question, how many have the same number and another text). Raises EvaluationError without any."""
+    """(the entries of both that are the same question, how many have the same number and another text)."""
     theirs = {(entry["source"], entry["index"]): entry for entry in b["questions"]}
     same = [
         (entry, other)
@@ -24,10 +24,6 @@ def paired(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[tuple[Entry
         if (other := theirs.get((entry["source"], entry["index"]))) is not None
     ]
     pairs = [(entry, other) for entry, other in same if entry["question"] == other["question"]]
-    if not pairs:
-        raise EvaluationError(
-            f"no question of A ({_data(a)}) is in B ({_data(b)}): evaluate both on the same --data, with the same --limit and --seed"
-        )
     return pairs, len(same) - len(pairs)
 
 
@@ -41,8 +37,15 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         {"pairs", "only_a", "only_b", "other_text", "rows": [{"what", "a", "b", "difference": estimate}, ...]}
+
+    Raises:
+        EvaluationError: they have no question in common.
     """
     pairs, other_text = paired(a, b)
+    if not pairs:
+        raise EvaluationError(
+            f"no question of A ({_data(a)}) is in B ({_data(b)}): evaluate both on the same --data, with the same --limit and --seed"
+        )
     seed = int(a["settings"]["seed"])
     rows: list[dict[str, Any]] = []
 

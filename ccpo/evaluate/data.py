@@ -48,6 +48,15 @@ def read_rows(path: Path, limit: int | None, seed: int, columns: Sequence[str] =
     content = read_files([file])[file]
     if isinstance(content, str):
         raise EvaluationError(f"--data: {content}; make one with a python -m data_preprocess.* command")
+    rows = checked_rows(file, content, columns, own_reward)
+    chosen = range(len(rows))
+    if limit is not None and limit < len(rows):
+        chosen = sorted(random.Random(f"{seed}/rows").sample(chosen, limit))
+    return Rows(file, sha256(content), len(rows), tuple(rows[number] for number in chosen))
+
+
+def checked_rows(file: Path, content: bytes, columns: Sequence[str] = (), own_reward: bool = False) -> list[Row]:
+    """The rows of a parquet file with this ``content``; the rest as in `read_rows`."""
     try:
         rows = parquet_rows(content)
     except Exception as error:  # pyarrow has several types for it
@@ -62,10 +71,7 @@ def read_rows(path: Path, limit: int | None, seed: int, columns: Sequence[str] =
             reason = "only a reward of your own can judge it (answer_type 'own'): name it, ccpo.reward=file.py:function"
         if reason:
             raise EvaluationError(f"--data: {file}, {place}: {reason}")
-    chosen = range(len(rows))
-    if limit is not None and limit < len(rows):
-        chosen = sorted(random.Random(f"{seed}/rows").sample(chosen, limit))
-    return Rows(file, sha256(content), len(rows), tuple(rows[number] for number in chosen))
+    return rows
 
 
 def _problem(row: Row, place: str, seen: dict[Question, str], columns: Sequence[str]) -> str | None:

@@ -39,6 +39,13 @@ NOT_BINARY = (
 Entry = dict[str, Any]
 
 
+def identity(row: Row) -> Entry:
+    """What an entry says of which row it is."""
+    source, index = question_of(row)
+    text = row["prompt"][-1]["content"]
+    return {"source": source, "index": index, "question": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
 class NoLabels(ValueError):
     """A session has no answer that is right or wrong."""
 
@@ -117,9 +124,7 @@ async def table_of(
         question, judge = question_of(row), judge_of(row, reward)
         sessions = [store.records[SESSION].get((question, number)) for number in range(k)]
         entry: Entry = {
-            "source": question[0],
-            "index": question[1],
-            "question": hashlib.sha256(row["prompt"][-1]["content"].encode()).hexdigest()[:16],
+            **identity(row),
             "values": [None if record is None else record["value"] for record in sessions],
             "labels": await labels_of(sessions, tie, judge, seed),
             "replays": _replays(question, sessions, store),

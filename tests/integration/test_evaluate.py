@@ -28,6 +28,7 @@ import evaluate  # noqa: E402
 from ccpo.evaluate import guard  # noqa: E402
 from ccpo.evaluate.servers import CPU, Serving, command_of, environment_of, served  # noqa: E402
 from ccpo.evaluate.store import RESULT, SESSIONS  # noqa: E402
+from data_preprocess import pass_rate  # noqa: E402
 from data_preprocess.schema import make_row, write_dataset  # noqa: E402
 from data_preprocess.toy import dataset_rows  # noqa: E402
 
@@ -149,6 +150,27 @@ def test_killed_and_resumed_is_the_same_result(words, plain, tmp_path, model):
     size = (out / SESSIONS).stat().st_size
     evaluate.main(words(out))  # complete: nothing is asked again
     assert (out / SESSIONS).stat().st_size == size
+
+
+def test_an_evaluation_of_training_rows_chooses_those_that_are_trained_on(words, tmp_path, capsys, cpu_config):
+    """As docs/teach.md has it: evaluate, choose, train."""
+    dataset = pytest.importorskip("ccpo.verl_plugin.dataset")
+    rows = {"train": dataset_rows("train", QUESTIONS, 0), "test": dataset_rows("test", 2, 0)}
+    write_dataset(tmp_path / "data", rows, name="toy", command=["made", "here"])
+    train = tmp_path / "data" / "train.parquet"
+    evaluate.main(words(tmp_path / "taught", "--data", train, "--replays", "--controls", "none"))
+    pass_rate.main(
+        [f"--data={tmp_path / 'data'}", f"--evaluated={tmp_path / 'taught'}", f"--out={tmp_path / 'chosen'}"]
+    )
+    counted = [sum(entry["values"]) for entry in result_of(tmp_path / "taught")["questions"]]
+    kept = [row for row, count in zip(rows["train"], counted, strict=True) if 0 < count < K]
+    assert 0 < len(kept) < QUESTIONS and f"{len(kept)} of {QUESTIONS} rows" in capsys.readouterr().out
+    cpu_config.data.train_files, cpu_config.data.val_files = (
+        str(tmp_path / "chosen" / f"{name}.parquet") for name in ("train", "test")
+    )
+    cpu_config.data.train_batch_size = 1
+    questions, problems = dataset.problems(cpu_config, ())
+    assert not problems and questions[: len(kept)] == [row["prompt"][0]["content"] for row in kept]
 
 
 @pytest.mark.parametrize("kind", ["shuffle", "single"])

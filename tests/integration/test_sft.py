@@ -22,9 +22,13 @@ import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
 
-from data_preprocess import sft_roles  # noqa: E402
+from data_preprocess import pass_rate, sft_roles  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import evaluate  # noqa: E402
+
 MODEL = ROOT / "data_preprocess" / "last_digit_model"
 SMOLLM2 = (  # its chat template: a system message of its own where there is none
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
@@ -518,13 +522,25 @@ PAGE = (ROOT / "docs" / "teach.md").read_text()
 
 
 @pytest.mark.parametrize(
-    "line", [line[4:] for line in PAGE.splitlines() if "    " == line[:4] and ("bash " in line or "python " in line)]
+    "line",
+    [
+        line[4:]
+        for line in PAGE.replace("\\\n", "").splitlines()
+        if "    " == line[:4] and ("bash " in line or "python " in line)
+    ],
 )
 def test_a_command_of_the_page_is_one(compose, line):
     words = shlex.split(line)
-    if "-m" in words:
+    if "data_preprocess.sft_roles" in words:
         options = sft_roles.options_of(words[words.index("-m") + 2 :])
         sft_roles.Teacher(options.teams, options.prompts, options.reason)
+        return
+    if "data_preprocess.pass_rate" in words:
+        pass_rate.options_of(words[words.index("-m") + 2 :])
+        return
+    if "scripts/evaluate.py" in words:
+        given = evaluate.arguments_of(words[words.index("scripts/evaluate.py") + 1 :])
+        assert given.replays == [] and evaluate.team_of(given, None).plan.roles == ("think", "reason")
         return
     given = dict(word.split("=", 1) for word in words[: words.index("bash")])
     done = subprocess.run(
@@ -545,10 +561,13 @@ def test_a_command_of_the_page_is_one(compose, line):
 
 
 def test_the_pages_options_are_the_commands(capsys):
-    with pytest.raises(SystemExit):
-        sft_roles.options_of(["--help"])
+    for options_of in (sft_roles.options_of, pass_rate.options_of, evaluate.arguments_of):
+        with pytest.raises(SystemExit):
+            options_of(["--help"])
     shown = capsys.readouterr().out
     named = {word.strip("`.,;:") for word in PAGE.split() if word.startswith("`--")}
     assert len(named) >= 6 and all(option in shown for option in named)
     options = sft_roles.options_of(["--out", "o", "--teams", "dyad"])
+    bounds = pass_rate.options_of(["--data", "d", "--evaluated", "e", "--out", "o"])
+    assert f"`--at-least {bounds.at_least}`" in PAGE and f"`--at-most {bounds.at_most}`" in PAGE
     assert f"`--teach {options.teach}`" in PAGE and f"`--held {options.held}`" in PAGE
