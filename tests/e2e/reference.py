@@ -22,7 +22,7 @@ def settings_of(rule: str, roles: list[str]) -> dict:
     history = {
         "decay": 0.9,
         "floor": 0.05,
-        "normalize": "history",
+        "normalize": "group" if rule == "shared" else "history",
         "coefficient": None,
         "siblings": False,
         "wrong_price": 0.0,

@@ -8,13 +8,20 @@ from reference import KEEP, agrees
 
 STEPS = 2
 ONLY_TRAIN = ("trainer.save_freq=-1", "trainer.val_before_train=false")
-PANEL, CHAIN = "examples/panel.py:Panel", "examples/chain.py:Chain"
+PANEL, CHAIN, SINGLE = "examples/panel.py:Panel", "examples/chain.py:Chain", "examples/single.py:Single"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "team, rule",
-    [(PANEL, "removal"), (CHAIN, "resampling"), (CHAIN, "likelihood"), (PANEL, "resampling"), (CHAIN, "removal")],
+    [
+        (PANEL, "removal"),
+        (CHAIN, "resampling"),
+        (CHAIN, "likelihood"),
+        (PANEL, "resampling"),
+        (CHAIN, "removal"),
+        (SINGLE, "shared"),
+    ],
 )
 def test_a_users_team_trains_and_its_credit_equals_the_references(start, request, tmp_path, team, rule):
     out = tmp_path / "job"

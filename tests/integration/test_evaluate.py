@@ -368,6 +368,23 @@ def test_a_few_failures_are_counted_and_told(words, scripted_endpoint, tmp_path,
     assert result_of(tmp_path / "out")["measures"]["controls"].keys() == {"single"}
 
 
+def test_a_single_agent_is_a_team_that_is_worth_its_control(words, scripted_endpoint, tmp_path, capsys):
+    good = {"message": {"role": "assistant", "content": "\\boxed{1}"}, "index": 0, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+    command = words(tmp_path / "out", team=f"{ROOT}/examples/single.py:Single")
+    command[command.index("--endpoint") + 1] = scripted_endpoint.url
+    scripted_endpoint.script[:] = [(200, {"model": "m", "choices": [good], "usage": usage})]
+    evaluate.main(command)
+    said = {
+        json.dumps(body["messages"]) for body, _ in scripted_endpoint.seen if body["messages"][0]["role"] == "system"
+    }
+    assert len(said) == QUESTIONS, "the control is asked the same"
+    result = result_of(tmp_path / "out")["measures"]
+    assert result["controls"]["single"]["team_minus"]["value"] == 0 and list(result["roles"]) == ["solver"]
+    assert result["controls"]["self_consistency"]["samples"] == 1
+    assert "solver: without it there is no answer" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("said", ["your prompt was filtered", "maximum context length is 8 tokens"])
 def test_questions_that_are_refused_cost_their_own_sessions_alone(words, scripted_endpoint, tmp_path, data, said):
     """However many sessions each has; questions that are too long may stand beside each other, as in a set that is sorted."""

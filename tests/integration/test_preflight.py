@@ -681,6 +681,16 @@ def test_a_rule_of_another_team_names_that_team(config, rule):
     assert problem(config).endswith(f"Teams that {rule} fits: vote")
 
 
+def test_a_single_agent_is_a_team(config):
+    config.ccpo.team = f"{ROOT}/examples/single.py:Single"
+    config.ccpo.credit.rule = "shared"
+    assert preflight.check(config) == []
+    config.ccpo.credit.train_replays = True
+    assert "no removal of this team does: drop it" in problem(config)
+    config.ccpo.credit.train_replays, config.ccpo.credit.rule = False, "own_correctness"
+    assert "this team's outcome is one answer. Rules that fit: removal, resampling" in problem(config)
+
+
 def test_a_checkpoint_that_does_not_fit_is_found_before_anything_starts(config, tmp_path):
     config.trainer.default_local_dir = str(tmp_path / "run")
     settings = CcpoConfig.from_dict(

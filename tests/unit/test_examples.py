@@ -29,6 +29,7 @@ FIT = {
         *("counterfactual", "removal", "leave_one_out", "resampling"),
         *("shared", "shared_history", "shrinkage", "random_reward"),
     ],
+    "single": ["removal", "resampling", "likelihood", "shared", "shared_history", "shrinkage", "random_reward"],
 }
 
 
@@ -90,6 +91,12 @@ def test_every_template_is_needed(name):
         team = config(name, prompts=prompts)
         for role, sets in team.prompt_sets.items():
             assert set(sets.of(role)) == team.plan.fields[role], (prompts, role)
+
+
+def test_a_single_agent_is_asked_what_a_taught_model_answers_alone():
+    asked = config("single").prompt_sets["solver"].messages("solver", {"question": "q"})
+    for team, role in (("dyad", "reason"), ("vote", "voter_0")):
+        assert asked == CcpoConfig(team=team).prompt_sets[role].messages(role, {"question": "q"}), team
 
 
 def test_the_panel_speaks_the_words_of_the_embedded_model():
