@@ -12,10 +12,12 @@ both splits (20 % of the rows), so report level 2 alone where that matters.
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 import re
 import sys
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -97,14 +99,15 @@ def boxed(digit: int) -> str:
     return f"\\boxed{{{digit}}}"
 
 
-def problem_pool(split: str, level: int) -> list[Problem]:
+@functools.cache
+def problem_pool(split: str, level: int) -> tuple[Problem, ...]:
     """All problems of a level that ``split`` may use, in a fixed order. Level 1 is the same list for both splits."""
     every = (
         Problem(digits, operators)
         for digits in product(range(10), repeat=level + 1)
         for operators in product(OPERATORS, repeat=level)
     )
-    return [problem for problem in every if level == 1 or problem.held_out == (split == "test")]
+    return tuple(problem for problem in every if level == 1 or problem.held_out == (split == "test"))
 
 
 def draw_problems(split: str, count: int, rng: random.Random) -> list[Problem]:
@@ -127,7 +130,7 @@ def draw_problems(split: str, count: int, rng: random.Random) -> list[Problem]:
     return drawn
 
 
-def _shuffled_passes(pool: list[Problem], count: int, rng: random.Random) -> list[Problem]:
+def _shuffled_passes(pool: Sequence[Problem], count: int, rng: random.Random) -> list[Problem]:
     drawn: list[Problem] = []
     while len(drawn) < count:
         drawn += rng.sample(pool, min(len(pool), count - len(drawn)))
