@@ -36,15 +36,14 @@ def main() -> None:
         found = [read(run, options.step, options.before) for run in options.runs]
         arms = arms_of(found, options.control)
         print(*lines_of(arms, options.before), sep="\n")
-        if options.out:
-            write_atomic(options.out, tidy(arms))
-            print(f"\nvalues by question: {options.out}")
     except ReportError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(
-            f"error: {error.filename or options.out} cannot be read or written ({error.strerror}); name another one"
-        )
+    if options.out:
+        try:
+            write_atomic(options.out, tidy(arms))
+        except OSError as error:
+            sys.exit(f"error: {options.out} cannot be written ({error.strerror}); the tables above are whole")
+        print(f"\nvalues by question: {options.out}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ccpo.evaluate.measures import Estimate, estimate, majority_at, mean, pass_a
 from ccpo.evaluate.results import RIGHT
 from ccpo.report.logged import ReportError
 from ccpo.report.means import t_interval
-from ccpo.report.runs import groups
+from ccpo.report.runs import ALIKE, groups
 
 DRAWS = 0  # seed of the bootstrap
 NO_WIDTH = 1e-12
@@ -74,7 +74,8 @@ def arms_of(found: Sequence[Validated], control: str | None = None) -> list[Arm]
             seed = one.folder if run.seed in UNKNOWN else run.seed
             if seed in seeds:
                 raise ReportError(
-                    f"{seeds[seed].folder} and {one.folder} are of one kind and have one seed, {seed}: they would count as two; give one of them"
+                    f"{seeds[seed].folder} and {one.folder} have one seed, {seed}, and differ in none of {', '.join(ALIKE)}: they would "
+                    "count as two seeds; give one of them"
                 )
             seeds[seed] = one
         arms.append(Arm(name, seeds))
@@ -83,7 +84,9 @@ def arms_of(found: Sequence[Validated], control: str | None = None) -> list[Arm]
     chosen = [arm for arm in arms if arm.name == control] or [arm for arm in arms if control in _words(arm)]
     if len(chosen) != 1:
         names = "; ".join(arm.name for arm in arms)
-        raise ReportError(f"--control {control} is {'no' if not chosen else 'more than one'} arm: set one of: {names}")
+        raise ReportError(
+            f"--control {control} is {'no' if not chosen else 'more than one'} arm; the arms are: {names}"
+        )
     return [*chosen, *(arm for arm in arms if arm is not chosen[0])]
 
 
@@ -100,7 +103,7 @@ def common(found: Sequence[Validated]) -> tuple[list[Key], str | None]:
     if all(len(of_one) == len(keys) for of_one in texts):
         return keys, None
     other = len({key for of_one in texts for key, text in of_one.items() if text != texts[0].get(key, text)})
-    counts = Counter((one.folder.name or str(one.folder), len(one.last.questions)) for one in found)
+    counts = Counter((one.run.name, len(one.last.questions)) for one in found)
     differ = ", ".join(f"{name} {count}" for name, count in counts) + (
         f"; {other} with the same number and another text or truth" if other else ""
     )

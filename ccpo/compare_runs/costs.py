@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 TOKENS, REPLAY_TOKENS = "ccpo/generated_tokens", "ccpo/replay_tokens"
-DECODES = "ccpo/replays/decodes_per_session"
 SECONDS, VALIDATION = "timing_s/step", "timing_s/testing"
 START = "timing_s/start/validation_at_step_0"
 ALL, RESPONSE, PROMPT = (
@@ -18,14 +17,13 @@ ALL, RESPONSE, PROMPT = (
 
 @dataclass(frozen=True)
 class Costs:
-    """Of all training steps. ``tokens``: generated, those of replays included; ``trained``: of the turns that were trained alone. ``decodes``: turns
-    that a session's replays decoded, mean over steps. Seconds of steps and of validations. None where some step's log does not say."""
+    """Of all training steps. ``tokens``: generated, those of replays included; ``trained``: of the turns that were trained alone. Seconds of steps
+    and of validations. None where some step's log does not say."""
 
     steps: int
     tokens: float | None
     replay_tokens: float | None
     trained: float | None
-    decodes: float | None
     seconds: float | None
     validation: float | None
 
@@ -37,14 +35,12 @@ def costs_of(entries: Sequence[Mapping], last: int) -> Costs:
     def every(name: str) -> float | None:
         return sum(step[name] for step in steps) if steps and all(name in step for step in steps) else None
 
-    decodes = every(DECODES)
     validation = [step[name] for step in steps for name in (VALIDATION, START) if name in step]
     return Costs(
         len(steps),
         every(TOKENS),
         every(REPLAY_TOKENS),
         _trained(steps),
-        None if decodes is None else decodes / len(steps),
         every(SECONDS),
         sum(validation) if validation else None,
     )

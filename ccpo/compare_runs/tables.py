@@ -22,7 +22,7 @@ from ccpo.compare_runs.arms import (
     value_of,
     without_width,
 )
-from ccpo.compare_runs.costs import Costs, costs_of
+from ccpo.compare_runs.costs import costs_of
 from ccpo.compare_runs.validations import Key, Validated
 from ccpo.evaluate.measures import LEVEL, mean
 from ccpo.evaluate.results import NOT_BINARY
@@ -77,9 +77,7 @@ def _notes(arms: Sequence[Arm]) -> Iterator[str]:
 
     def each(of: Callable[[Validated], int]) -> str | None:
         """What every run has, where they differ."""
-        return (
-            ", ".join(f"{one.folder.name} {of(one)}" for one in found) if len({of(one) for one in found}) > 1 else None
-        )
+        return ", ".join(f"{one.run.name} {of(one)}" for one in found) if len({of(one) for one in found}) > 1 else None
 
     if steps := each(lambda one: one.last.step):
         yield f"the validations are at different steps ({steps}), so that differences are of the length of training, too: set --step to compare one"
@@ -99,7 +97,7 @@ def _notes(arms: Sequence[Arm]) -> Iterator[str]:
                 )
     for arm in arms:
         if not all(isinstance(seed, str) for seed in arm.seeds):
-            yield f"{arm.name}: no configuration that can be read, so it is an arm of its own, and pairs with no seed"
+            yield f"{arm.name}: its configuration tells no seed, so that it is paired by question alone"
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -109,9 +107,9 @@ def _source(
     arms: Sequence[Arm], source: str, keys: Sequence[Key], before: bool, compared: list[Compared]
 ) -> Iterator[str]:
     k = k_of([one for arm in arms for one in arm.seeds.values()])
-    yield from ("", f"## {source}: {len(keys)} questions, {k} session{'s' * (k > 1)} each")
+    yield from ("", f"## {source}: {len(keys)} question{'s' * (len(keys) > 1)}, {k} session{'s' * (k > 1)} each")
     if len(keys) < FEW:
-        yield from ("", f"{len(keys)} questions are few: intervals over questions are too narrow.")
+        yield from ("", f"Less than {FEW} questions: intervals over questions are too narrow.")
     measures = measures_of(arms, keys, k)
     for name, measure in measures.items():
         yield from ("", f"### {name}", "")
@@ -221,34 +219,31 @@ def _costs(arms: Sequence[Arm]) -> Iterator[str]:
         "arm",
         "steps",
         "tokens generated, with replays",
-        "of replays",
-        "tokens of trained turns",
-        "replays' turns a session",
+        "of them in replays",
+        "hours of steps",
+        "hours of validation",
     ]
-    head += ["hours of steps", "hours of validation"]
     rows = []
     for name, of_one in found.items():
-        steps = sorted({costs.steps for costs in of_one})
-        cells = [", ".join(map(str, steps))]
-        cells += [
-            _average(of_one, lambda c: c.tokens, "{:,.0f}"),
-            _average(of_one, lambda c: c.replay_tokens, "{:,.0f}"),
-        ]
-        cells += [_average(of_one, lambda c: c.trained, "{:,.0f}"), _average(of_one, lambda c: c.decodes, "{:.2f}")]
-        hours = (lambda c: c.seconds, lambda c: c.validation)
-        rows.append([name, *cells, *(_average(of_one, one, "{:.2f}", 3600) for one in hours)])
-    yield from ("", "## Training: a run's mean over the seeds", "")
-    yield from _markdown(head, rows)
-    if any(costs.tokens is None for costs in every):
-        yield from (
-            "",
-            "A log that does not count what replays generated leaves that empty; the tokens of trained turns are without them.",
+        tokens = _average([costs.tokens for costs in of_one])
+        if not tokens and (trained := _average([costs.trained for costs in of_one])):
+            tokens = f"unknown; {trained} in trained turns"
+        hours = ([costs.seconds for costs in of_one], [costs.validation for costs in of_one])
+        rows.append(
+            [
+                name,
+                ", ".join(map(str, sorted({costs.steps for costs in of_one}))),
+                tokens,
+                _average([costs.replay_tokens for costs in of_one]),
+                *(_average(seconds, "{:.2f}", 3600) for seconds in hours),
+            ]
         )
+    yield from ("", "## Training: mean of an arm's runs", "")
+    yield from _markdown(head, rows)
 
 
-def _average(found: Sequence[Costs], of: Callable[[Costs], float | None], form: str, unit: float = 1) -> str:
+def _average(values: Sequence[float | None], form: str = "{:,.0f}", unit: float = 1) -> str:
     """Empty unless every run's log says it."""
-    values = [of(costs) for costs in found]
     return "" if None in values else form.format(fmean(values) / unit)
 
 
@@ -280,9 +275,21 @@ def said(arms: Sequence[Arm], compared: Sequence[Compared]) -> Iterator[str]:
     if flat := [one.what for one in compared if any(map(without_width, one.intervals))]:
         yield f"- An interval without width says that all its values are the same, not that it is sure, and is not counted: {'; '.join(flat)}."
     yield ""
-    yield (
-        f"If nothing differed, about {CHANCE * len(compared):.2g} of {len(compared)} would exclude 0 under an interval by chance, together or not at all "
-        "where they are of the same sessions; under both at most as many."
+    yield _by_chance(compared)
+
+
+def _by_chance(compared: Sequence[Compared]) -> str:
+    """An interval over questions takes the trainings for all that there are, so that it says nothing of what arms that are equal would do."""
+    seeds = sum(one.found.over_seeds is not None for one in compared)
+    together = " Differences of the same sessions come and go together."
+    if not seeds:
+        return (
+            f"If the arms were equal, more than {CHANCE * len(compared):.2g} of {len(compared)} would exclude 0 over questions by chance, since two "
+            f"trainings of one arm differ, too; it takes two seeds or more to say how far.{together * (len(compared) > 1)}"
+        )
+    return (
+        f"If the arms were equal, about {CHANCE * seeds:.2g} of {seeds} would exclude 0 over seeds by chance, and at most as many under both; over "
+        f"questions more would, since two trainings of one arm differ, too.{together * (len(compared) > 1)}"
     )
 
 

@@ -180,6 +180,8 @@ def _answer(entry: Mapping[str, Any]) -> Hashable:
     """As in an evaluation. What a tie is worth is seen from the value: between 0 and 1 one of the tied answers is drawn."""
     ballots = entry["ballots"]
     if ballots is None:
+        if entry["value"] == 1.0 and entry["answer"] is None:
+            raise NoLabels  # a reward that names no answers, or a role with several ballots: wrong ones cannot be told apart either
         found = answer_of(entry, None, DRAW)
     elif entry["value"] == 1.0:
         return RIGHT

@@ -45,12 +45,14 @@ def played(step: int, *values: tuple[float | None, ...]) -> list[dict]:
     ]
 
 
-def validated(step: int, sessions: list[dict], asked: int | None = None, source: str = "s", **more: float) -> dict:
+def validated(sessions: list[dict], asked: int | None = None) -> dict:
     """What the run logs of these sessions."""
-    metrics = {f"val-core/{source}/team_accuracy": fmean(one["value"] for one in sessions)}
-    metrics |= {f"val-aux/{source}/sessions": float(len(sessions))}
-    metrics["val-aux/sessions/dropped_rate"] = 1 - len(sessions) / (asked or len(sessions))
-    return {"step": step, "kind": "val", "metrics": metrics | more}
+    metrics = {"val-aux/sessions/dropped_rate": 1 - len(sessions) / (asked or len(sessions))}
+    for source in {one["source"] for one in sessions}:
+        values = [one["value"] for one in sessions if one["source"] == source]
+        metrics[f"val-core/{source}/team_accuracy"] = fmean(values)
+        metrics[f"val-aux/{source}/sessions"] = float(len(values))
+    return {"step": sessions[0]["step"], "kind": "val", "metrics": metrics}
 
 
 def save(folder: Path, *ends: list[dict], rule: str = "shared", seed: object = 0, asked: int | None = None) -> Path:
@@ -58,7 +60,7 @@ def save(folder: Path, *ends: list[dict], rule: str = "shared", seed: object = 0
     (folder / JOB).parent.mkdir(parents=True)
     job = {"seed": seed, "ccpo": {"team": "dyad", "seed": seed, "credit": {"rule": rule}}}
     (folder / JOB).write_text(json.dumps(job))  # which is YAML, too
-    entries = [validated(of_one[0]["step"], of_one, asked) for of_one in ends]
+    entries = [validated(of_one, asked) for of_one in ends]
     (folder / METRICS).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     (folder / SESSIONS).write_text("".join(json.dumps(one) + "\n" for of_one in ends for one in of_one))
     return folder
@@ -91,7 +93,7 @@ def test_numbers_by_hand(tmp_path):
     # A tie of a right and a wrong answer is worth a half.
     assert row(text, "### maj@2", SHARED)[2] == "0.500 [0.500, 0.500]"
     assert row(text, "### maj@2", OTHER)[2] == "0.500 [0.000, 1.000]"
-    assert "3 differences to dyad, shared:" in text and "about 0.15 of 3 would exclude 0" in text
+    assert "3 differences to dyad, shared:" in text and "more than 0.15 of 3 would exclude 0 over questions" in text
     assert "Do not exclude 0 over questions; over seeds nothing is known: avg@2 of dyad, counterfactual on s" in text
     assert "One arm: there is nothing" in said(control) and "change from" not in said(control)
 
@@ -139,7 +141,7 @@ def test_both_intervals_have_to_exclude_0(tmp_path):
     text = said(*folders)
     assert "- Exclude 0 under both intervals: avg@1 of dyad, removal on s (+0.167)" in text
     assert "- Exclude 0 over questions, not over seeds: avg@1 of dyad, counterfactual on s (+0.111)" in text
-    assert "2 differences" in text and "about 0.1 of 2" in text and "pass@" not in text
+    assert "2 differences" in text and "about 0.1 of 2 would exclude 0 over seeds" in text and "pass@" not in text
 
 
 def test_an_interval_without_width_says_nothing(tmp_path):
@@ -164,6 +166,18 @@ def test_only_seeds_of_both_make_a_difference(tmp_path):
     assert "dyad, removal minus dyad, shared: of the seeds that both have, 1." in text
     text = said(runs[0], runs[3])
     assert row(text, "### avg@1", "dyad, removal")[-1] == "no seed in common: none"
+
+
+def test_each_data_source_has_its_tables(tmp_path):
+    more = [one | {"source": "t/more"} for one in played(1, (1,), (1,), (0,), (0,))]
+    runs = [
+        save(tmp_path / rule, [*played(1, (value,), (1,)), *more], rule=rule)
+        for rule, value in (("shared", 0), ("removal", 1))
+    ]
+    text = said(*runs)
+    assert row(text, "## s: 2 questions", "dyad, removal")[2:4] == ["1.000 [1.000, 1.000]", "+0.500 [+0.000, +1.000]"]
+    assert row(text, "## t/more: 4 questions", "dyad, removal")[2] == "0.500 [0.000, 1.000]"
+    assert "avg@1 of dyad, removal on t/more (+0.000)" in text and "2 differences" in text
 
 
 # --- roles, votes and costs -----------------------------------------------------------------------------------------
@@ -219,30 +233,24 @@ def test_equal_wrong_answers_are_one_and_values_between_have_no_plurality(tmp_pa
     assert "pass@2" not in text and "these values lie between" in text
 
 
+def test_a_reward_that_names_no_answers_has_no_plurality(tmp_path):
+    run = save(tmp_path / "run", [session(2, 0, n, float(n), answer=None) for n in range(2)])
+    assert "maj@2" not in said(run) and "the reward has no label" in said(run)
+
+
 def test_what_training_took(tmp_path):
     run = save(tmp_path / "run", played(2, (1,)))
-    steps = [
-        {
-            "timing_s/step": 1800.0,
-            "perf/total_num_tokens": 300.0,
-            "response_length/mean": 5.0,
-            "prompt_length/mean": 10.0,
-        },
-        {
-            "timing_s/step": 1800.0,
-            "perf/total_num_tokens": 600.0,
-            "response_length/mean": 10.0,
-            "prompt_length/mean": 5.0,
-        },
-    ]
+    lengths = ((300.0, 5.0, 10.0), (600.0, 10.0, 5.0))  # of all rows; mean answer, mean prompt: 20 rows of 5, 40 of 10
+    names = ("perf/total_num_tokens", "response_length/mean", "prompt_length/mean", "timing_s/step")
     log = RunLog(run / METRICS)
-    for number, metrics in enumerate(steps, 1):
-        log.write(number, "train", metrics | {"ccpo/replays/decodes_per_session": 0.5 * number})
-    assert row(said(run), "## Training", SHARED)[1:] == ["2", "", "", "500", "0.75", "1.00", ""]
+    for number, one in enumerate(lengths, 1):
+        log.write(number, "train", dict(zip(names, (*one, 1800.0), strict=True)))
+    log.write(3, "train", {"timing_s/step": 9.0})  # after the validation
+    assert row(said(run), "## Training", SHARED)[1:] == ["2", "unknown; 500 in trained turns", "", "1.00", ""]
     counted = {"ccpo/generated_tokens": 1100.0, "ccpo/replay_tokens": 100.0, "timing_s/testing": 36.0}
-    for number, metrics in enumerate(steps, 1):
-        log.write(number, "train", metrics | counted)
-    assert row(said(run), "## Training", SHARED)[1:] == ["2", "2,200", "200", "500", "", "1.00", "0.02"]
+    for number in (1, 2):
+        log.write(number, "train", counted)
+    assert row(said(run), "## Training", SHARED)[1:] == ["2", "2,200", "200", "", "0.02"]
 
 
 # --- what is refused or said ----------------------------------------------------------------------------------------
@@ -327,9 +335,9 @@ def test_runs_that_are_none_twice_or_of_one_seed_are_refused(tmp_path):
     a = save(tmp_path / "a", played(1, (1,)))
     (tmp_path / "link").symlink_to(a)
     assert "is given twice" in refused(a, tmp_path / "link")
-    assert "of one kind and have one seed, 0" in refused(a, save(tmp_path / "copy", played(1, (1,))))
+    assert "have one seed, 0, and differ in none of ccpo, data" in refused(a, save(tmp_path / "copy", played(1, (1,))))
     assert "is no folder of a run" in refused(tmp_path)
-    assert "--control removal is no arm: set one of: dyad, shared" in refused(a, control="removal")
+    assert "--control removal is no arm; the arms are: dyad, shared" in refused(a, control="removal")
     (tmp_path / "trained").mkdir()
     RunLog(tmp_path / "trained" / METRICS).write(1, "train", {"a": 1.0})
     assert "has logged no validation" in refused(tmp_path / "trained")
@@ -346,7 +354,7 @@ def test_a_run_without_a_configuration_pairs_with_no_seed(tmp_path):
         "+0.000 [+0.000, +0.000]",
         "no seed in common: none",
     ]
-    assert "a: no configuration that can be read" in text
+    assert "a: its configuration tells no seed" in text
 
 
 def test_a_run_that_is_not_over_is_said(tmp_path):
@@ -377,5 +385,5 @@ def test_the_command_prints_and_writes_a_tidy_file(tmp_path, monkeypatch, capsys
         )
     ]
     monkeypatch.setattr(sys, "argv", ["compare_runs.py", str(a), "--out", str(tmp_path / "no" / "table.csv")])
-    with pytest.raises(SystemExit, match="^error: .*(cannot be read or written|No such)"):
+    with pytest.raises(SystemExit, match=r"^error: .*table.csv cannot be written \(No such file or directory\)"):
         script.main()
