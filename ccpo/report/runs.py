@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,14 @@ class Run:
         return found if len(found) == sessions else []
 
 
-def read_run(folder: Path) -> Run:
-    """Raises ReportError where there is nothing to report. A configuration that cannot be read only costs the label."""
+def read_run(folder: Path, pick: Callable[[dict], dict | None] = lambda entry: entry) -> Run:
+    """Raises ReportError where there is nothing to report. A configuration that cannot be read only costs the label. ``pick``: what is kept of
+    each session (`read_sessions`)."""
     import yaml
 
     folder, entries = Path(folder), load(folder)
     try:
-        sessions = read_sessions(folder / SESSIONS)
+        sessions = read_sessions(folder / SESSIONS, pick)
     except OSError:
         sessions = []
     name = folder.resolve().name

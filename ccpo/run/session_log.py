@@ -139,10 +139,11 @@ def _kept(blocks: Collection[Block], every: int) -> set[Block]:
     return {block for block in blocks if block[0] % every == 0 or block in ends}
 
 
-def read_sessions(path: Path) -> list[dict]:
+def read_sessions(path: Path, pick: Callable[[dict], dict | None] = lambda entry: entry) -> list[dict]:
     """All whole lines, by step, kind, source, index and number of the session; nothing where there is no file. What is no session is passed
-    over."""
-    found = [entry for _, entry in _lines(path) if entry is not None]
+    over. ``pick``: what is kept of each, with those names, or None: for who needs no texts, which are nearly all of it."""
+    picked = (pick(entry) for _, entry in _lines(path) if entry is not None)
+    found = [entry for entry in picked if entry is not None]
     names = ("source", "index", "session")
     return sorted(found, key=lambda entry: (entry["step"], entry["kind"] == VAL, *(entry[name] for name in names)))
 

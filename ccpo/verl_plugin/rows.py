@@ -115,6 +115,14 @@ def timings(rows: Sequence[Row]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in spent.items()}
 
 
+def generated(rows: Sequence[Row]) -> dict[str, float]:
+    """Response tokens that a step's sessions decoded, whoever learns from them: ``generated_tokens``, those of replays included, and
+    ``replay_tokens``. Those of a session that was dropped are not known. The compact trainer's names (`ccpo.compact.budget`)."""
+    told = [row.facts["session_tokens"] for row in rows if row.facts["session_tokens"]]
+    turns, replays = (float(sum(one[part] for one in told)) for part in ("turns", "replays"))
+    return {"generated_tokens": turns + replays, "replay_tokens": replays}
+
+
 def _record(row: Row) -> SessionRecord:
     """As it was written, under verl's names of prompt and session."""
     facts = row.facts["session"]

@@ -68,6 +68,7 @@ from ccpo.verl_plugin.rows import (
     Row,
     advantages,
     answers,
+    generated,
     kept_sessions,
     read_rows,
     timings,
@@ -256,6 +257,7 @@ class CcpoTrainer(PPOTrainerSync):
         self._rows = read_rows(batch)
         self._sessions = to_sessions(self._rows, self.ccpo.plan.roles, self.ccpo.plan.tie)
         metrics.update(self._session_metrics(self._sessions, self.config.data.train_batch_size * self.n))
+        metrics.update({f"ccpo/{name}": value for name, value in generated(self._rows).items()})
         self.timing_raw |= {**timings(self._rows), "read_rows": time.perf_counter() - start}
         if self.ccpo.trains_reference:
             has_log_probs = self.config.actor_rollout_ref.rollout.calculate_log_probs

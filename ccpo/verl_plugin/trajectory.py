@@ -8,7 +8,7 @@ verl facts this module rests on (0.9.1, `trainer/ppo/v1/agent_loop_tq.py`):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -77,6 +77,7 @@ class RoleOutput(AgentLoopOutput):
             "reference": reference,
             "seconds": seconds,
             "session_seconds": None,
+            "session_tokens": None,
         }
         return out
 
@@ -127,4 +128,11 @@ def outputs_of(
     if rows:
         replaying = sum(turn.payload[2] for replay in played.replays for turn in replay.decoded)
         rows[0]._facts["session_seconds"] = {"verify": verifying, "replays": replaying}
+        replayed = [turn for replay in played.replays for turn in replay.decoded]
+        rows[0]._facts["session_tokens"] = {"turns": _tokens(played.turns), "replays": _tokens(replayed)}
     return rows
+
+
+def _tokens(turns: Iterable[Turn]) -> int:
+    """Of what was said."""
+    return sum(len(turn.payload[1].token_ids) for turn in turns)

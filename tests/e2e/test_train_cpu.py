@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from jobs import (
@@ -23,6 +24,7 @@ from jobs import (
 )
 from reference import KEEP, agrees
 
+from ccpo.compare_runs.validations import read
 from ccpo.run.checkpoint import finished_steps
 from ccpo.run.folder import MARKER, METRICS, step_folder
 
@@ -49,6 +51,15 @@ def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_pa
     assert all(set(one["credit"]) == {"think", "reason"} for one in told[5, "train"])
     assert f"Resuming from {out}/global_step_3" in log_of(out)
     assert after[STEPS, "val"][TEAM] >= after[0, "val"][TEAM] + 0.10  # 6 of the 20 steps of a quickstart
+    trained = after[STEPS, "train"]
+    of_turns = trained["ccpo/generated_tokens"] - trained["ccpo/replay_tokens"]
+    assert of_turns == pytest.approx(2 * 64 * trained["response_length/mean"]) and trained["ccpo/replay_tokens"] > 0
+    compared = read(out, before=True)  # refused unless the sessions are the log's
+    for validation in (compared.first, compared.last):
+        logged, questions = after[validation.step, "val"], validation.questions.values()
+        assert fmean(fmean(one.values) for one in questions) == pytest.approx(logged[TEAM])
+        contribution = logged["val-aux/toy/last_digit/think/contribution"]
+        assert fmean(one.contributions["think"] for one in questions) == pytest.approx(contribution)
     for name, seconds in times(out).items():
         record_property(name, seconds)
 

@@ -177,6 +177,11 @@ def test_the_first_k_sessions_decode_an_answer_without_think(rollout, k, with_so
     assert {s for s, replays in shared.items() if replays} == with_solo
     assert all((p["how"], p["role"], p["decoded"]) == ("remove", THINK, 1) for ps in shared.values() for p in ps)
     assert done.partitions == {"train"} and done.status == {"uid0": "finished"}
+    told = [facts["session_tokens"] for facts in done.column("ccpo") if facts["session_tokens"] is not None]
+    said = [int(mask.sum()) for mask in done.column("response_mask")]
+    assert len(told) == 4 and sum(one["turns"] for one in told) == sum(said)
+    answer = said[[facts["role"] for facts in done.column("ccpo")].index(REASON)]  # all that it is asked for is as long
+    assert sorted(one["replays"] for one in told) == [0] * (4 - len(with_solo)) + [answer] * len(with_solo)
 
 
 OWN = """

@@ -224,3 +224,12 @@ def test_what_sessions_waited_for():
         "verify": 0.3,
     }
     assert step_rows.timings([]) == {}
+
+
+def test_tokens_are_counted_by_session_with_its_replays():
+    def row(whole=None):
+        return step_rows.Row("k", "u", 0, 0, {"session_tokens": whole})
+
+    rows = [row({"turns": 30, "replays": 12}), row(), row({"turns": 5, "replays": 0}), row()]
+    assert step_rows.generated(rows) == {"generated_tokens": 47.0, "replay_tokens": 12.0}
+    assert step_rows.generated([]) == {"generated_tokens": 0.0, "replay_tokens": 0.0}

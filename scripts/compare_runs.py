@@ -1,0 +1,50 @@
+"""What training gave, arm against arm: the validations of several runs, by question and by seed.
+
+    python scripts/compare_runs.py outputs/shared-seed* outputs/counterfactual-seed* --before
+    python scripts/compare_runs.py outputs/a outputs/b --step 400 --control shared --out table.csv
+
+RUN is the folder of a run. Runs that differ by nothing but their seed are one arm; the first run's arm is the control. A difference has two
+intervals, over questions and over seeds; how to read them: docs/report.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
+
+from ccpo.compare_runs.arms import arms_of
+from ccpo.compare_runs.tables import lines_of, tidy
+from ccpo.compare_runs.validations import read
+from ccpo.report import ReportError
+from ccpo.run.json_file import write_atomic
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--step", type=int, help="which validation (default: the last of each run)")
+    parser.add_argument("--before", action="store_true", help="the change from the first validation, too")
+    parser.add_argument(
+        "--control", metavar="NAME", help="an arm's name, its rule, or a run in it (default: the first)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="arm, seed, source, question, step, value")
+    options = parser.parse_args()
+    try:
+        found = [read(run, options.step, options.before) for run in options.runs]
+        arms = arms_of(found, options.control)
+        print(*lines_of(arms, options.before), sep="\n")
+    except ReportError as error:
+        sys.exit(f"error: {error}")
+    if options.out:
+        try:
+            write_atomic(options.out, tidy(arms))
+        except OSError as error:
+            sys.exit(f"error: {options.out} cannot be written ({error.strerror}); the tables above are whole")
+        print(f"\nvalues by question: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
