@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -241,7 +242,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def tree(_cpu_config):
-    return OmegaConf.to_container(_cpu_config, resolve=True)
+    return OmegaConf.to_container(pickle.loads(_cpu_config), resolve=True)
 
 
 def with_value(tree: dict, name: str, value: object) -> dict:
