@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import json
+import os
 import pickle
 import runpy
 import signal
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,6 +27,9 @@ ROOT = Path(__file__).parents[1]
 def pytest_configure(config):
     """scripts/test.sh ends a hung run with SIGTERM: fixtures must still end the jobs they started, which live in sessions of their own."""
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs begin deaf to it, and so would those that tests start
 
 
 def pytest_collection_finish(session):
@@ -134,6 +142,50 @@ def run_module(monkeypatch, capsys):
         return subprocess.CompletedProcess(words, status, shown.out, shown.err + said)
 
     return run
+
+
+@pytest.fixture
+def in_fork(tmp_path_factory):
+    """in_fork([FILE or "-m", NAME, ...], folder, **environment) -> what ``python FILE ...`` gives in that folder, in a fork of this process, which
+    has imported what takes most of a command's seconds."""
+    importlib.import_module("verl.trainer.main_ppo")
+
+    def run(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
+        room = tmp_path_factory.mktemp("fork")
+        child = os.fork()
+        if child == 0:
+            _be_python(list(map(str, command)), folder, environment, room)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return subprocess.CompletedProcess(command, status, (room / "1").read_text(), (room / "2").read_text())
+
+    return run
+
+
+def _be_python(command: list[str], folder: Path, environment: Mapping[str, str], room: Path) -> NoReturn:
+    """Never returns. The process's output goes to the files 1 and 2 of ``room``."""
+    status = 1
+    try:
+        for number in (1, 2):
+            os.dup2(os.open(room / str(number), os.O_WRONLY | os.O_CREAT), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
+        os.chdir(folder)
+        os.environ.update(environment)
+        sys.dont_write_bytecode = True
+        module = command[0] == "-m"
+        sys.argv = command[module:]
+        sys.path.insert(0, str(ROOT) if module else str((ROOT / sys.argv[0]).parent))
+        (runpy.run_module if module else runpy.run_path)(sys.argv[0], run_name="__main__")
+        status = 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 class _ScriptedEndpoint(ThreadingHTTPServer):

@@ -95,11 +95,8 @@ def test_a_start_without_the_package_on_the_path_says_what_to_set(tmp_path):
     assert f"PYTHONPATH={ROOT}" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_recipe_says_it_in_one_line():
-    command = [sys.executable, str(ROOT / "recipe/main_ccpo.py"), "profile=cpu", "trainer.total_training_step=3"]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True, timeout=300
-    )
+def test_the_recipe_says_it_in_one_line(in_fork):
+    done = in_fork(["recipe/main_ccpo.py", "profile=cpu", "trainer.total_training_step=3"], ROOT)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "Hydra" not in done.stderr + done.stdout
     assert done.stderr.strip().endswith(
         "error: trainer.total_training_step is not a setting: did you mean trainer.total_training_steps?"
