@@ -430,6 +430,7 @@ def _say(text: str, end: str = "\n") -> None:
 def _prepare(out: Path, task: str, voters: bool = False) -> None:
     """Write the dataset of ``task``, and the models of unequal ``voters``. (The other model is the one in the repository.)"""
     log = out / PREPARE_LOG
+    out.mkdir(parents=True, exist_ok=True)
     made = {"dataset": (TASKS[task], DATA / task)}
     if voters:
         made["voters of unequal skill"] = ("data_preprocess.toy_voters", compare.MODELS)

@@ -215,10 +215,11 @@ def test_rules_on_silence_are_compared_on_seeds(refused, monkeypatch, tmp_path):
     import quickstart as script
 
     asked = []
-    monkeypatch.setattr(script, "_prepare", lambda out, task: None)
+    monkeypatch.setattr(script, "DATA", tmp_path / "data")
     monkeypatch.setattr(script.compare_credit, "main", asked.extend)
-    words = ["--team", "vote", "--task", "silence", "--compare", "--seed", "3", "--steps", "7", "--out", str(tmp_path)]
+    words = ["--team", "vote", "--task", "silence", "--compare", "--seed", "3", "--steps", "7", "--out", str(tmp_path / "new")]
     assert script.main([*words, "--", "data.train_batch_size=4"]) == 0
+    assert (tmp_path / "data" / "silence" / "train.parquet").exists()
     known = script.compare_credit.arguments(asked)
     assert known.seeds == [3, 4, 5, 6, 7] and known.rules == list(script.SILENCE_RULES)
     assert known.overrides[-2:] == ["trainer.total_training_steps=7", "data.train_batch_size=4"]
