@@ -75,7 +75,7 @@ from ccpo.verl_plugin.rows import (
     to_sessions,
     validation_sessions,
 )
-from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, own_ratio
+from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, odd_gaps, own_ratio
 from ccpo.verl_plugin.worker import PolicyWorker
 
 logger = logging.getLogger(__name__)
@@ -405,6 +405,8 @@ class CcpoTrainer(PPOTrainerSync):
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
+        for line in odd_gaps(metrics, global_steps):
+            print(line, flush=True)
         self.run_log.write(global_steps, "train", {k: v for k, v in metrics.items() if not k.startswith("val-")})
 
     # ------------------------------------------------------------------------------------------------ validation

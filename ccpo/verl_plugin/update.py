@@ -11,6 +11,7 @@ for the server's, the others' tokens are marked `NOT_ASKED`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from omegaconf import DictConfig
 
 MAX_ROLLOUT_KL = 2.0
 """Nats per token between the rollout server and the actor. Rounding gives about .002; random weights give 9."""
-
+ODD_ROLLOUT_KL = 0.1
+"""Worth a line in the log. A server with the weights of another job, some steps away, was .4 from them."""
 
 NOT_ASKED = 1.0
 """In place of a log-probability, which is never above 0."""
@@ -50,6 +52,16 @@ def own_ratio(config: DictConfig) -> bool:
         and actor.policy_loss.loss_mode != "bypass_mode"
         and not (config.get("distillation") or {}).get("enabled", False)
     )
+
+
+def odd_gaps(metrics: Mapping[str, float], step: int) -> Iterator[str]:
+    """A line for each policy whose rows came from rather another distribution than its own."""
+    for name, kl in metrics.items():
+        if name.endswith("rollout_corr/kl") and kl > ODD_ROLLOUT_KL:
+            yield (
+                f"step {step}: {name} is {kl:.2f} nats per token, where rounding gives about .002: the rollout server may sample from other weights, "
+                "or with settings that the actor does not know (top_p, top_k, a quantized model)"
+            )
 
 
 class RolloutGap:

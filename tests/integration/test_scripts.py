@@ -217,7 +217,19 @@ def test_rules_on_silence_are_compared_on_seeds(refused, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(script, "DATA", tmp_path / "data")
     monkeypatch.setattr(script.compare_credit, "main", asked.extend)
-    words = ["--team", "vote", "--task", "silence", "--compare", "--seed", "3", "--steps", "7", "--out", str(tmp_path / "new")]
+    words = [
+        "--team",
+        "vote",
+        "--task",
+        "silence",
+        "--compare",
+        "--seed",
+        "3",
+        "--steps",
+        "7",
+        "--out",
+        str(tmp_path / "new"),
+    ]
     assert script.main([*words, "--", "data.train_batch_size=4"]) == 0
     assert (tmp_path / "data" / "silence" / "train.parquet").exists()
     known = script.compare_credit.arguments(asked)

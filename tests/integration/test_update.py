@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("verl")
 
-from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, own_ratio  # noqa: E402
+from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, odd_gaps, own_ratio  # noqa: E402
 
 ALONE = Path(__file__).with_name("worker_alone.py")
 
@@ -78,3 +78,8 @@ def test_the_default_needs_no_pass(compose):
 )
 def test_what_reads_old_log_probabilities_brings_the_pass_back(compose, override):
     assert not own_ratio(compose("data.train_batch_size=64", override))
+
+
+def test_a_distance_that_rounding_does_not_explain_gets_a_line():
+    [line] = odd_gaps({"rollout_corr/kl": 0.002, "think/rollout_corr/kl": 0.46, "ccpo/x": 3.0}, 7)
+    assert line.startswith("step 7: think/rollout_corr/kl is 0.46 nats per token")
