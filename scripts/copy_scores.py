@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from ccpo.run.folder import SESSIONS
 from ccpo.run.session_log import VAL, read_sessions
+from ccpo.run.texts import digest_of
 from data_preprocess import partial_gsm8k, silence
 
 SCORES = {
@@ -68,7 +69,7 @@ def _scores(run: Path, sessions: list[dict], rows: Mapping[tuple[str, int], dict
         name, _, kind = one["source"].partition("/")
         if (
             row is None
-            or row["prompt"][-1]["content"] != one["question"]
+            or digest_of({"question": row["prompt"][-1]["content"]}) != digest_of(one)
             or name not in SCORES
             or not isinstance(one.get("ballots"), dict)
         ):
