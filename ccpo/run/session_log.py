@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ccpo.run.json_file import append, parsed, write_atomic
+from ccpo.run.json_file import Damaged, append, parsed, write_atomic
 from ccpo.run.run_log import KINDS
 from ccpo.run.texts import has_texts, without_texts
 
@@ -156,9 +156,15 @@ def _kept(blocks: Collection[Block], every: int) -> set[Block]:
 
 def read_sessions(path: Path, pick: Callable[[dict], dict | None] = lambda entry: entry) -> list[dict]:
     """All whole lines, by step, kind, source, index and number of the session; nothing where there is no file. What is no session is passed
-    over. ``pick``: what is kept of each, with those names, or None: for who needs no texts, which are nearly all of it."""
-    picked = (pick(entry) for _, entry in _lines(path) if entry is not None)
-    found = [entry for entry in picked if entry is not None]
+    over. ``pick``: what is kept of each, with those names, or None: for who needs no texts, which are nearly all of it. Raises Damaged where
+    the file cannot be read."""
+    try:
+        picked = (pick(entry) for _, entry in _lines(path) if entry is not None)
+        found = [entry for entry in picked if entry is not None]
+    except OSError as error:
+        raise Damaged(
+            f"{path} cannot be read ({error.strerror}), so what was said in this run is not known: make it readable, or move it away to do without"
+        ) from None
     names = ("source", "index", "session")
     return sorted(found, key=lambda entry: (entry["step"], entry["kind"] == VAL, *(entry[name] for name in names)))
 
