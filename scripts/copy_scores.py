@@ -20,7 +20,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 
 from ccpo.run.folder import SESSIONS
+from ccpo.run.json_file import Damaged
 from ccpo.run.session_log import VAL, read_sessions
+from ccpo.run.texts import digest_of
 from data_preprocess import partial_gsm8k, silence
 
 SCORES = {
@@ -51,8 +53,9 @@ def rows_of(data: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def scores_of(run: Path, rows: Mapping[tuple[str, int], dict[str, Any]]) -> dict[int, dict[str, float]]:
-    """Step -> measure -> value, of each validation. ``team/KIND`` is the team's mean value. Raises Mistake."""
-    if not (run / SESSIONS).is_file():
+    """Step -> measure -> value, of each validation. ``team/KIND`` is the team's mean value. Raises Mistake, and Damaged where the
+    sessions cannot be read."""
+    if not (run / SESSIONS).exists():
         raise Mistake(f"{run} has no {SESSIONS}: give the folder of a run (ccpo.keep_sessions=0 keeps none)")
     steps: dict[int, list[dict]] = defaultdict(list)
     for one in read_sessions(run / SESSIONS):
@@ -68,7 +71,7 @@ def _scores(run: Path, sessions: list[dict], rows: Mapping[tuple[str, int], dict
         name, _, kind = one["source"].partition("/")
         if (
             row is None
-            or row["prompt"][-1]["content"] != one["question"]
+            or digest_of({"question": row["prompt"][-1]["content"]}) != digest_of(one)
             or name not in SCORES
             or not isinstance(one.get("ballots"), dict)
         ):
@@ -93,7 +96,7 @@ def main() -> None:
     try:
         rows = rows_of(options.data)
         found = {str(run): scores_of(run, rows) for run in options.run}
-    except Mistake as mistake:
+    except (Mistake, Damaged) as mistake:
         sys.exit(f"error: {mistake}")
     if options.json:
         print(json.dumps(found))

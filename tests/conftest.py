@@ -63,15 +63,15 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def compose():
-    """compose(*overrides, name="ccpo_dyad") -> the configuration that recipe/main_ccpo.py would get."""
+    """compose(*overrides, name="ccpo_dyad", folder="config") -> the configuration that recipe/main_ccpo.py would get; of "sft": recipe/main_sft.py."""
     hydra = pytest.importorskip("hydra")
     import omegaconf.base
     from hydra._internal.core_plugins.file_config_source import FileConfigSource
     from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 
     @functools.cache
-    def composed(name: str, overrides: tuple[str, ...]) -> bytes:
-        with hydra.initialize_config_dir(str(ROOT / "recipe" / "config"), version_base=None):
+    def composed(folder: str, name: str, overrides: tuple[str, ...]) -> bytes:
+        with hydra.initialize_config_dir(str(ROOT / "recipe" / folder), version_base=None):
             return pickle.dumps(hydra.compose(name, overrides=list(overrides)))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -79,8 +79,8 @@ def compose():
         patch.setattr(omegaconf.base, "parse", functools.cache(omegaconf.base.parse))
         for source in (FileConfigSource, ImportlibResourcesConfigSource):
             patch.setattr(source, "load_config", _read_once(source.load_config))
-        yield lambda *overrides, name="ccpo_dyad": pickle.loads(
-            composed(name, overrides)
+        yield lambda *overrides, name="ccpo_dyad", folder="config": pickle.loads(
+            composed(folder, name, overrides)
         )  # a fifth of a deep copy's time
 
 

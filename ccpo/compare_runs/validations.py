@@ -6,7 +6,6 @@ their mean value is compared with the one that was logged.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter, defaultdict
@@ -23,6 +22,7 @@ from ccpo.report.runs import Run, questions, read_run
 from ccpo.run.folder import SESSIONS
 from ccpo.run.lock import holder_of
 from ccpo.run.session_log import VAL
+from ccpo.run.texts import digest_of, shortened
 from ccpo.types import REMOVE
 from ccpo.verifier import label
 
@@ -35,7 +35,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class Question:
-    """A question in a validation. ``text``: digest of it and of its truth. ``values``: R of each session that came. ``answers``: RIGHT, a wrong
+    """A question in a validation. ``text``: stands for it and its truth. ``values``: R of each session that came. ``answers``: RIGHT, a wrong
     answer or None (no answer) of each, by the verifier's label for cheap equal values; None for all where a value is neither right nor wrong.
     ``contributions``: role -> mean of R minus the value without the role, where replays were played."""
 
@@ -92,17 +92,17 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def _without_texts(entry: dict) -> dict | None:
-    """What is needed of a validation session: texts are nearly all of a file, and runs may be many."""
+    """What is needed of a validation session, the same whether its texts were kept: they are nearly all of a file, and runs may be many."""
     if entry["kind"] != VAL:
         return None
-    ballots, answer = entry.get("ballots"), entry.get("answer")
-    content = json.dumps([entry["question"], entry.get("truth")])
+    ballots = entry.get("ballots")
+    answer, truth = shortened(entry.get("answer")), shortened(entry.get("truth"))
     kept = ("step", "kind", "source", "index", "session", "value")
     return {name: entry[name] for name in kept} | {
-        "text": hashlib.blake2b(content.encode(), digest_size=8).hexdigest(),
-        "truth": str(entry.get("truth")),
+        "text": json.dumps([digest_of(entry), truth]),
+        "truth": str(truth),
         "answer": answer if isinstance(answer, str) else None,
-        "ballots": {role: None if one is None else str(one) for role, one in ballots.items()}
+        "ballots": {role: None if one is None else str(shortened(one)) for role, one in ballots.items()}
         if isinstance(ballots, dict)
         else None,
         "replays": [
@@ -156,7 +156,7 @@ def _check_whole(folder: Path, run: Run, step: int, source: str, found: int, met
     if found < counted:
         raise ReportError(
             f"{folder}: of the validation at step {step}, {found:,} of {counted:,.0f} sessions of {source} are kept, for one takes at most a "
-            f"quarter of ccpo.keep_sessions_mb: an average of them is not of what other runs were asked. Train with "
+            f"quarter of ccpo.keep_sessions_mb, even without texts: an average of them is not of what other runs were asked. Train with "
             f"{math.ceil(10 * counted / found) / 10:.1f} times of it or more, or leave the run out"
         )
     if found > counted:

@@ -79,11 +79,14 @@
     return el("span", { class: value >= 1 ? "right" : "wrong" }, word);
   }
 
+  /* What was asked or said. */
+  const said = (text, kind) => (text === undefined ? el("p", { class: "note" }, "text not kept") : el("p", { class: kind }, text));
+
   function told(turn) {
     const marks = (turn.marks || []).map((mark) => ({ truncated: "cut by the token limit", cut: "what it heard was cut", leaked: "states an answer unasked" })[mark]);
     const answer = turn.answer !== undefined ? [" answered ", el("bdi", {}, turn.answer)] : [];
     const who = el("p", { class: "who" }, el("b", {}, turn.role), ...answer, turn.reward !== undefined ? ": " : "", turn.reward !== undefined ? verdict(turn.reward) : null, marks.length ? ` (${marks.join("; ")})` : "");
-    return el("div", { class: "turn" }, who, el("p", { class: "text" }, turn.text));
+    return el("div", { class: "turn" }, who, said(turn.text, "text"));
   }
 
   function replays(one) {
@@ -94,7 +97,7 @@
     const count = `${one.replays.length} replay${one.replays.length > 1 ? "s" : ""}, ${changed} with another verdict`;
     const parts = one.replays.map((replay) => {
       const head = el("p", {}, el("b", {}, replay.name.replaceAll("_", " ")), ` (${replay.how} ${replay.role}): `, verdict(replay.value));
-      return el("div", {}, head, ...replay.turns.map(told));
+      return el("div", {}, head, ...(one.bare ? [said()] : replay.turns.map(told)));
     });
     return el("details", {}, el("summary", {}, count), ...parts);
   }
@@ -121,7 +124,7 @@
     const ballots = Object.entries(one.ballots || {}).flatMap(([role, label], number) => [number ? ", " : "; ballots: ", `${role} `, label === null ? "none" : el("bdi", {}, label)]);
     return el("article", { class: "session" },
       el("div", { class: "head" }, el("span", {}, `${kind}, step ${one.step}`), el("span", {}, name(one)), verdict(one.value)),
-      el("p", { class: "question" }, one.question),
+      said(one.question, "question"),
       el("p", { class: "note" }, "truth: ", el("bdi", {}, one.truth), ...answer, ...ballots),
       ...one.turns.map(told), credit(one), replays(one));
   }
@@ -168,9 +171,13 @@
     return first < last ? [...ends.values()].filter((pair) => pair.length === 2) : [];
   }
 
+  /* 1 where a session, or one of a pair, is without its texts: those come last. */
+  const bare = (found) => Number([found].flat().some((one) => one.bare));
+
   function list() {
     const together = byId("pairs").checked;
     const found = together ? pairs().filter((pair) => pair.some(wanted)) : run.sessions.filter(wanted);
+    found.sort((one, other) => bare(one) - bare(other));
     const what = together ? "sessions, before and after" : "sessions";
     byId("count").textContent = `${found.length} ${what}${found.length > shown ? `; the first ${shown} are shown` : ""}`;
     byId("list").classList.toggle("paired", together);
@@ -189,9 +196,10 @@
     byId("about").textContent = `${data.runs.length > 1 ? "" : "A run of "}${run.label}; seed ${run.seed}; ${run.steps} steps${run.time ? `; ${run.time}` : ""}`;
     byId("curves").replaceChildren(...run.sections.flatMap((one) => [el("h2", {}, one.heading), ...one.tables.map(table), charts(one.charts)]));
     const some = run.sessions.length;
+    const texts = run.bare ? ` The texts of ${run.bare} of them were not kept: a step's part of sessions.jsonl was full (ccpo.keep_sessions_mb).` : "";
     byId("kept").textContent = run.kept === 0
       ? "This run has no sessions.jsonl, so what was said is not known (ccpo.keep_sessions)."
-      : some === run.kept ? `All ${some} sessions that were kept.` : `${some} of the ${run.kept} sessions that were kept: chosen by chance among the questions, as many as fit on the page.`;
+      : `${some === run.kept ? `All ${some} sessions that were kept.` : `${some} of the ${run.kept} sessions that were kept: chosen by chance among the questions, as many as fit on the page.`}${texts}`;
     for (const id of ["filters", "count"]) {
       byId(id).hidden = some === 0;
     }

@@ -16,6 +16,7 @@ from ccpo.report.logged import TEAM, ReportError, mean, measured, sources_of, su
 from ccpo.report.runs import Run, groups, over_seeds
 from ccpo.report.table import Table, accuracy_tables, duration, time_table, training_tables
 from ccpo.run.session_log import TRAIN, VAL, as_json, rank
+from ccpo.run.texts import has_texts
 
 MOST_BYTES = 4_900_000  # of a page
 MOST_TEXT = 20_000  # characters of one turn; the file has all
@@ -94,6 +95,7 @@ def _run(run: Run, points: int) -> dict[str, Any]:
         "sections": [section for section in sections if section["tables"] or section["charts"]],
         "needed": needed_roles(run),
         "kept": len(run.sessions),
+        "bare": sum(not has_texts(entry) for entry in run.sessions),
         "sessions": [],
     }
 
@@ -138,13 +140,14 @@ def _spread(values: Sequence[float], runs: Sequence[Run]) -> str:
 
 def _sample(sessions: Sequence[dict], most_bytes: int) -> list[dict]:
     """As many sessions as fit, chosen by chance: training sessions one by one, validation sessions by their question, so that one that is
-    shown is there before and after training."""
+    shown is there before and after training. Those whose texts were kept, at every step, come before others."""
+    bare = {_place(entry) for entry in sessions if not has_texts(entry)}
     blocks: dict[tuple, list[dict]] = {}
     for entry in sessions:
-        step = entry["step"] if entry["kind"] == TRAIN else VAL
-        blocks.setdefault((entry["source"], entry["index"], entry["kind"], step), []).append(entry)
+        source, index, _, kind, step = _place(entry)
+        blocks.setdefault((_place(entry) in bare, source, index, kind, step), []).append(entry)
     kept: list[dict] = []
-    for name in sorted(blocks, key=lambda name: rank(*name)):
+    for name in sorted(blocks, key=lambda name: (name[0], rank(*name[1:]))):
         shown = [_shown(entry) for entry in blocks[name]]
         size = len(_json(shown))
         if size <= most_bytes:
@@ -153,14 +156,24 @@ def _sample(sessions: Sequence[dict], most_bytes: int) -> list[dict]:
     return sorted(kept, key=lambda one: (one["step"], one["kind"] == VAL, one["source"], one["index"], one["session"]))
 
 
+def _place(entry: Mapping[str, Any]) -> tuple:
+    """The same for one session of all validations."""
+    step = entry["step"] if entry["kind"] == TRAIN else VAL
+    return entry["source"], entry["index"], entry["session"], entry["kind"], step
+
+
 def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A session as the page needs it; what is false or unknown is left out."""
+    """A session as the page needs it; what is false or unknown is left out, and so are texts that were not kept."""
     replays = [
-        {**_filled(replay, ("how", "role", "name", "value")), "turns": [_turn(turn) for turn in replay["turns"]]}
+        {
+            **_filled(replay, ("how", "role", "name", "value")),
+            "turns": [_turn(turn) for turn in (replay["turns"] if has_texts(entry) else ())],
+        }
         for replay in entry["replays"]
     ]
     names = ("step", "kind", "source", "index", "session", "value", "credit", "advantage", "likelihood")
-    texts = {"question": _cut(entry["question"]), "truth": _cut(str(entry.get("truth", ""))), **_answer(entry)}
+    question = {"question": _cut(entry["question"])} if has_texts(entry) else {"bare": True}
+    texts = {**question, "truth": _cut(str(entry.get("truth", ""))), **_answer(entry)}
     if isinstance(ballots := entry.get("ballots"), dict):
         texts["ballots"] = {role: None if label is None else _cut(str(label)) for role, label in ballots.items()}
     return {**_filled(entry, names), **texts, "turns": [_turn(turn) for turn in entry["turns"]], "replays": replays}
@@ -169,7 +182,8 @@ def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
     found = {**_filled(turn, ("role", "reward")), **_answer(turn)}
     marks = [name for name in ("truncated", "cut", "leaked") if turn.get(name)]
-    return {**found, "text": _cut(turn["text"]), **({"marks": marks} if marks else {})}
+    text = {"text": _cut(turn["text"])} if "text" in turn else {}
+    return {**found, **text, **({"marks": marks} if marks else {})}
 
 
 def _answer(found: Mapping[str, Any]) -> dict[str, str]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccpo.report.logged import load
+from ccpo.report.logged import ReportError, load
 from ccpo.report.means import t_interval
 from ccpo.run.folder import JOB, SESSIONS
+from ccpo.run.json_file import Damaged
 from ccpo.run.session_log import VAL, read_sessions
 from ccpo.types import REMOVE
 
@@ -41,15 +42,15 @@ class Run:
 
 
 def read_run(folder: Path, pick: Callable[[dict], dict | None] = lambda entry: entry) -> Run:
-    """Raises ReportError where there is nothing to report. A configuration that cannot be read only costs the label. ``pick``: what is kept of
-    each session (`read_sessions`)."""
+    """Raises ReportError where there is nothing to report, or sessions that cannot be read; a configuration that cannot be read only costs the
+    label. ``pick``: what is kept of each session (`read_sessions`)."""
     import yaml
 
     folder, entries = Path(folder), load(folder)
     try:
         sessions = read_sessions(folder / SESSIONS, pick)
-    except OSError:
-        sessions = []
+    except Damaged as error:
+        raise ReportError(str(error)) from None
     name = folder.resolve().name
     try:
         job = yaml.safe_load((folder / JOB).read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from ccpo.report.logged import spelt
 from ccpo.run.session_log import VAL
+from ccpo.run.texts import NOT_KEPT, has_texts
 
 CHANGED = "the first that went from wrong to right"
 OTHER = "the first other one"
@@ -17,7 +18,8 @@ MOST_REPLAYS = 4
 
 
 def chosen(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping, Mapping]]:
-    """(why, before, after) of the questions that are shown: by rule, none by hand. Empty unless the first and the last validation were kept."""
+    """(why, before, after) of the questions that are shown: by rule, none by hand. Empty unless the first and the last validation were kept. Those
+    without texts only where there are no others."""
     steps = [entry["step"] for entry in sessions if entry["kind"] == VAL]
     if not steps or min(steps) == max(steps):
         return []
@@ -30,6 +32,7 @@ def chosen(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping, Ma
         for step in (min(steps), max(steps))
     )
     pairs = [(first[name], last[name]) for name in sorted(first.keys() & last.keys())]
+    pairs = [pair for pair in pairs if all(map(has_texts, pair))] or pairs
     turned = next((pair for pair in pairs if pair[0]["value"] <= 0 and pair[1]["value"] >= 1), None)
     other = [(OTHER, *pair) for pair in pairs if pair is not turned][:1]
     return ([(CHANGED, *turned)] if turned else []) + other
@@ -60,7 +63,7 @@ def _beside(before: Mapping, after: Mapping) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    question = Text(f"{_safe(before['question'])}  (truth: {_safe(str(before.get('truth')))})")
+    question = Text(f"{_safe(before.get('question', NOT_KEPT))}  (truth: {_safe(str(before.get('truth')))})")
     table = Table(box=box.ASCII2, expand=True, title=question, title_justify="left", title_style="bold", safe_box=True)
     for one in (before, after):
         table.add_column(f"step {one['step']}", ratio=1, overflow="fold")
@@ -76,17 +79,17 @@ Said = tuple[str, "float | None", "str | None"]
 
 
 def _said(one: Mapping) -> list[Said]:
-    return [(turn["role"], None, turn["text"]) for turn in one["turns"]]
+    return [(turn["role"], None, turn.get("text", NOT_KEPT)) for turn in one["turns"]]
 
 
 def _replayed(one: Mapping) -> Iterable[Said]:
-    """What the team got in replays: all that decoded something, or took another vote."""
-    found = [replay for replay in one["replays"] if replay["turns"] or one.get("ballots")]
+    """What the team got in replays: all that decoded something, or took another vote; without texts it is not known which, so all."""
+    found = [replay for replay in one["replays"] if replay.get("turns", True) or one.get("ballots")]
     for replay in found[:MOST_REPLAYS]:
         yield (
             spelt(replay["how"], replay["role"]),
             replay["value"],
-            replay["turns"][-1]["text"] if replay["turns"] else None,
+            replay["turns"][-1]["text"] if replay.get("turns") else None,
         )
     if len(found) > MOST_REPLAYS:
         yield f"and {len(found) - MOST_REPLAYS} more replays", None, None

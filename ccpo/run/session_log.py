@@ -1,7 +1,8 @@
 """sessions.jsonl: what was said, for people: all validation sessions and a few of every training step, one JSON line each.
 
 Bounded, and the same after a kill and a resume as without: what stays of a step is decided by its number alone. When the file would grow
-beyond its bound, the sessions of every 2nd, 4th, 8th, ... step stay, and those of the first and of the last validation.
+beyond its bound, the sessions of every 2nd, 4th, 8th, ... step stay, and those of the first and of the last validation. Where one step or
+validation is too large for its part, texts go before values do (`texts.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ccpo.run.json_file import append, parsed, write_atomic
+from ccpo.run.json_file import Damaged, append, parsed, write_atomic
 from ccpo.run.run_log import KINDS
+from ccpo.run.texts import has_texts, without_texts
 
 TRAIN, VAL = KINDS
 EVERY = "every"  # of the first line of a file that was thinned: steps that are multiples of this have stayed
@@ -59,7 +61,7 @@ class SessionLog:
     """Lines ``{"step": int, "kind": "train" | "val", **session_facts, "credit": {role: float} or None, "advantage": the same, "likelihood":
     {"before": [float], "behind": float or None, "answer_advantage": the same} or None}``, see `sessions.py`; credit and advantage are those of the
     roles that spoke, None in validation. likelihood is what the rule of this name read: how likely the reference answer was before each turn, and
-    behind the last one's chain; answer_advantage is what the tokens behind that chain got instead of the role's."""
+    behind the last one's chain; answer_advantage is what the tokens behind that chain got instead of the role's. Without texts: `texts.py`."""
 
     def __init__(self, path: Path, most_bytes: int, check_place: Callable[[], None]):
         """``check_place`` raises Moved when the run's folder is another one now (`RunLog`)."""
@@ -98,15 +100,28 @@ class SessionLog:
             self._rewrite(kept - {block}, lines if block in kept else [])
 
     def _fitting(self, entries: list[dict]) -> list[str]:
-        """The lines of these entries in their order; where they are too large for one step, of the same questions each time."""
+        """The lines of these entries in their order. Where they are too large for one step, texts stay for those that come first in an order that is
+        the same each time, as many as fit; and where not even what is left of all fits, so do the sessions themselves."""
         lines = [as_json(entry) + "\n" for entry in entries]
+        left = self.most_bytes // BLOCK_SHARE
+        if sum(map(len, lines)) <= left:
+            return lines
+        bare = [
+            min(line, as_json(without_texts(one)) + "\n", key=len) for line, one in zip(lines, entries, strict=True)
+        ]
         names = [(entry["source"], entry["index"], entry["session"]) for entry in entries]
-        left, chosen = self.most_bytes // BLOCK_SHARE, set()
-        for number in sorted(range(len(lines)), key=lambda number: (rank(*names[number]), number)):
-            if len(lines[number]) <= left:
-                left -= len(lines[number])
-                chosen.add(number)
-        return [line for number, line in enumerate(lines) if number in chosen]
+        order = sorted(range(len(lines)), key=lambda number: (rank(*names[number]), number))
+        chosen: dict[int, str] = {}
+        for number in order:
+            if len(bare[number]) <= left:
+                left -= len(bare[number])
+                chosen[number] = bare[number]
+        for number in order:
+            texts = len(lines[number]) - len(bare[number])
+            if number in chosen and texts <= left:
+                left -= texts
+                chosen[number] = lines[number]
+        return [chosen[number] for number in sorted(chosen)]
 
     def _look(self) -> None:
         if self._sizes is None:
@@ -141,9 +156,15 @@ def _kept(blocks: Collection[Block], every: int) -> set[Block]:
 
 def read_sessions(path: Path, pick: Callable[[dict], dict | None] = lambda entry: entry) -> list[dict]:
     """All whole lines, by step, kind, source, index and number of the session; nothing where there is no file. What is no session is passed
-    over. ``pick``: what is kept of each, with those names, or None: for who needs no texts, which are nearly all of it."""
-    picked = (pick(entry) for _, entry in _lines(path) if entry is not None)
-    found = [entry for entry in picked if entry is not None]
+    over. ``pick``: what is kept of each, with those names, or None: for who needs no texts, which are nearly all of it. Raises Damaged where
+    the file cannot be read."""
+    try:
+        picked = (pick(entry) for _, entry in _lines(path) if entry is not None)
+        found = [entry for entry in picked if entry is not None]
+    except OSError as error:
+        raise Damaged(
+            f"{path} cannot be read ({error.strerror}), so what was said in this run is not known: make it readable, or move it away to do without"
+        ) from None
     names = ("source", "index", "session")
     return sorted(found, key=lambda entry: (entry["step"], entry["kind"] == VAL, *(entry[name] for name in names)))
 
@@ -174,8 +195,11 @@ def _every(line: bytes) -> int:
 
 def _is_session(found: Any) -> bool:
     """Whether readers can rely on its shape."""
-    shape = {"step": int, "kind": str, "source": str, "index": int, "session": int, "question": str, "value": float}
+    shape = {"step": int, "kind": str, "source": str, "index": int, "session": int, "value": float}
     if not _has(found, {**shape, "turns": list, "replays": list}) or found["kind"] not in KINDS or found["step"] < 0:
+        return False
+    texts = has_texts(found)
+    if not _has(found, {"question" if texts else "digest": str}):
         return False
     scores = [found.get(name) for name in ("credit", "advantage")]
     replays = found["replays"]
@@ -183,11 +207,13 @@ def _is_session(found: Any) -> bool:
         _is_likelihood(found.get("likelihood"))
         and all(score is None or (isinstance(score, dict) and all(map(_is_number, score.values()))) for score in scores)
         and all(
-            _has(replay, {"how": str, "role": str, "name": str, "value": float, "turns": list}) for replay in replays
+            _has(replay, {"how": str, "role": str, "name": str, "value": float} | ({"turns": list} if texts else {}))
+            for replay in replays
         )
         and all(
-            _has(turn, {"role": str, "text": str}) and (turn.get("reward") is None or _is_number(turn["reward"]))
-            for turns in (found["turns"], *(replay["turns"] for replay in replays))
+            _has(turn, {"role": str} | ({"text": str} if texts else {}))
+            and (turn.get("reward") is None or _is_number(turn["reward"]))
+            for turns in (found["turns"], *(replay["turns"] for replay in replays if texts))
             for turn in turns
         )
     )

@@ -1,7 +1,8 @@
-"""Every command that the README and the recipes' pages show exists and takes the arguments shown."""
+"""Every command that the pages show exists and takes the arguments shown."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -13,24 +14,20 @@ import pytest
 
 pytest.importorskip("verl")
 
+from omegaconf import OmegaConf  # noqa: E402
+
+from ccpo.config import CcpoConfig  # noqa: E402
+
 ROOT = Path(__file__).parents[2]
-PAGES = [
-    "README.md",
-    "docs/policies.md",
-    "docs/teams.md",
-    "docs/evaluate.md",
-    "docs/report.md",
-    "docs/loggers.md",
-    "CONTRIBUTING.md",
-    "recipe/README.md",
-    "docs/runs/h100_smollm2_gsm8k.md",
-    "docs/runs/h100_smollm2_logiqa_vote.md",
-]
+PAGES = ["README.md", "CONTRIBUTING.md", "recipe/README.md"]
+PAGES += sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
+CONFIGS = {"recipe/main_ccpo.py": ("config", "ccpo_dyad"), "recipe/main_sft.py": ("sft", "sft")}
+TOY = (("--team", "dyad"), ("--task", "last_digit"))  # what commands that take overrides behind -- take by default
 
 
 def commands(page: str) -> list[str]:
     """Indented lines and `code` that begin a command; a line ending in a backslash goes on."""
-    text = re.sub(r"\\\n\s*", " ", (ROOT / page).read_text())
+    text = re.sub(r"[ \t]*\\\n\s*", " ", (ROOT / page).read_text())
     lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
     start = re.compile(r"(?:[A-Z_]+=\S+ )*(?:bash |\.venv/bin/python |python |pip )")
     found = [re.split(r"  +", line)[0] for line in lines if start.match(line)]
@@ -54,8 +51,6 @@ def test_credit_of_a_table_is_what_the_readme_says():
 
 
 def test_the_team_of_the_docs_is_one(tmp_path):
-    from ccpo.config import CcpoConfig
-
     (code,) = blocks("docs/teams.md")
     (tmp_path / "my_team.py").write_text(code)
     for rule in ("removal", "resampling", "counterfactual"):
@@ -95,11 +90,15 @@ def test_commands_were_found():
         ".venv/bin/python -m data_preprocess.math",
     ):
         assert any(command.startswith(start) for command in COMMANDS), start
+    assert any(
+        "bash recipe/run_ccpo_dyad.sh data" in command and command.endswith("total_training_steps=24")
+        for command in COMMANDS
+    ), "it has five lines"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command(command, compose):
-    words = shlex.split(command)
+def test_command(command, compose, tmp_path):
+    words = [whole(word, tmp_path) for word in shlex.split(command)]
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = [word for word in words if not re.match(r"[A-Z_]+=", word)]
     if program == "bash" and arguments[0].startswith("recipe/"):
@@ -107,9 +106,13 @@ def test_command(command, compose):
         done = subprocess.run(
             ["bash", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
         )
-        given = shlex.split(done.stdout)[2:]
-        name = given[given.index("--config-name") + 1] if "--config-name" in given else "ccpo_dyad"
-        compose(*(word for word in given if word not in ("--config-name", name)), name=name)
+        _, entry, *given = shlex.split(done.stdout)
+        folder, name = CONFIGS[entry]
+        if "--config-name" in given:
+            at = given.index("--config-name")
+            _, name = given[at : at + 2]
+            del given[at : at + 2]
+        fits(compose, given, name, folder)
     elif program == "bash":
         subprocess.run(["bash", "-n", arguments[0]], cwd=ROOT, timeout=30, check=True)
         text = (ROOT / arguments[0]).read_text()
@@ -117,22 +120,53 @@ def test_command(command, compose):
             f"{arguments[0]} knows no {arguments[1]}"
         )
         if arguments[0] == "scripts/quickstart.sh":
-            accepts([str(ROOT / "scripts/quickstart.py")], arguments[1:])
+            accepts((str(ROOT / "scripts/quickstart.py"),), arguments[1:])
     elif program == "pip":
-        package = re.fullmatch(r"[a-z]+(==[\d.]+)?", arguments[-1])
-        assert arguments[0] == "install" and (package or (ROOT / arguments[-1]).exists()), command
+        package = re.fullmatch(r"[a-z]+(==([\d.]+|VERSION))?", arguments[-1])
+        assert arguments[0] in ("install", "download") and (package or (ROOT / arguments[-1]).exists()), command
     elif arguments[0].startswith("scripts/"):
-        accepts([arguments[0]], arguments[1:])
-    elif arguments[0] == "-m" and arguments[1].split(".")[0] in ("data_preprocess", "ccpo"):
-        accepts(arguments[:2], arguments[2:])
+        accepts((arguments[0],), arguments[1:])
+    elif arguments[0] == "-m" and arguments[1].split(".")[0] in ("data_preprocess", "ccpo", "benchmarks"):
+        accepts(tuple(arguments[:2]), arguments[2:])
+    elif arguments[:2] == ["-m", "pytest"]:
+        assert (ROOT / arguments[-1]).exists(), command
     else:
         assert (ROOT / arguments[0]).exists(), command
+    if "--" in arguments:
+        team, task = (
+            arguments[arguments.index(option) + 1] if option in arguments else default for option, default in TOY
+        )
+        given = arguments[arguments.index("--") + 1 :]
+        fits(compose, ["profile=cpu", f"task={task}", *given], f"ccpo_{team}")
 
 
-def accepts(program: list[str], arguments: list[str]) -> None:
+def fits(compose, words: list[str], name: str, folder: str = "config") -> None:
+    """The configuration knows every key. As in recipe/main_ccpo.py, unknown keys of ours are left to the check."""
+    given = (f"++{word}" if word.startswith("ccpo.") else word for word in words)
+    config = compose(*given, name=name, folder=folder)
+    if "ccpo" in config:
+        CcpoConfig.from_dict(OmegaConf.to_container(config.ccpo, resolve=True), config.actor_rollout_ref.rollout.n)
+
+
+def whole(word: str, folder: Path) -> str:
+    """With the file that a page shows, `# my_team.py` on its first line, where the word names one."""
+    name = re.search(r"\bmy_\w+\.py\b", word)
+    if name is None:
+        return word
+    (code,) = (code for page in PAGES for code in blocks(page) if code.startswith(f"# {name[0]}\n"))
+    (folder / name[0]).write_text(code)
+    return word.replace(name[0], str(folder / name[0]))
+
+
+def accepts(program: tuple[str, ...], arguments: list[str]) -> None:
     """Its --help lists every option."""
+    for option in (word for word in arguments if word.startswith("--") and word != "--"):
+        assert option.split("=")[0] in help_of(program), f"{program} has no {option}"
+
+
+@functools.cache
+def help_of(program: tuple[str, ...]) -> str:
     done = subprocess.run(
         [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
-    for option in (word for word in arguments if word.startswith("--")):
-        assert option in done.stdout, f"{program} has no {option}"
+    return done.stdout

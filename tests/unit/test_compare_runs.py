@@ -20,7 +20,8 @@ from ccpo.report import ReportError
 from ccpo.run.folder import JOB, LOCK, METRICS, SESSIONS
 from ccpo.run.lock import run_lock
 from ccpo.run.run_log import RunLog
-from ccpo.run.session_log import SessionLog
+from ccpo.run.session_log import SessionLog, read_sessions
+from ccpo.run.texts import has_texts
 from ccpo.types import ReplayRecord, SessionRecord, Sessions, TurnRecord
 
 ROOT = Path(__file__).parents[2]
@@ -279,6 +280,56 @@ def test_other_questions_are_left_out_and_counted(tmp_path):
     assert "different questions, and none is in all (a 3, c 1)" in refused(a, c)
 
 
+def cut(run: Path, most: int, *ends: list[dict]) -> Path:
+    """The run with the sessions that a file of so many bytes holds."""
+    (run / SESSIONS).unlink()
+    log = SessionLog(run / SESSIONS, most, lambda: None)
+    for sessions in ends:
+        facts = [{k: v for k, v in one.items() if k not in ("step", "kind")} for one in sessions]
+        log.write(sessions[0]["step"], "val", facts)
+    return run
+
+
+def test_a_validation_whose_texts_were_cut_is_compared_as_if_whole(tmp_path):
+    """With answers and ballots that are longer than what is kept of them, beside sessions that have all."""
+    long = ["7" * 300, "7" * 300 + "8", "1"]
+    turns = [{"role": "a", "text": "x" * 2000}]
+
+    def end(step: int, shift: int) -> list[dict]:
+        found = []
+        for index in range(36):
+            for n in range(4):
+                answer, truth = long[(index + n // 2 + shift) % 3], long[index % 2]
+                replay = {
+                    "how": "remove",
+                    "role": "a",
+                    "name": "x",
+                    "value": float(n % 2),
+                    "shared": False,
+                    "turns": turns,
+                }
+                facts = {
+                    "truth": truth,
+                    "turns": turns,
+                    "replays": [replay],
+                    "answer": answer,
+                    "question": f"{index}" * 300,
+                }
+                if index > 17:
+                    facts |= {"ballots": {"a": answer, "b": truth, "c": None}, "answer": None}
+                found.append(session(step, index, n, float(answer == truth), **facts))
+        return found
+
+    ends = {"shared": (end(0, 1), end(9, 2)), "removal": (end(0, 0), end(9, 0))}
+    runs = [save(tmp_path / rule, *of_rule, rule=rule) for rule, of_rule in ends.items()]
+    whole = said(*runs, before=True)
+    assert "### maj@4" in whole and row(whole, "### Contribution", SHARED)[1] == "a"
+    cut(runs[1], 1_500_000, *ends["removal"])
+    texts = [has_texts(one) for one in read_sessions(runs[1] / SESSIONS)]
+    assert len(texts) == 288 and 100 < sum(texts) < 200
+    assert said(*runs, before=True) == whole
+
+
 def test_a_validation_that_was_cut_is_refused(tmp_path):
     """By the log that cuts it: one validation takes a quarter of the file, and of a full one every so many steps stay."""
     ends = [played(step, *[(1,)] * 40) for step in range(5)]
@@ -292,10 +343,7 @@ def test_a_validation_that_was_cut_is_refused(tmp_path):
         ),
         (4 * whole + 200, 1, ["no sessions of s at step 1 any more", "Set --step to one of 0, 2, 4"]),
     ):
-        (run / SESSIONS).unlink()
-        log = SessionLog(run / SESSIONS, most, lambda: None)
-        for number, sessions in enumerate(ends):
-            log.write(number, "val", [{k: v for k, v in one.items() if k not in ("step", "kind")} for one in sessions])
+        cut(run, most, *ends)
         told = refused(run, step=step)
         assert all(word in told for word in words), told
     assert "40 questions" in said(run, step=2)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ccpo.run.texts import without_texts
 from data_preprocess import partial_gsm8k, silence
 from data_preprocess.schema import make_row, write_dataset
 
@@ -55,7 +56,7 @@ def test_every_validation_is_scored(script, data, tmp_path):
         tmp_path / "run",
         session(0, "same_gap", 1, {"voter_0": "1/2", "voter_1": "7"}, 0.5),
         session(0, "own_gaps", 2, {"voter_0": "6", "voter_1": None}),
-        session(4, "same_gap", 1, {"voter_0": "1/2", "voter_1": None}),
+        without_texts(session(4, "same_gap", 1, {"voter_0": "1/2", "voter_1": None})),
         session(3, "same_gap", 1, {"voter_0": None, "voter_1": None}, 0.0) | {"kind": "train"},
     )
     found = script.scores_of(run, script.rows_of(data))
@@ -102,6 +103,7 @@ def test_the_embedded_task_is_scored_too(script, tmp_path):
         session(0, "same_gap", 1, None),
         session(0, "same_gap", 1, {"voter_0": "1"}, source="gsm8k"),
         session(0, "same_gap", 1, {"voter_0": "1"}, question="another salt"),
+        without_texts(session(0, "same_gap", 1, {"voter_0": "1"}, question="another salt")),
     ],
 )
 def test_a_run_of_other_data_is_refused(script, data, tmp_path, bad):

@@ -15,7 +15,8 @@ from ccpo.metrics import step_metrics, validation_scores
 from ccpo.report import charts, logged, show
 from ccpo.report.runs import Run
 from ccpo.report.table import table
-from ccpo.run.folder import METRICS, REPORT
+from ccpo.run.folder import METRICS, REPORT, SESSIONS
+from data_preprocess import schema, silence
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "report.py"
@@ -333,6 +334,18 @@ def test_whatever_a_log_says_gets_a_report_or_a_reason(tmp_path):
     path.mkdir()
     with pytest.raises(logged.ReportError, match="cannot be read"):
         logged.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["report", "compare_runs", "copy_scores"])
+def test_sessions_that_cannot_be_read_are_not_taken_for_none(tmp_path, name):
+    write(tmp_path, DYAD)
+    (tmp_path / SESSIONS).mkdir()
+    schema.write_dataset(tmp_path / "data", {"test": silence.dataset_rows("test", 1, 0)}, name="silence")
+    script, data = ROOT / "scripts" / f"{name}.py", [tmp_path / "data"] * (name == "copy_scores")
+    done = subprocess.run([sys.executable, script, tmp_path, *data], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"error: {tmp_path / SESSIONS} cannot be read (Is a directory)")
+    assert "move it away" in done.stderr and not (tmp_path / REPORT).exists()
 
 
 def test_a_page_that_cannot_be_written_costs_only_the_page(tmp_path, capsys):

@@ -20,6 +20,7 @@ from ccpo.report.page import page
 from ccpo.report.runs import Run, groups, read_run
 from ccpo.run.folder import JOB, SESSIONS
 from ccpo.run.session_log import SessionLog
+from ccpo.run.texts import without_texts
 
 EVIL = "</script><img src=x onerror=\"document.title='hacked'\"><!--<script>\u2028\u2029\0\ud800 {{ 7*7 }} &lt; ]]>"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -126,6 +127,21 @@ def test_a_page_is_smaller_than_five_megabytes_and_shows_questions_before_and_af
     assert shown["kept"] == 4500 and 50 < len(steps) < 1500 and all(found == [0, 4, 8] for found in steps.values())
     long = Elements(page([run(DYAD, [session(text="x" * 10**7), session(index=1, text="y" * 30_000)])], "x")).data
     assert [one["turns"][0]["text"][-30:] for one in long["runs"][0]["sessions"]][1].endswith("(10000 more characters)")
+
+
+def test_sessions_whose_texts_were_kept_at_every_step_are_shown_first(monkeypatch):
+    """A third of the questions has texts at both steps, a third at one, a third at none."""
+    said = [session(step, index=i, text=f"{i:03}." * 375, without={"a": 0.0}) for step in (0, 8) for i in range(60)]
+    said = [one if (one["index"] % 3) * 8 <= one["step"] else without_texts(one) for one in said]
+    (shown,) = Elements(page([run(DYAD, said)], "x")).data["runs"]
+    assert (shown["kept"], shown["bare"], len(shown["sessions"])) == (120, 60, 120)
+    bare = next(one for one in shown["sessions"] if one["index"] == 2)
+    assert bare["bare"] and bare["turns"] == [{"role": "a", "answer": "2", "reward": 1.0}] and bare["value"] == 1.0
+    assert "question" not in bare and bare["replays"][0]["turns"] == []
+    monkeypatch.setattr(report_page, "MOST_BYTES", len(page([run(DYAD)], "x").encode()) + 90_000)
+    (shown,) = Elements(page([run(DYAD, said)], "x")).data["runs"]
+    found = [one["index"] % 3 for one in shown["sessions"]]
+    assert found.count(0) == 40 and 0 < len(found) - 40 < 80
 
 
 def test_curves_of_long_runs_are_drawn_at_some_steps_the_last_among_them():
@@ -264,6 +280,16 @@ window.addEventListener("load", () => setTimeout(() => {
   const mark = document.querySelector("article .note"), alone = [...mark.querySelectorAll("bdi")].map((one) => getComputedStyle(one).unicodeBidi);
   found.alone = alone.length === 2 && alone.every((one) => one === "isolate");
   set("search", ""); set("pairs", true); found.pairs = document.querySelectorAll(".pair").length;
+  set("search", ""); set("pairs", false);
+  const run = document.getElementById("run");
+  run.value = "1"; run.dispatchEvent(new Event("change"));
+  const [whole, bare] = document.querySelectorAll("article"), missing = [...bare.querySelectorAll(".note")].map((one) => one.textContent);
+  found.first = whole.querySelector(".text").textContent;
+  found.missing = missing.filter((text) => text === "text not kept").length;
+  found.empty = document.querySelectorAll("article .text:empty, article .question:empty").length;
+  found.undefined = document.querySelector("main").textContent.includes("undefined");
+  found.kept = document.getElementById("kept").textContent;
+  set("search", "toy/last_digit 0"); found.named = count();
   const result = document.createElement("pre");
   result.id = "result";
   result.textContent = JSON.stringify(found);
@@ -276,7 +302,8 @@ window.addEventListener("load", () => setTimeout(() => {
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_works_in_a_browser(tmp_path, width):
     path = tmp_path / "page.html"
-    whole = page([run(DYAD, SAID), run(VOTES, name="votes")], EVIL)
+    some = [without_texts(session(index=0, without={"a": 0.0})), session(index=1, text="said")]
+    whole = page([run(DYAD, SAID), run(VOTES, some, name="votes")], EVIL)
     start, end, rest = whole.rpartition("</body>")
     probed = html.escape(f"{start}<script>{PROBE}</script>{end}{rest}")  # in a frame: a window has at least 500 pixels
     path.write_text(
@@ -291,6 +318,7 @@ def test_the_page_works_in_a_browser(tmp_path, width):
     assert result, done.stdout[-2000:]
     found = json.loads(html.unescape(result[1]))
     assert found.pop("text").startswith("</script><img src=x onerror=") and found.pop("title").startswith("</script>")
+    assert found.pop("kept").startswith("All 2 sessions that were kept. The texts of 1 of them were not kept: ")
     credit = found.pop("credit")
     assert "0.250" in credit and "0.125" in credit and found.pop("plots") >= 10
     assert found == {
@@ -307,4 +335,5 @@ def test_the_page_works_in_a_browser(tmp_path, width):
             "helped": 2,
         },
         **{"search": 1, "pairs": 2, "effects": 4, "alone": True},
+        **{"first": "said", "missing": 3, "empty": 0, "undefined": False, "named": 1},
     }

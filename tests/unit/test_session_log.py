@@ -11,6 +11,7 @@ from ccpo.run import json_file
 from ccpo.run.folder import Moved
 from ccpo.run.run_log import RunLog
 from ccpo.run.session_log import SessionLog, as_json, may_be_kept, place_in_line, read_sessions
+from ccpo.run.texts import LONGEST, digest_of, has_texts, shortened, without_texts
 
 ODD = [
     "\ud800 alone",
@@ -94,6 +95,7 @@ def test_what_is_no_session_is_passed_over(log):
         *(json.dumps({k: v for k, v in whole.items() if k != name}).encode() for name in whole if name in NEEDED),
         *(json.dumps(whole | {name: {"a": [1]}}).encode() for name in whole if name in NEEDED),
         *(json.dumps(whole | change).encode() for change in WRONG),
+        *(json.dumps(without_texts(whole) | change).encode() for change in BARE_WRONG),
     ]
     with log.path.open("ab") as stream:
         stream.write(b"\n".join(wrong) + b"\n")
@@ -109,6 +111,10 @@ WRONG = [
     *({"replays": [{}]}, {"credit": 3}, {"credit": {"a": "b"}}, {"advantage": [1]}),
     *({"likelihood": one} for one in (0.5, {}, {"before": [None]}, {"before": [0.5], "behind": "a"})),
     {"replays": [{"how": "remove", "role": "a", "name": "b", "value": 0.0, "turns": [{"role": "a", "text": 3}]}]},
+]
+BARE_WRONG = [
+    *({"digest": 3}, {"turns": [{}]}, {"turns": [{"role": "a", "reward": "c"}]}, {"turns": None}),
+    *({"replays": [{}]}, {"replays": [{"how": "remove", "role": "a", "name": "b", "value": None}]}),
 ]
 
 
@@ -164,18 +170,73 @@ def test_the_file_stays_below_its_bound_and_keeps_its_ends(tmp_path):
     assert log.path.stat().st_size > most / 4
 
 
-def test_one_validation_that_is_too_large_keeps_the_same_questions_each_time(tmp_path):
+def played(index, number, long=0, **others):
+    """A dyad's session as training leaves it, with 2 kB of texts and more."""
+    told = {"number": 0, "truncated": False, "cut": False, "leaked": False} | dict.fromkeys(
+        ("answer", "parsed", "reward")
+    )
+    think = {"role": "think", "text": "t" * (700 + long), **told}
+    reason = {"role": "reason", "text": "r" * 500, **told, "answer": "2", "parsed": True, "reward": float(number % 2)}
+    replays = [("remove", "think", [reason]), ("remove", "reason", []), ("replace", "think", [reason])]
+    found = {
+        **{"question": f"{index}" * 300, "turns": [think, reason], "value": float(number % 2), "source": "gsm8k/main"},
+        "replays": [
+            {"how": how, "role": role, "name": f"{how}_{role}", "value": 0.0, "shared": True, "turns": turns}
+            for how, role, turns in replays
+        ],
+    }
+    return session(index, number, **{**found, **others})
+
+
+def test_a_validation_that_is_too_large_loses_texts_and_no_value(tmp_path):
+    """1,319 questions with 8 sessions and 64 MB, in twentieths of both."""
+    log, part = log_in(tmp_path, 3_200_000), 800_000
+    for step in (0, 10):
+        said = [played(index, number, long=step) for index in range(66) for number in range(8)]
+        assert sum(len(as_json(one)) for one in said) > 1.3 * part
+        log.write(step, "val", said)
+    names = ("source", "index", "session", "value", "answer", "truth", "ballots", "credit")
+    kept = {step: [one for one in read_sessions(log.path) if one["step"] == step] for step in (0, 10)}
+    for step, found in kept.items():
+        whole = [one for one in found if has_texts(one)]
+        assert [[one[name] for name in names] for one in found] == [[one[name] for name in names] for one in said]
+        assert 0.95 * part < sum(len(as_json(one)) + 1 for one in found) <= part, "as many texts as fit"
+        assert 100 < len(whole) < 400 and whole[0]["turns"][0]["text"] == "t" * (700 + step)
+        assert [digest_of(one) for one in found] == [digest_of(one) for one in said]
+    bare = next(one for one in kept[10] if not has_texts(one))
+    judged = {"role": "reason", "number": 0, "answer": "2", "parsed": True, "reward": bare["value"]}
+    assert bare["turns"] == [{"role": "think", "number": 0}, judged]
+    emptied = {"how": "replace", "role": "think", "name": "replace_think", "value": 0.0, "shared": True}
+    assert bare["replays"][2] == emptied
+    first, last = ({(one["index"], one["session"]) for one in found if has_texts(one)} for found in kept.values())
+    assert last <= first or first <= last, "the same sessions each time"
+
+
+def test_where_not_even_the_values_fit_the_same_sessions_are_kept_each_time(tmp_path):
     log = log_in(tmp_path, 40 * SIZE)
     for step in (0, 10, 20):
         log.write(step, "val", [session(i, text="x" * 900) for i in range(100)])
     kept = {step: {e["index"] for e in read_sessions(log.path) if e["step"] == step} for step in (0, 10, 20)}
-    assert kept[0] == kept[20] and 5 <= len(kept[0]) <= 11
+    assert kept[0] == kept[20] and 20 < len(kept[0]) < 60
+    assert not any(map(has_texts, read_sessions(log.path))), "texts go before values"
 
 
-def test_a_session_that_is_larger_than_the_file_is_left_out(tmp_path):
-    log = log_in(tmp_path, 4 * SIZE)
-    log.write(1, "train", [session(text="x" * 9000), session(1)])
-    assert [entry["index"] for entry in read_sessions(log.path)] == [1]
+def test_texts_that_are_larger_than_the_file_are_left_out(tmp_path):
+    log = log_in(tmp_path, 8 * SIZE)
+    log.write(1, "train", [session(text="x" * 9000, credit={"think": 0.5}), session(1)])
+    found = read_sessions(log.path)
+    assert [(one["index"], has_texts(one)) for one in found] == [(0, False), (1, True)]
+    assert found[0]["credit"] == {"think": 0.5} and found[0]["turns"] == [{"role": "think"}]
+
+
+def test_what_is_long_is_a_text_and_equal_values_stay_equal():
+    long = ["7" * LONGEST, "7" * (LONGEST + 1), "7" * LONGEST + "8"]
+    facts = session(0, truth=long[1], answer=long[2], ballots={"a": long[1], "b": None, "c": "2"}, question="\ud800?")
+    bare = without_texts(facts)
+    assert len(as_json(bare)) < 700 and bare["digest"] == digest_of(facts) == digest_of(bare)
+    assert bare["ballots"] == {"a": bare["truth"], "b": None, "c": "2"} and bare["answer"] != bare["truth"]
+    assert shortened(long[0]) == long[0] and shortened(bare["truth"]) == bare["truth"]
+    assert shortened([1] * 999) == shortened((1,) * 999) != shortened([1] * 998) and shortened([1]) == [1]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -184,8 +245,9 @@ def test_a_job_that_was_killed_keeps_what_an_uninterrupted_one_keeps(tmp_path, s
     dice = random.Random(seed)
     (tmp_path / "straight").mkdir()
     (tmp_path / "killed").mkdir()
-    steps, most = 60, dice.choice([12, 20, 40, 1000]) * SIZE
+    steps, most = 60, dice.choice([6, 12, 20, 40, 1000]) * SIZE
     straight = filled(tmp_path / "straight", range(0, steps + 1), most)
+    assert all(map(has_texts, read_sessions(straight.path))) == (most > 6 * SIZE), "some lose texts, and some none"
     start = 0
     while start <= steps:
         killed = dice.randint(start, steps + 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ccpo.report.side_by_side import CHANGED, OTHER, before_and_after, chosen
+from ccpo.run.texts import without_texts
 
 
 def session(step, index, value, text="1+1=2", kind="val", replays=(), **others):
@@ -43,6 +44,15 @@ def test_only_questions_of_both_ends_are_compared():
 @pytest.mark.parametrize("said", [[], [session(0, 0, 1.0)], [session(3, 0, 1.0, kind="train")]])
 def test_without_two_validations_there_is_one_line(said):
     assert before_and_after(said, 80).count("\n") == 0 and "ccpo.keep_sessions" in before_and_after(said, 80)
+
+
+def test_sessions_whose_texts_were_kept_come_first():
+    said = [session(step, i, float(step > 0 or i > 1)) for step in (0, 9) for i in range(3)]
+    some = [without_texts(one) if one["index"] == 0 and one["step"] == 9 else one for one in said]
+    assert [(why, before["index"]) for why, before, _ in chosen(some)] == [(CHANGED, 1), (OTHER, 2)]
+    text = before_and_after([without_texts(one | {"replays": REPLAYS}) for one in said], 80)
+    assert "text not kept  (truth: 2)" in text and "| a: text not kept" in text
+    assert "without a: wrong  " in text and "team: right" in text
 
 
 REPLAYS = [
