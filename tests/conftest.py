@@ -144,7 +144,7 @@ def run_module(monkeypatch, capsys):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def in_fork(tmp_path_factory):
     """in_fork([FILE or "-m", NAME, ...], folder, **environment) -> what ``python FILE ...`` gives in that folder, in a fork of this process, which
     has imported what takes most of a command's seconds."""

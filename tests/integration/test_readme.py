@@ -96,8 +96,25 @@ def test_commands_were_found():
     ), "it has five lines"
 
 
+@pytest.fixture(scope="module")
+def accepts(in_fork):
+    """accepts(program, arguments): its --help lists every option."""
+
+    @functools.cache
+    def help_of(program: tuple[str, ...]) -> str:
+        done = in_fork([*program, "--help"], ROOT)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def check(program: tuple[str, ...], arguments: list[str]) -> None:
+        for option in (word for word in arguments if word.startswith("--") and word != "--"):
+            assert option.split("=")[0] in help_of(program), f"{program} has no {option}"
+
+    return check
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command(command, compose, tmp_path):
+def test_command(command, compose, accepts, tmp_path):
     words = [whole(word, tmp_path) for word in shlex.split(command)]
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = [word for word in words if not re.match(r"[A-Z_]+=", word)]
@@ -156,17 +173,3 @@ def whole(word: str, folder: Path) -> str:
     (code,) = (code for page in PAGES for code in blocks(page) if code.startswith(f"# {name[0]}\n"))
     (folder / name[0]).write_text(code)
     return word.replace(name[0], str(folder / name[0]))
-
-
-def accepts(program: tuple[str, ...], arguments: list[str]) -> None:
-    """Its --help lists every option."""
-    for option in (word for word in arguments if word.startswith("--") and word != "--"):
-        assert option.split("=")[0] in help_of(program), f"{program} has no {option}"
-
-
-@functools.cache
-def help_of(program: tuple[str, ...]) -> str:
-    done = subprocess.run(
-        [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    return done.stdout
