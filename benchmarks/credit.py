@@ -30,8 +30,14 @@ from ccpo.types import ABSTAINED, INTERVENTIONS, REMOVE, RESAMPLE, RIGHT, Sessio
 
 N = 8  # sessions a prompt
 BAR = 1.0  # seconds
-DYAD_RULES = ("counterfactual", "shared", "shared_history", "removal", "resampling", "paper_v1", "event_v2")
-VOTE_RULES = ("leave_one_out", "resampled", "marginal", "shapley", "own_correctness", "shared")
+SIBLINGS, CHAIN = "removal siblings", "likelihood behind the chain"
+DYAD_RULES = (
+    *("counterfactual", "shared", "shared_history", "removal", SIBLINGS, "shrinkage", "random_reward", "resampling"),
+    *("likelihood", CHAIN, "paper_v1", "event_v2"),
+)
+VOTE_RULES = ("leave_one_out", "resampled", "marginal", "shapley", "own_correctness", "shared", "removal")
+OPTIONS = {SIBLINGS: {"siblings": True}, CHAIN: {"reference_after": "chain"}}
+"""What a name says beside its rule, the first word."""
 VOTERS = (3, 7, 10)
 BARRED = "dyad", "3 voters", "7 voters"
 RECORDS = 100_000  # rows of the records, at most
@@ -67,7 +73,8 @@ def dyads(options: argparse.Namespace) -> Iterator[dict]:
     for rule in DYAD_RULES:
         if not options.rules or rule in options.rules:
             sessions = dyad(options.rows // 2, rule, np.random.default_rng(options.seed))
-            settings = StepSettings(CreditConfig(rule), first="think", also_spoken=("reason",))
+            config = CreditConfig(rule.split()[0], **OPTIONS.get(rule, {}))
+            settings = StepSettings(config, first="think", also_spoken=("reason",))
             yield figures("dyad", rule, None, sessions, settings, options.repeat)
 
 
@@ -161,12 +168,17 @@ def dyad(count: int, rule: str, draw: np.random.Generator) -> Sessions:
     carriers = rows if rule in ("paper_v1", "event_v2") else rows[rows % N < 2]
     alone = (draw.random(len(carriers)) < 0.8 * ease_G[prompt_S[carriers]]).astype(float)
     replays = [(REMOVE, 0, carriers, alone, True)]
-    if rule == "removal":
+    if rule in ("removal", SIBLINGS):
         replays.append((REMOVE, 1, rows, np.zeros(count), False))  # nobody answers
     if rule == "resampling":
         again = (draw.random(count) < ease_G[prompt_S]).astype(float)
         replays = [(RESAMPLE, 1, rows, again, False)]
-    return columns(2, value_S, ("think", "reason"), replays)
+    more = {}
+    if rule in ("likelihood", CHAIN):
+        replays, more["likelihood_T"] = [], draw.random(2 * count)
+    if rule == CHAIN:
+        more |= {"behind_S": draw.random(count), "said_S": value_S > 0}
+    return columns(2, value_S, ("think", "reason"), replays, **more)
 
 
 def vote(count: int, voters: int, tie: str, draw: np.random.Generator) -> Sessions:

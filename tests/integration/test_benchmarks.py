@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ccpo.credit.rules import RULES
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,6 +32,7 @@ def test_credit(benchmark, record_property):
     found = benchmark("credit", *sizes, result="--out")
     assert {case["team"] for case in found["credit"]} == {"dyad", "3 voters"}
     assert all(case["process_seconds"] > 0 for case in found["credit"])
+    assert {case["rule"].split()[0] for case in found["credit"]} == set(RULES), "a rule that is not timed may be slow"
     slowest = min(found["credit"], key=lambda case: case["rows_per_second"])
     name = f"credit, slowest rule ({slowest['team']}, {slowest['rule']}), rows/s"
     record_property(name, f"{slowest['rows_per_second']:,}")
