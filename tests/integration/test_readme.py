@@ -77,8 +77,11 @@ def test_every_page_is_in_the_index():
     "page", ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
 )
 def test_a_pages_links_lead_to_files(page):
-    for link in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text()):
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(([^)#\s]+)", text):
         assert re.match(r"https?://", link) or (ROOT / page).parent.joinpath(link).exists(), link
+    for named in re.findall(r"(?<![\w./])(?:tests|scripts|ccpo|benchmarks|recipe)/[\w/]+\.(?:py|sh|yaml)\b", text):
+        assert (ROOT / named).exists(), named
 
 
 def test_commands_were_found():

@@ -100,16 +100,29 @@ def test_the_tree_advises_rules_and_settings_that_exist(choose):
                 assert word in RULES or hasattr(CreditConfig(), word.split(":")[0]), word
 
 
+def not_linked(text: str, folder: Path) -> tuple[list[str], int]:
+    """(measured numbers of a text that stand on none of the pages that it links to, how many it has)."""
+    names = re.findall(r"\]\(([\w./]+\.md)", text)
+    linked = [re.sub(r"(?<!\d)0(?=\.\d)", "", (folder / name).read_text(encoding="utf-8")) for name in names]
+    numbers = re.findall(r"(?<![\w.])[+-]?\.\d{3}\b(?: \+- \.\d{3})?", text)  # a script's 0.012 is a page's .012
+    return [number for number in numbers if not any(number in page for page in linked)], len(numbers)
+
+
 def test_measured_numbers_stand_on_the_pages_that_they_link_to():
     page = PAGE.read_text(encoding="utf-8")
     checked = 0
     for bullet in re.split(r"\n *- ", page[page.index("\n## Which rule to take") :]):
-        texts = [(PAGE.parent / name).read_text(encoding="utf-8") for name in re.findall(r"\]\(([\w./]+\.md)", bullet)]
-        linked = [re.sub(r"(?<!\d)0(?=\.\d)", "", text) for text in texts]  # a script's 0.012 is a page's .012
-        for number in re.findall(r"(?<![\w.])[+-]?\.\d{3}\b(?: \+- \.\d{3})?", bullet):
-            assert any(number in text for text in linked), f"{number}: {bullet}"
-            checked += 1
+        missing, count = not_linked(bullet, PAGE.parent)
+        assert not missing, bullet
+        checked += count
     assert checked > 30
+
+
+def test_the_readmes_numbers_of_credit_stand_on_the_pages_that_it_links_to():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Where credit per role decides\n")[2].partition("\n## ")[0]
+    missing, count = not_linked(section, ROOT)
+    assert not missing and count >= 8
 
 
 def anchors(page: Path) -> set[str]:
