@@ -53,9 +53,11 @@ def flush(path: Path) -> int:
 
 
 def parsed(content: bytes) -> Any:
-    """What JSON says. Raises ValueError for anything that is none, however deep or long."""
+    """What JSON says, in UTF-8. Raises ValueError for anything that is none, however deep or long."""
     try:
-        return json.loads(content)
+        return json.loads(
+            content.decode("utf-8-sig")
+        )  # bytes alone are taken with halves of pairs, which nothing can write again
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -124,13 +124,28 @@ class SessionLog:
         return [chosen[number] for number in sorted(chosen)]
 
     def _look(self) -> None:
-        if self._sizes is None:
-            self._sizes = Counter()
-            for line, entry in _lines(self.path):
-                if entry is not None:
-                    self._sizes[entry["step"], entry["kind"]] += len(line) + 1
-                else:
-                    self._every = max(self._every, _every(line))
+        if self._sizes is not None:
+            return
+        self._measure()
+        part = self.most_bytes // BLOCK_SHARE
+        large = {block for block, size in self._sizes.items() if size > part}
+        if large:  # from before the bound was lowered: else the ends alone could be more than the whole file
+            found: dict[Block, list[dict]] = {block: [] for block in sorted(large)}
+            for _, entry in _lines(self.path):
+                if entry is not None and (block := (entry["step"], entry["kind"])) in large:
+                    found[block].append(entry)
+            self._rewrite(
+                set(self._sizes) - large, [line for of_one in found.values() for line in self._fitting(of_one)]
+            )
+            self._measure()
+
+    def _measure(self) -> None:
+        self._sizes = Counter()
+        for line, entry in _lines(self.path):
+            if entry is not None:
+                self._sizes[entry["step"], entry["kind"]] += len(line) + 1
+            else:
+                self._every = max(self._every, _every(line))
 
     def _rewrite(self, blocks: Collection[Block], lines: Sequence[str] = ()) -> None:
         """Write the file anew with the sessions of these blocks, and further lines."""
@@ -236,4 +251,8 @@ def _has(found: Any, shape: Mapping[str, type]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite one that is no larger than a float may be."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an int of 400 digits
+        return False

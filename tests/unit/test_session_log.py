@@ -91,6 +91,7 @@ def test_what_is_no_session_is_passed_over(log):
             b'{"every": 4, "x": 1}',
             b'{"every": "4"}',
             b'{"every": 3}',
+            json.dumps(whole).encode().replace(b"Q?", b"\xed\xa0\x80"),  # half a pair
         ),
         *(json.dumps({k: v for k, v in whole.items() if k != name}).encode() for name in whole if name in NEEDED),
         *(json.dumps(whole | {name: {"a": [1]}}).encode() for name in whole if name in NEEDED),
@@ -108,6 +109,7 @@ NEEDED = {"step", "kind", "source", "index", "session", "question", "value", "tu
 WRONG = [
     *({"step": -1}, {"step": True}, {"kind": "other"}, {"value": None}, {"turns": [3]}, {"turns": [{"role": "a"}]}),
     {"turns": [{"role": "a", "text": "b", "reward": "c"}]},
+    *({"value": 10**400}, {"credit": {"a": 10**400}}),
     *({"replays": [{}]}, {"credit": 3}, {"credit": {"a": "b"}}, {"advantage": [1]}),
     *({"likelihood": one} for one in (0.5, {}, {"before": [None]}, {"before": [0.5], "behind": "a"})),
     {"replays": [{"how": "remove", "role": "a", "name": "b", "value": 0.0, "turns": [{"role": "a", "text": 3}]}]},
@@ -168,6 +170,14 @@ def test_the_file_stays_below_its_bound_and_keeps_its_ends(tmp_path):
     gaps = {later - step for step, later in zip(training, training[1:], strict=False)}
     assert len(gaps) == 1 and len(training) > 2, "what stays is spread evenly over the run"
     assert log.path.stat().st_size > most / 4
+
+
+def test_a_job_that_goes_on_with_a_smaller_file_shrinks_it(tmp_path):
+    filled(tmp_path, range(0, 11), 100 * SIZE)
+    filled(tmp_path, [11], 6 * SIZE)  # two sessions are more than a quarter of it
+    found = read_sessions(tmp_path / "sessions.jsonl")
+    ends = [one for one in found if (one["step"], one["kind"]) in ((0, "val"), (10, "val"))]
+    assert len(ends) == 4 and not all(map(has_texts, ends)) and (11, "train") not in blocks(log_in(tmp_path))
 
 
 def played(index, number, long=0, **others):
