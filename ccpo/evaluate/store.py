@@ -24,6 +24,8 @@ from ccpo.run.lock import Held, run_lock
 
 FORMAT = 1
 SESSIONS, RESULT = "sessions.jsonl", "result.json"
+ENTRY = {"source": str, "index": int, "question": str, "values": list}
+"""Of every question in a result."""
 SETTINGS, SESSION, SHUFFLED, SINGLE, DROPPED = "settings", "session", "shuffle", "single", "dropped"
 
 
@@ -165,4 +167,30 @@ def read_result(place: Path) -> dict[str, Any]:
         raise EvaluationError(f"{path.parent}: {error}") from None
     if found["format"] != FORMAT:
         raise EvaluationError(f"{path} has format {found['format']}, this version reads {FORMAT}: evaluate anew")
+    if wrong := _wrong_part(found):
+        raise EvaluationError(f"{path} is not as an evaluation writes it ({wrong}): it was changed; evaluate anew")
     return found
+
+
+def _wrong_part(result: Mapping[str, Any]) -> str | None:
+    """The first part of a result that readers cannot rely on."""
+    settings = result["settings"]
+    data = settings.get("data")
+    if any(type(settings.get(name)) is not int for name in ("k", "seed")):
+        return "settings"
+    if not isinstance(data, dict) or any(type(data.get(name)) is not str for name in ("file", "sha256")):
+        return "settings.data"
+    seen: set[tuple[str, int]] = set()
+    for number, entry in enumerate(result["questions"]):
+        if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in ENTRY.items()):
+            return f"question {number}"
+        if not all(value is None or _is_value(value) for value in entry["values"]):
+            return f"the values of question {number}"
+        if (key := (entry["source"], entry["index"])) in seen:
+            return f"question {number} stands there twice"
+        seen.add(key)
+    return None
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1

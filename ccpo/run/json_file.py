@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +16,11 @@ class Damaged(ValueError):
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write to a temporary name, flush to disk, rename, flush the rename. What was there stays when that fails."""
+    """Write to a temporary name, flush to disk, rename, flush the rename. What was there stays when that fails. Raises OSError, also where
+    something else than a file is there: a rename would replace a device."""
+    if not path.name or (path.exists() and not path.is_file()):
+        number = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(number, os.strerror(number) if path.is_dir() else "it is no file of a disk", str(path))
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as stream:

@@ -31,7 +31,7 @@ from ccpo.evaluate.store import SESSION, SESSIONS, SHUFFLED, SINGLE, differences
 from ccpo.evaluate.tables import notes, show_comparison
 from ccpo.judge import RowJudge
 
-SETTINGS = {"k": 2, "seed": 0, "team": {"name": "pair"}, "data": {"sha256": "x"}}
+SETTINGS = {"k": 2, "seed": 0, "team": {"name": "pair"}, "data": {"file": "x.parquet", "sha256": "x"}}
 
 
 def row(index: int, truth: str = "1"):
@@ -372,4 +372,18 @@ def test_a_result_is_read_back_or_refused(tmp_path):
     for text in ("{", "[]", '{"format": 1}', json.dumps(result({}) | {"format": 99})):
         path.write_text(text)
         with pytest.raises(EvaluationError, match=str(tmp_path)):
+            read_result(tmp_path)
+
+
+def test_a_result_that_was_changed_is_refused(tmp_path):
+    whole = result({0: [1.0], 1: [0.0, None]})
+    first, second = whole["questions"]
+    changed = [
+        *({"settings": {}}, {"settings": SETTINGS | {"seed": "0"}}, {"settings": SETTINGS | {"data": [1]}}),
+        *({"questions": [first, one]} for one in (3, {}, first, second | {"index": "1"}, second | {"values": None})),
+        *({"questions": [second | {"values": [value]}]} for value in ("a", float("nan"), 5, -1, True)),
+    ]
+    for change in changed:
+        write_result(tmp_path, whole | change)
+        with pytest.raises(EvaluationError, match="is not as an evaluation writes it"):
             read_result(tmp_path)

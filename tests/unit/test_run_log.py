@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +77,20 @@ def test_rewind_forgets_what_came_after_and_heals_the_file(log):
 def test_a_new_run_rewinds_nothing(log):
     log.rewind(0)
     assert not log.path.exists()
+
+
+def test_what_is_no_file_of_a_disk_is_not_replaced(tmp_path, monkeypatch):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    for place, says in (
+        (pipe, "no file of a disk"),
+        (tmp_path, "directory"),
+        (Path(), "directory"),
+        (Path("/"), "directory"),
+    ):
+        with pytest.raises(OSError, match=says):
+            json_file.write_atomic(place, "{}")
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
 
 
 NO_ENTRIES = [
