@@ -32,6 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="arm, seed, source, question, step, value")
     options = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may be no text
     try:
         found = [read(run, options.step, options.before) for run in options.runs]
         arms = arms_of(found, options.control)

@@ -162,6 +162,7 @@ def _table(
                 found = difference(values, reference) if arm is not arms[0] else None
                 row += _cells(found) if arm is not arms[0] else ["", ""]
                 if found:
+                    fewer = max(fewer, len(keys) - found.over_questions.questions)
                     compared.append(Compared(called(arm.name, role), found))
                     if found.seeds and {*values, *reference} - {*found.seeds}:
                         partial[arm.name] = found.seeds
@@ -172,7 +173,8 @@ def _table(
     if fewer:
         yield from (
             "",
-            f"{fewer} question{'s have' if fewer > 1 else ' has'} too few sessions or replays for this in some run, and are left out.",
+            f"{'Up to ' * (fewer > 1)}{fewer} question{'s have' if fewer > 1 else ' has'} too few sessions or replays for this in some run: left out of the "
+            f"numbers of its arm{' and of differences to or from it' * (len(arms) > 1)}, so that these need not be of the same questions.",
         )
 
 
@@ -307,4 +309,4 @@ def tidy(arms: Sequence[Arm]) -> str:
             for validation in filter(None, (one.first, one.last)):
                 for key in keys:
                     writer.writerow([arm.name, seed, *key, validation.step, mean(validation.questions[key].values)])
-    return stream.getvalue()
+    return stream.getvalue().encode(errors="backslashreplace").decode()  # a folder's name may be no text

@@ -372,6 +372,15 @@ def test_sessions_that_failed_are_counted(tmp_path):
     assert "too few" not in text[: text.index("### pass@2")]
 
 
+def test_questions_that_a_difference_lacks_are_counted(tmp_path):
+    """Each arm lacks another one: a difference is of one question, where either number is of two."""
+    a = save(tmp_path / "a", played(1, (1, None), (0, 0), (0, 1)), asked=6)
+    b = save(tmp_path / "b", played(1, (1, 1), (0, None), (1, 1)), asked=6, rule="removal")
+    text = said(a, b)
+    assert row(text, "### pass@2", "dyad, removal")[2:4] == ["1.000 [1.000, 1.000]", "+0.000"]
+    assert "Up to 2 questions have too few sessions" in text and "need not be of the same questions" in text
+
+
 def test_steps_and_sessions_that_differ_are_said(tmp_path):
     a = save(tmp_path / "a", played(0, (1, 1)), played(4, (1, 1)))
     b = save(tmp_path / "b", played(0, (1, 1, 0, 1)), played(6, (1, 0, 0, 0)), rule="removal")
@@ -436,6 +445,11 @@ def test_the_command_prints_and_writes_a_tidy_file(tmp_path, monkeypatch, capsys
             ("dyad, removal", "3", "4", "1.0"),
         )
     ]
+    c = save(tmp_path / "c\udcff", played(4, (1, 1)))  # a name that is no text
+    (c / JOB).unlink()
+    monkeypatch.setattr(sys, "argv", ["compare_runs.py", str(c), "--out", str(out)])
+    script.main()
+    assert "\nc\\udcff," in out.read_text()
     monkeypatch.setattr(sys, "argv", ["compare_runs.py", str(a), "--out", str(tmp_path / "no" / "table.csv")])
     with pytest.raises(SystemExit, match=r"^error: .*table.csv cannot be written \(No such file or directory\)"):
         script.main()
