@@ -75,7 +75,8 @@ class Running(NamedTuple):
 def start(number: int, command: Command, gpu: str | None, log: Path | None) -> Running:
     """Run a command as a process group of its own. ``log``: for what it prints; None: where this command's own output goes."""
     own = ROOT / ".venv" / "bin"
-    path = f"{own}{os.pathsep}{os.environ['PATH']}" if own.is_dir() else os.environ["PATH"]
+    path = os.environ.get("PATH", os.defpath)
+    path = f"{own}{os.pathsep}{path}" if own.is_dir() else path
     environment = {**os.environ, "PATH": path} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     name = f"[{number}]" + ("" if gpu is None else f" GPU {gpu}:")
     print(name, command.text if log is None else f"begins, see {log}", flush=True)
@@ -166,13 +167,21 @@ def shown(numbered: Mapping[int, Command]) -> str:
     return "\n\n".join("\n".join(f"[{number}] {command.text}" for number, command in block) for _, block in blocks)
 
 
+def names(text: str) -> list[str]:
+    """GPUs as CUDA_VISIBLE_DEVICES has them, numbers or names: an argparse type."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has a GPU without a name: set 0,1 or what nvidia-smi -L calls them")
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", nargs="?", help="a page of docs/runs, without .md")
     parser.add_argument("--run", nargs="*", type=int, metavar="NUMBER", help="run its commands: all, or these")
     parser.add_argument("--beside", type=int, default=1, metavar="N", help="commands of a block at a time (default: 1)")
     parser.add_argument(
-        "--gpus", default="", metavar="0,1", help="a command sees one of these: the one that fewest run on"
+        "--gpus", type=names, default=[], metavar="0,1", help="a command sees one of these: the one that fewest run on"
     )
     known = parser.parse_args(argv)
     found = pages()
@@ -194,12 +203,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if wrong := [number for number in known.run if number not in numbered]:
         parser.error(f"--run {wrong[0]}: {known.page} has commands 1 to {len(numbered)}")
     logs = Path("outputs", "reproduce", known.page)
-    run(
-        [(number, numbered[number]) for number in known.run or numbered],
-        known.beside,
-        [gpu for gpu in known.gpus.split(",") if gpu],
-        lambda number: ROOT / logs / f"{number}.log" if known.beside > 1 else None,
-    )
+    try:
+        run(
+            [(number, numbered[number]) for number in dict.fromkeys(known.run or numbered)],
+            known.beside,
+            known.gpus,
+            lambda number: ROOT / logs / f"{number}.log" if known.beside > 1 else None,
+        )
+    except OSError as error:
+        sys.exit(f"what ran was ended: {error}; mend that, and the same command goes on")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def test_each_command_sees_the_gpu_that_fewest_run_on(page, capsys):
         page,
         "".join(f"    touch r{i}; {MET.format(other='r3')}; echo $CUDA_VISIBLE_DEVICES >> g{i}\n" for i in range(4)),
     )
-    reproduce.main(["mine", "--run", "--beside", "4", "--gpus", "5,7"])
+    reproduce.main(["mine", "--run", "--beside", "4", "--gpus", "5, 7"])
     assert [(page / f"g{i}").read_text() for i in range(4)] == ["5\n", "7\n", "5\n", "7\n"]
     assert "[2] GPU 7: begins, see " in capsys.readouterr().out
 
@@ -149,6 +149,20 @@ def group_of(pid: int) -> int | None:
         return None
 
 
+def test_a_command_that_is_named_twice_runs_once_and_without_a_path(page, monkeypatch, capsys):
+    monkeypatch.delenv("PATH")
+    reproduce.main(["mine", "--run", "1", "1"])
+    assert (page / "log").read_text() == "one\n"
+
+
+def test_a_log_that_cannot_be_written_ends_what_runs_in_one_line(page, capsys):
+    write(page, "    sleep 20; touch whole\n    echo two\n")
+    (page / "outputs" / "reproduce" / "mine" / "2.log").mkdir(parents=True)
+    with pytest.raises(SystemExit, match=r"^what ran was ended: .*Is a directory: .*2.log'; mend that"):
+        reproduce.main(["mine", "--run", "--beside", "2"])
+    assert not (page / "whole").exists()
+
+
 def test_nothing_is_run_unless_asked(page, capsys):
     reproduce.main([])
     reproduce.main(["mine"])
@@ -162,6 +176,8 @@ def test_nothing_is_run_unless_asked(page, capsys):
         (["mine", "--run", "4"], "1 to 3"),
         (["--run"], "needs a page"),
         (["mine", "--run", "--beside", "0"], "set at least 1"),
+        (["mine", "--run", "--gpus", "0,,1"], "a GPU without a name"),
+        (["mine", "--run", "--gpus", ""], "a GPU without a name"),
     ],
 )
 def test_what_is_not_there_is_named(page, capsys, words, says):
