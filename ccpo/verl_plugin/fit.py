@@ -25,10 +25,11 @@ from ccpo.verl_gpu.memory import GIB, Shape
 LARGEST_SDPA_PACK = 16_384  # whose cost is quadratic in the pack
 SMALLEST_SHARE, LARGEST_SHARE = 0.1, 0.9
 SPARE = 1.5  # of what the engines use at most: what they keep of earlier prompts
+ENGINES = "rollout.gpu_memory_utilization"
 CAUTIOUS = {  # where nothing is known about the GPU or the model; what is wrong with them is named elsewhere
     "actor.ppo_max_token_len_per_gpu": 16_384,
     "model.enable_gradient_checkpointing": True,
-    "rollout.gpu_memory_utilization": 0.5,
+    ENGINES: 0.5,
     "rollout.max_num_seqs": 256,
     "actor.fsdp_config.param_offload": False,
     "actor.fsdp_config.optimizer_offload": False,
@@ -55,8 +56,14 @@ def settle(config: DictConfig, gpu: float | None = None) -> tuple[list[str], lis
     except Exception:  # of whatever a wrong configuration makes transformers raise: the checks name it
         lines, problems = [], []
         for name, value in CAUTIOUS.items():
-            _fill(config, name, value)
+            _fill(config, name, value * _share(config) if name == ENGINES else value)
     return lines, problems
+
+
+def _share(config: DictConfig) -> float:
+    """This job's part of a GPU, 1 where the configuration has nothing that could be one."""
+    part = config.ccpo.get("gpu_share")
+    return part if isinstance(part, (int, float)) and 0 < part <= 1 else 1.0
 
 
 def gpu_bytes() -> float:
@@ -65,7 +72,7 @@ def gpu_bytes() -> float:
 
     pynvml.nvmlInit()
     try:
-        first = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0]
+        first = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0].strip()
         handle = (
             pynvml.nvmlDeviceGetHandleByIndex(int(first))
             if first.isdigit()
@@ -188,7 +195,7 @@ class _Plan:
         useful = SPARE * self._engine(requests)
         left = min(self.room - self.resting, useful) / self.gpu
         share = round(min(LARGEST_SHARE, max(SMALLEST_SHARE, left)) * self.gpu / self.whole, 3)
-        self.share = float(_fill(self.config, "rollout.gpu_memory_utilization", share))  # vLLM counts in whole GPUs
+        self.share = float(_fill(self.config, ENGINES, share))  # vLLM counts in whole GPUs
         least = self._least_engine()
         if self.share * self.whole >= least:
             return []

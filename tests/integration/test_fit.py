@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,26 @@ def test_no_plan_is_a_promise_that_is_broken_by_one_token(gpu_job):
             assert peak + memory.OUTSIDE <= memory.USABLE * gpu * memory.GIB + 1
             resting = 0 if found["offload"] else memory.resting(shape, 1)
             assert found["share"] * gpu * memory.GIB + resting + memory.OUTSIDE <= 0.95 * gpu * memory.GIB
+
+
+def test_where_the_gpu_is_not_known_a_share_of_it_stays_a_share(gpu_job, monkeypatch):
+    monkeypatch.setattr(fit, "gpu_bytes", lambda: 1 / 0)
+    for part, engines in ((1, 0.5), (0.25, 0.125), ("half", 0.5)):
+        config, _, _ = gpu_job("qwen2.5-0.5b", f"ccpo.gpu_share={part}", gpu=None)
+        assert chosen(config)["share"] == engines
+
+
+def test_the_first_gpu_is_found_by_its_number_or_name(monkeypatch):
+    found = []
+    library = types.SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetHandleByIndex=found.append,
+        nvmlDeviceGetHandleByUUID=found.append,
+        nvmlDeviceGetMemoryInfo=lambda _: types.SimpleNamespace(total=H100),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    for visible in ("1,0", " 1, 0", "MIG-a", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert fit.gpu_bytes() == H100
+    assert found == [1, 1, "MIG-a", 0]
