@@ -21,6 +21,12 @@ class Single(Team):
                 "user": "{question}\n\nPut your final answer within \\boxed{{}}.",
             },
         },
+        "choice": {
+            "solver": {
+                "system": "Answer the multiple-choice question. End with the letter of your choice as \\boxed{{letter}}.",
+                "user": "{question}",
+            },
+        },
         "toy": {"solver": {"system": "Answer.", "user": "{question}"}},  # what the embedded model was taught
     }
 
