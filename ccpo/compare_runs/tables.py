@@ -261,7 +261,10 @@ def said(arms: Sequence[Arm], compared: Sequence[Compared]) -> Iterator[str]:
     for one in compared:
         over_questions, over_seeds = one.intervals
         questions, seeds = excludes_0(over_questions), excludes_0(over_seeds)
-        if over_seeds is None:
+        if over_questions is None:
+            known = "nothing is known" if over_seeds is None else f"{'exclude' if seeds else 'do not exclude'} 0"
+            kind = f"Of one question, so over questions nothing is known; over seeds {known}"
+        elif over_seeds is None:
             kind = f"{'Exclude' if questions else 'Do not exclude'} 0 over questions; over seeds nothing is known"
         elif questions and seeds:
             kind = "Exclude 0 under both intervals"
@@ -272,7 +275,7 @@ def said(arms: Sequence[Arm], compared: Sequence[Compared]) -> Iterator[str]:
         kinds.setdefault(kind, []).append(f"{one.what} ({one.found.over_questions.value:+.3f})")
     yield f"{len(compared)} difference{'s' * (len(compared) > 1)} to {arms[0].name}:"
     yield ""
-    order = sorted(kinds, key=lambda kind: (kind[:2] == "Do", "not" in kind, kind))
+    order = sorted(kinds, key=lambda kind: (not kind.startswith("Exclude"), "not" in kind, kind))
     yield from (f"- {kind}: {'; '.join(kinds[kind])}." for kind in order)
     if flat := [one.what for one in compared if any(map(without_width, one.intervals))]:
         yield f"- An interval without width says that all its values are the same, not that it is sure, and is not counted: {'; '.join(flat)}."
@@ -285,8 +288,11 @@ def _by_chance(compared: Sequence[Compared]) -> str:
     seeds = sum(one.found.over_seeds is not None for one in compared)
     together = " Differences of the same sessions come and go together."
     if not seeds:
+        questions = sum(one.found.over_questions.low is not None for one in compared)
+        if not questions:
+            return "Nothing can be told from chance: it takes two questions or more, and two seeds."
         return (
-            f"If the arms were equal, more than {CHANCE * len(compared):.2g} of {len(compared)} would exclude 0 over questions by chance, since two "
+            f"If the arms were equal, more than {CHANCE * questions:.2g} of {questions} would exclude 0 over questions by chance, since two "
             f"trainings of one arm differ, too; it takes two seeds or more to say how far.{together * (len(compared) > 1)}"
         )
     return (

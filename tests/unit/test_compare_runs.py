@@ -157,6 +157,20 @@ def test_an_interval_without_width_says_nothing(tmp_path):
     assert excludes_0((0.1, 0.2)) and excludes_0((-0.2, -0.1)) and not excludes_0((0.0, 0.2)) and not excludes_0(None)
 
 
+def test_one_question_has_no_interval_over_questions(tmp_path):
+    values = {"shared": (0, 0, 0), "removal": (1, 1, 0)}
+    runs = [
+        save(tmp_path / f"{rule}{seed}", played(1, (value,)), rule=rule, seed=seed)
+        for rule, of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    ]
+    text = said(*runs)
+    assert "- Of one question, so over questions nothing is known; over seeds do not exclude 0: avg@1 of" in text
+    text = said(runs[0], runs[3])
+    assert "over questions nothing is known; over seeds nothing is known: avg@1 of" in text and "exclude 0" not in text
+    assert text.endswith("it takes two questions or more, and two seeds.")
+
+
 def test_only_seeds_of_both_make_a_difference(tmp_path):
     runs = [
         save(tmp_path / f"{rule}{seed}", played(1, (value,), (0,)), rule=rule, seed=seed)
