@@ -57,7 +57,8 @@ def own_ratio(config: DictConfig) -> bool:
 def odd_gaps(metrics: Mapping[str, float], step: int) -> Iterator[str]:
     """A line for each policy whose rows came from rather another distribution than its own."""
     for name, kl in metrics.items():
-        if name.endswith("rollout_corr/kl") and kl > ODD_ROLLOUT_KL:
+        # Below 0 no distance can be: then the server's log-probabilities are not those that it samples by.
+        if name.endswith("rollout_corr/kl") and abs(kl) > ODD_ROLLOUT_KL:
             yield (
                 f"step {step}: {name} is {kl:.2f} nats per token, where rounding gives about .002: the rollout server may sample from other weights, "
                 "or with settings that the actor does not know (top_p, top_k, a quantized model)"

@@ -81,5 +81,6 @@ def test_what_reads_old_log_probabilities_brings_the_pass_back(compose, override
 
 
 def test_a_distance_that_rounding_does_not_explain_gets_a_line():
-    [line] = odd_gaps({"rollout_corr/kl": 0.002, "think/rollout_corr/kl": 0.46, "ccpo/x": 3.0}, 7)
+    [line] = odd_gaps({"rollout_corr/kl": -0.002, "think/rollout_corr/kl": 0.46, "ccpo/x": 3.0}, 7)
     assert line.startswith("step 7: think/rollout_corr/kl is 0.46 nats per token")
+    assert list(odd_gaps({"rollout_corr/kl": -0.46}, 7)), "the server reports others than it samples by"
