@@ -155,9 +155,9 @@ def _check_whole(folder: Path, run: Run, step: int, source: str, found: int, met
         )
     if found < counted:
         raise ReportError(
-            f"{folder}: of the validation at step {step}, {found:,} of {counted:,.0f} sessions of {source} are kept, for one takes at most a "
-            f"quarter of ccpo.keep_sessions_mb, even without texts: an average of them is not of what other runs were asked. Train with "
-            f"{math.ceil(10 * counted / found) / 10:.1f} times of it or more, or leave the run out"
+            f"{folder}: of the validation at step {step}, {found:,} of {counted:,.0f} sessions of {source} are kept, and an average of them is not "
+            f"of what other runs were asked: leave the run out. Unless {SESSIONS} was changed, it was too small: one validation takes at most "
+            f"a quarter of ccpo.keep_sessions_mb, even without texts; train with {math.ceil(10 * counted / found) / 10:.1f} times of it or more"
         )
     if found > counted:
         raise ReportError(

@@ -57,7 +57,7 @@ def read_run(folder: Path, pick: Callable[[dict], dict | None] = lambda entry: e
         label = f"{job['ccpo']['team']}, {job['ccpo']['credit']['rule']}"
         kind = json.dumps([_without_seeds(job.get(section)) for section in ALIKE], sort_keys=True, default=str)
         return Run(name, entries, sessions, label, kind, str(job.get("seed", "?")))
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         return Run(name, entries, sessions, name, str(folder.resolve()), "?")
 
 

@@ -420,8 +420,8 @@ def test_runs_that_are_none_twice_or_of_one_seed_are_refused(tmp_path):
 
 def test_a_run_without_a_configuration_pairs_with_no_seed(tmp_path):
     runs = [save(tmp_path / name, played(1, (1,), (0,))) for name in "ab"]
-    for run in runs:
-        (run / JOB).unlink()
+    (runs[0] / JOB).unlink()
+    (runs[1] / JOB).write_text("ccpo: &a {team: x, credit: {rule: y}, z: *a}")  # which holds itself
     text = said(*runs)
     assert row(text, "### avg@1", "b")[1:] == [
         "unknown",
