@@ -116,7 +116,7 @@ def stock_data(folder: Path, to: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(folder / "train.parquet").to_pylist()
+    rows = pq.ParquetFile(folder / "train.parquet").read().to_pylist()
     system = {"role": "system", "content": SYSTEM.format()}
     keep = [
         {

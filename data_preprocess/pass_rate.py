@@ -107,7 +107,7 @@ def build(given: argparse.Namespace) -> dict[str, Any]:
             f"no training row has a pass rate from {low:g} to {high:g} ({counts[BELOW]} are below, {counts[ABOVE]} above): set --at-least or --at-most"
         )
     chosen = [number for number, side in enumerate(sides) if side == KEPT]
-    table = pq.read_table(pa.BufferReader(content)).take(chosen)
+    table = pq.ParquetFile(pa.BufferReader(content)).read().take(chosen)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     origins = {

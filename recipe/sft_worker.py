@@ -39,11 +39,10 @@ def messages_of(path: str | Path) -> list[list[dict[str, str]]]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path, columns=["messages"]).to_pylist()
+        chats = pq.ParquetFile(path).read(["messages"]).column("messages").to_pylist()
     except Exception as error:  # pyarrow has several types for it
         raise LessonError(f"{path} is no file of lessons ({error}): make it with data_preprocess.sft_roles") from None
-    for number, row in enumerate(rows):
-        messages = row["messages"]
+    for number, messages in enumerate(chats):
         try:
             good = (
                 len(messages) > 1
@@ -56,7 +55,7 @@ def messages_of(path: str | Path) -> list[list[dict[str, str]]]:
             raise LessonError(
                 f"{path}, row {number}: a lesson is a chat that ends with the assistant's reply, not {shown(messages)}"
             )
-    return [row["messages"] for row in rows]
+    return chats
 
 
 def tokenized(path: str | Path, tokenizer: Any, model_type: str | None, longest: int) -> list[Tokens]:

@@ -49,7 +49,7 @@ def read_rows(folders: list[Path]) -> dict[str, list[dict]]:
         if not files:
             sys.exit(f"error: {folder} has no parquet file: make one with a python -m data_preprocess.* command")
         for file in files:
-            for row in parquet.read_table(file).to_pylist():
+            for row in parquet.ParquetFile(file).read().to_pylist():
                 if row["extra_info"]["answer_type"] != OWN:
                     rows[row["extra_info"]["answer_type"]].append(row)
     if not rows:

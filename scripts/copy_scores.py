@@ -43,7 +43,7 @@ def rows_of(data: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
     found = {}
     for path in sorted(data.glob("*.parquet")):
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()
         if "data_source" in table.column_names:  # else lessons
             rows = (row for row in table.to_pylist() if row["extra_info"]["split"] == "test")
             found |= {(row["data_source"], row["extra_info"]["index"]): row for row in rows}
