@@ -14,8 +14,8 @@ from html import escape
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BETTER, SAME, OPEN = "better", "same", "open"
-"""In a toy task: better than the simple control; little or no better. Not measured, or with one seed."""
+BETTER, SAME = "better", "same"
+"""In a toy task: better than the simple control; little or no better."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +164,14 @@ STYLE = """
 text { font: 14px system-ui, sans-serif; fill: #1f2328 } .head { font-weight: 600; font-size: 17px }
 .take { font: 600 13px ui-monospace, monospace } .small { font-size: 13px; fill: #59636e }
 rect { rx: 6px; stroke-width: 1.5; fill: #ffffff; stroke: #9aa4af } .better { stroke: #1a7f37; stroke-width: 2.5 }
-.same { stroke: #59636e } .open { stroke: #59636e; stroke-dasharray: 5 4 }
+.same { stroke: #59636e }
 line { stroke: #9aa4af; stroke-width: 1.5 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .small { fill: #9198a1 } rect { fill: #161b22; stroke: #6e7681 }
-  .better { stroke: #3fb950 } .same, .open { stroke: #9198a1 }
+  .better { stroke: #3fb950 } .same { stroke: #9198a1 }
 }
 """
-LEGEND = ((BETTER, "better in a toy task"), (SAME, "little or no difference"), (OPEN, "not measured, or one seed"))
+LEGEND = ((BETTER, "better in a toy task"), (SAME, "little or no difference"))
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
@@ -236,13 +236,12 @@ def picture() -> str:
         parts += box(ASKED, y, last, way.else_.kind, height_of(last))
         y += height_of(last) + 18
     for i, (kind, words) in enumerate(LEGEND):
-        x = ASKED[0] + (0, 190, 0)[i]
-        top = y + 8 + (0, 0, 28)[i]
+        x, top = ASKED[0] + 190 * i, y + 8
         parts += [
             f'<rect x="{x + 1}" y="{top}" width="22" height="16" class="{kind}"/>',
             text(x + 32, top + 13, words, "small"),
         ]
-    y += 62
+    y += 34
     return svg("Which credit rule to take: questions, and what was measured", WIDTH, y, STYLE, parts)
 
 
