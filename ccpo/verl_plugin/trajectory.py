@@ -126,9 +126,9 @@ def outputs_of(
         for turn in replay.decoded
     ]
     if rows:
-        replaying = sum(turn.payload[2] for replay in played.replays for turn in replay.decoded)
-        rows[0]._facts["session_seconds"] = {"verify": verifying, "replays": replaying}
         replayed = [turn for replay in played.replays for turn in replay.decoded]
+        replaying = sum(turn.payload[2] for turn in replayed)
+        rows[0]._facts["session_seconds"] = {"verify": verifying, "replays": replaying}
         rows[0]._facts["session_tokens"] = {"turns": _tokens(played.turns), "replays": _tokens(replayed)}
     return rows
 
