@@ -28,7 +28,11 @@ EMPTIED_SHARE = 0.1
 NO_MISTAKE = "There is no mistake."
 
 ANNOTATION = re.compile(r"<<([^<>]*)>>")
-_NUMBER = re.compile(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w,]*\d)")
+NUMBER = re.compile(r"(?<![\w.,])(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?![\w,]*\d)")
+
+
+LARGEST = 10**12
+"""What a calculation may come to."""
 
 
 @dataclass(frozen=True)
@@ -161,27 +165,27 @@ def mistake(solved: Solved) -> Mistake | None:
     for i in range(at, len(lines)):
         line, found = lines[i]
         if not found:
-            written.append(_replaced(plain(line), changed))
+            written.append(replaced(plain(line), changed))
             continue
         if i not in able:
             return None
         expression, _, stated = found[0].rpartition("=")
-        result, follows = _value(stated), _replaced(expression, changed)
+        result, follows = value_of(stated), replaced(expression, changed)
         if result is None or result in changed:
             return None
         if i == at:
             new = result + off
         else:  # 3 * .3333 is stated as 1, which is no mistake
-            new = result if follows == expression else _value(follows)
+            new = result if follows == expression else value_of(follows)
         if new is None:
             return None
         if new != result:
             changed[result] = new
         before, _, after = line.partition(f"<<{found[0]}>>")
-        rest, count = _NUMBER.subn(_text(new), after, count=1)
-        if not count or _value(_NUMBER.search(after)[0]) != result:
+        rest, count = NUMBER.subn(_text(new), after, count=1)
+        if not count or value_of(NUMBER.search(after)[0]) != result:
             return None
-        written.append(_replaced(before, changed if i > at else {}) + rest)
+        written.append(replaced(before, changed if i > at else {}) + rest)
     answer = changed.get(Decimal(solved.truth))
     if answer is None:
         return None
@@ -191,7 +195,7 @@ def mistake(solved: Solved) -> Mistake | None:
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
-def _value(expression: str) -> Decimal | None:
+def value_of(expression: str) -> Decimal | None:
     """What an arithmetic expression is worth, to four decimals; None if it is none."""
 
     def worth(node: ast.expr) -> Decimal:
@@ -203,17 +207,30 @@ def _value(expression: str) -> Decimal | None:
 
     try:
         found = round(worth(ast.parse(expression.replace(",", "").strip(), mode="eval").body), 4)
-        return found if abs(found) < 10**12 else None
+        return found if abs(found) < LARGEST else None
     except (ValueError, ArithmeticError, SyntaxError, RecursionError, MemoryError):
         return None
 
 
-def _replaced(text: str, changed: Mapping[Decimal, Decimal]) -> str:
-    def other(match: re.Match) -> str:
-        value = _value(match[0])
-        return _text(changed[value]) if value in changed else match[0]
+def number_of(text: str) -> Decimal:
+    """A text that `NUMBER` matches, to four decimals as `value_of`."""
+    value = Decimal(text.replace(",", ""))
+    return round(value, 4) if value < LARGEST else value
 
-    return _NUMBER.sub(other, text)
+
+def replaced(text: str, changed: Mapping[Decimal, Decimal]) -> str:
+    """The text with other numbers in place of some, written as those were: 1,200 with a comma, 6.50 with two decimals, .5 without a 0."""
+
+    def other(match: re.Match) -> str:
+        value = number_of(match[0])
+        if value not in changed:
+            return match[0]
+        new = changed[value].normalize()
+        places = max(2 if re.search(r"\.\d\d$", match[0]) else 0, -int(new.as_tuple().exponent))
+        written = format(new, f"{',' if ',' in match[0] else ''}.{places}f")
+        return written.removeprefix("0") if match[0][0] == "." else written
+
+    return NUMBER.sub(other, text)
 
 
 def _text(value: Decimal) -> str:

@@ -9,12 +9,14 @@
 A training question is on one side, by a hash of its own text, blanks and case aside: what was taught is never rewarded. Test questions
 are on neither. A lesson is the chat that a role of the team is asked with, and its reply, cut from the worked solution
 (data_preprocess/role_targets.py); the same chat for two teams is one lesson. No lesson is dropped silently: manifest.json counts them.
+--variants N adds each question of sft_train and of train with other numbers, up to N times, where that can be done (data_preprocess/variants.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,14 +34,18 @@ from ccpo.verifier import verify
 from data_preprocess import gsm8k
 from data_preprocess.folder import replace_folder
 from data_preprocess.role_targets import LESSONS, REASONS, STEP, Solved, draw, normal
-from data_preprocess.schema import Row, summary, write_dataset
+from data_preprocess.schema import Row, make_row, reference, summary, write_dataset
 from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, read, share
+from data_preprocess.variants import variants
 
 NAME = "gsm8k_roles"
 SFT_TRAIN, SFT_VAL = "sft_train.parquet", "sft_val.parquet"
 TRAIN, DEV, TEST = "train", "dev", "test"
+MOST_VARIANTS = 100
 DEV_SOURCE = "gsm8k_dev"
 """Data source of the dev rows, so that metrics and row ids tell them from the test's."""
+VARIANT = 1_000_000
+"""Index of variant n of a source's row: n times this more than the row's own."""
 REPO = Path(__file__).resolve().parents[1]
 
 LESSON = pa.schema(
@@ -48,7 +54,7 @@ LESSON = pa.schema(
         "team": pa.string(),  # teams with this very chat, by a blank
         "role": pa.string(),
         "heard": pa.string(),  # names of the fields that the role hears, by a blank; an empty text has a minus
-        "index": pa.int64(),  # row of the source
+        "index": pa.int64(),  # row of the source; of a variant `VARIANT` more, 2 x more, ...
     }
 )
 
@@ -139,6 +145,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
         origins.append(origin)
         found[key] = built_rows(records, make, options, skipped, options.source)
     tested = {normal(row["extra_info"]["question"]) for row in found[TEST]}
+    known = tested | {normal(row["extra_info"]["question"]) for row in found[TRAIN]}
     rows: dict[str, list[Row]] = {TRAIN: [], DEV: [], TEST: found[TEST]}
     lessons: dict[str, list[dict]] = {SFT_TRAIN: [], SFT_VAL: []}
     counts: Counter[str] = Counter()
@@ -156,6 +163,22 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
             rows[DEV].append({**row, "data_source": DEV_SOURCE, "extra_info": {**row["extra_info"], "split": "test"}})
         else:
             rows[TRAIN].append(row)
+        if side not in (SFT_TRAIN, TRAIN):
+            continue
+        for number, one in enumerate(variants(solved[index], options.variants), 1):
+            if normal(one.question) in known:
+                counts["variants_left_out_as_known_questions"] += 1
+                continue
+            known.add(normal(one.question))
+            counts[f"variants/{side}"] += 1
+            at = index + number * VARIANT
+            solved[at] = one
+            if side == TRAIN:
+                rows[TRAIN].append(
+                    make_row("gsm8k", one.question, one.truth, "number", "train", at, extra=reference(one.truth))
+                )
+            else:
+                lessons[side] += teacher.lessons(one, at)
     for file, taught in lessons.items():
         kept = merged(taught)
         counts[f"lessons_said_twice/{file}"] = len(taught) - len(kept)
@@ -170,6 +193,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
         "prompts": options.prompts,
         "reason": options.reason,
         "split": {"teach": options.teach, "held": options.held, "salt": options.salt},
+        "variants": options.variants,
         "counts": dict(sorted(counts.items())),
         "lessons": {file: _by_role(taught) for file, taught in lessons.items()},
         "shared_questions": shared_questions(rows, lessons, solved),
@@ -245,6 +269,13 @@ def lesson_lines(out: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"questions in two files: {'; '.join(shared) or 'none'}"
 
 
+def few(text: str) -> int:
+    """A number of variants, as argparse's type."""
+    if not re.fullmatch(r"\d{1,3}", text, re.ASCII) or int(text) > MOST_VARIANTS:
+        raise argparse.ArgumentTypeError(f"{text!r}: set a whole number from 0 to {MOST_VARIANTS}")
+    return int(text)
+
+
 def add_split(options: argparse.ArgumentParser, salt: str) -> None:
     """The options that say which question is on which side. ``salt``: what another word changes."""
     options.add_argument(
@@ -268,6 +299,13 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="dyad: behind a thought, Reason writes the last step and the box, or the box alone",
     )
     add_split(options, "another split")
+    options.add_argument(
+        "--variants",
+        type=few,
+        metavar="N",
+        default=0,
+        help=f"of each question that is taught or trained on, up to N with other numbers, 0 to {MOST_VARIANTS} (default: 0)",
+    )
     return options.parse_args(arguments)
 
 

@@ -4,6 +4,7 @@
     model.enable_gradient_checkpointing   off where the packs are large enough without it: it computes every layer twice
     rollout.gpu_memory_utilization        the engines' share: what is left beside the resting actor
     rollout.max_num_seqs, max_model_len   requests that can come at once, and the longest
+    rollout.engine_kwargs.vllm.kv_cache_memory_bytes   an engine's cache, where other jobs are on the GPU (ccpo.gpu_share)
     actor.fsdp_config.*_offload           the actor waits in host memory where several policies, or a large one, leave no room
     model.override_config.attn_implementation   packed attention, or sdpa for a model that it does not know
 
@@ -196,6 +197,8 @@ class _Plan:
         left = min(self.room - self.resting, useful) / self.gpu
         share = round(min(LARGEST_SHARE, max(SMALLEST_SHARE, left)) * self.gpu / self.whole, 3)
         self.share = float(_fill(self.config, ENGINES, share))  # vLLM counts in whole GPUs
+        if self.config.ccpo.gpu_share < 1:
+            self._cache()
         least = self._least_engine()
         if self.share * self.whole >= least:
             return []
@@ -204,6 +207,12 @@ class _Plan:
             f"tokens), and get {self.share * self.whole / GIB:.1f} (actor_rollout_ref.rollout.gpu_memory_utilization={self.share}) beside "
             f"{self.resting / GIB:.1f} of the resting actor: take more GPUs, a smaller MODEL, or shorter rows"
         ]
+
+    def _cache(self) -> None:
+        """Give vLLM the bytes of an engine's cache. It would take what is free after a trial, and fails where another job frees memory meanwhile."""
+        each = self.share * self.whole / len(self.policies)
+        cache = min(each - memory.engine(shape, self.size, 0) for shape in self.shapes.values())
+        _fill(self.config, "rollout.engine_kwargs.vllm.kv_cache_memory_bytes", max(1, int(cache)))
 
     def _lines(self) -> list[str]:
         """The plan as a table of GiB."""

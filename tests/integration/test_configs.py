@@ -67,7 +67,10 @@ def known_to_verl():
 
 
 def test_every_file_is_one_of_a_choice_or_named_here():
-    assert (PROFILES, TASKS) == (["cpu", "gpu"], ["gsm8k", "last_digit", "logiqa", "math", "partial_gsm8k", "silence"])
+    assert (PROFILES, TASKS) == (
+        ["cpu", "gpu"],
+        ["gsm8k", "gsm8k_taught", "last_digit", "logiqa", "math", "partial_gsm8k", "silence"],
+    )
     assert LOSSES == ["paper_v1", "token_mean"]
     assert {path.name for path in CONFIG.glob("*.yaml")} == {
         "team.yaml",

@@ -230,6 +230,21 @@ def test_a_share_of_a_gpu_is_planned_as_a_smaller_gpu_and_given_to_vllm_in_whole
     assert "the model does not fit" in problems[0]
 
 
+@pytest.mark.parametrize("policies, engines", [("shared", 1), ("per_role", 2)])
+def test_beside_other_jobs_an_engine_is_told_its_cache(gpu_job, policies, engines):
+    """vLLM's own trial ends with an assertion where another job frees memory meanwhile."""
+    whole, part = (
+        gpu_job("qwen2.5-0.5b", f"ccpo.policies={policies}", f"ccpo.gpu_share={share}")[0] for share in (1, 0.5)
+    )
+    name = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
+    assert OmegaConf.select(whole, name) is None, "alone on the GPU vLLM measures it"
+    shape = memory.shape_of(config_of("qwen2.5-0.5b"))
+    cache = OmegaConf.select(part, name)
+    assert engines * memory.engine(shape, 1, cache / shape.kv) == pytest.approx(chosen(part)["share"] * H100, rel=1e-6)
+    config, _, _ = gpu_job("qwen2.5-0.5b", "ccpo.gpu_share=0.5", f"+{name}=1000000000")
+    assert OmegaConf.select(config, name) == 1_000_000_000, "what is set stays"
+
+
 def test_long_rows_count(gpu_job):
     _, _, problems = gpu_job("qwen2.5-3b", "data.max_response_length=200000")
     assert any("shorter rows" in problem for problem in problems)

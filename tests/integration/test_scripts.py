@@ -781,7 +781,7 @@ def test_a_task_that_there_is_not_gets_the_list(task, tmp_path):
     done = bash(ROOT, "recipe/run_ccpo.sh", TASK=task, DATA=str(tmp_path))
     assert done.returncode == 1 and f"TASK={task}: there is no such task" in done.stderr
     assert (
-        "set one of gsm8k last_digit logiqa math partial_gsm8k silence" in done.stderr
+        "set one of gsm8k gsm8k_taught last_digit logiqa math partial_gsm8k silence" in done.stderr
         and "data_preprocess.benchmarks" in done.stderr
     )
 

@@ -252,3 +252,61 @@ def test_the_chain_is_taught(run):
         ("refiner", "question draft"),
         ("refiner", "question"),
     }
+
+
+def sums(count: int) -> list[dict]:
+    """Problems whose numbers may be others, each of another text."""
+    return [
+        solved(
+            f"{'very ' * i}old Ann had {n} nails and lost 13.", f"{n}-13 = <<{n}-13={n - 13}>>{n - 13}.\n#### {n - 13}"
+        )
+        for i, n in enumerate(range(30, 30 + count))
+    ]
+
+
+def test_variants_are_on_the_side_of_their_question(run, tmp_path):
+    save(tmp_path / "source", train=sums(90), test=[solved("Another?")])
+    plain, _ = run("--teams", "vote")
+    before = {file: lessons(plain / f"{file}.parquet") for file in ("sft_train", "sft_val", "train", "dev", "test")}
+    out, said = run("--teams", "vote", "--variants", "3", out="variants")
+    after = {file: lessons(out / f"{file}.parquet") for file in before}
+    assert "questions in two files: none" in said
+    for file in ("sft_val", "dev", "test"):
+        assert after[file] == before[file], "what is measured is as it was"
+    names = {"sft_train": "sft_train.parquet", "train": "train"}
+    for file in names:
+        index = (lambda row: row["index"]) if file == "sft_train" else (lambda row: row["extra_info"]["index"])
+        originals = [row for row in after[file] if index(row) < sft_roles.VARIANT]
+        assert originals == before[file]
+        others = [row for row in after[file] if index(row) >= sft_roles.VARIANT]
+        assert len(others) == 3 * len(originals) == manifest(out)["roles"]["counts"][f"variants/{names[file]}"]
+        assert {index(row) % sft_roles.VARIANT for row in others} == {index(row) for row in originals}
+        assert len({index(row) for row in after[file]}) == len(after[file])
+    for row in after["train"]:
+        check_row(row)
+        nails, lost = (int(word.rstrip(".")) for word in row["extra_info"]["question"].split() if word[0].isdigit())
+        assert row["reward_model"]["ground_truth"] == str(nails - lost)
+        assert row["extra_info"]["reference"] == f"\\boxed{{{nails - lost}}}"
+
+
+def test_a_variant_that_is_another_question_is_left_out(run, tmp_path):
+    """Of a test question above all: what is tested is never taught or rewarded."""
+    train = [
+        solved(f"Ann had {i} nails and lost 4.", f"{i}-4 = <<{i}-4={i - 4}>>{i - 4}.\n#### {i - 4}")
+        for i in range(5, 10)
+    ]
+    test = [solved(f"Ann had {i} nails and lost {j}.") for i in range(2, 10) for j in range(2, 10) if (i * j) % 5]
+    save(tmp_path / "source", train=train + sums(60), test=test)
+    out, _ = run("--teams", "vote", "--variants", "30")
+    counts = manifest(out)["roles"]["counts"]
+    assert counts["variants_left_out_as_known_questions"] > 10
+    assert not any(manifest(out)["roles"]["shared_questions"].values())
+    found = questions(out)
+    assert not found["test"] & (found["train"] | found["sft_train"])
+
+
+@pytest.mark.parametrize("number", ["-1", "101", "many", "2.5", ""])
+def test_a_wrong_number_of_variants_is_refused(run, number, capsys):
+    with pytest.raises(SystemExit):
+        run("--variants", number)
+    assert "set a whole number from 0 to 100" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""The same problem with other numbers, worked out here a second time."""
+
+from __future__ import annotations
+
+import json
+import re
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from data_preprocess.role_targets import ANNOTATION, Solved
+from data_preprocess.variants import MEANT, variants
+
+GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
+NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+")
+
+QUESTION = "Ann had 1,200 nails and 30 boards. She used 40 nails for each of 9 boards, and 5% of the rest rusted. How many are left?"
+ANSWER = (
+    "She used 40*9 = <<40*9=360>>360 nails.\nOf 1,200 there were 1200-360 = <<1200-360=840>>840 left.\n"
+    "5/100*840 = <<5/100*840=42>>42 rusted, so 840-42 = $<<840-42=798.00>>798.00\n#### 798"
+)
+
+
+def problem(question: str = QUESTION, answer: str = ANSWER) -> Solved:
+    return Solved.of(question, answer, answer.rpartition("#### ")[2].replace(",", ""))
+
+
+def worth(expression: str) -> Fraction:
+    """Of a calculation of numbers and + - * /, with exact fractions."""
+    assert re.fullmatch(r"[\d\s,.+\-*/()]+", expression)
+    return eval(re.sub(r"\d*\.?\d+", r"Fraction('\g<0>')", expression.replace(",", "")), {"Fraction": Fraction})
+
+
+def check(one: Solved, original: Solved) -> None:
+    """Its own solution leads to its answer, and nothing but numbers is another than in the original."""
+    shape = lambda solved: NUMBER.sub("#", "\n".join((solved.question, *solved.steps)))  # noqa: E731
+    assert shape(one) == shape(original) and one.question != original.question
+    last = None
+    for line in one.marked:
+        for annotation in ANNOTATION.findall(line):
+            expression, _, stated = annotation.rpartition("=")
+            last = worth(stated)
+            assert abs(worth(expression) - last) < Fraction(1, 10_000) and last > 0
+            after = line.partition(f"<<{annotation}>>")[2]
+            assert worth(NUMBER.search(after)[0]) == last, "the text says what the annotation does"
+    assert worth(one.truth) == last and "," not in one.truth
+
+
+def test_everything_follows_from_the_new_numbers():
+    original = problem()
+    found = variants(original, 20)
+    assert len({one.question for one in found}) == 20
+    for one in found:
+        check(one, original)
+        nails, boards, each, used, share = NUMBER.findall(one.question)
+        assert (share, boards) == ("5", "30"), "a share stays, and so does what no calculation needs"
+        assert nails[-3:] == ",000" or int(nails.replace(",", "")) < 1000 or nails[-4] == ","
+        rest = int(nails.replace(",", "")) - int(each) * int(used)
+        assert Fraction(one.truth) == rest - Fraction(rest * 5, 100)
+        assert re.search(r"\$\d+\.\d\d$", one.steps[-1]), "money is written as it was"
+        assert int(each) % 10 == 0 and int(used) < 10 and int(nails.replace(",", "")) % 100 == 0, "as round as it was"
+
+
+def test_they_depend_on_the_question_and_the_seed_alone():
+    assert variants(problem(), 5) == variants(problem(), 9)[:5]
+    assert variants(problem(), 5, "a") != variants(problem(), 5, "b")
+    assert variants(problem(), 0) == []
+
+
+def test_there_are_no_more_than_the_numbers_allow():
+    small = problem("He has 3 cats and 4 more. How many?", "3+4 = <<3+4=7>>7 cats\n#### 7")
+    found = variants(small, 90)
+    assert 20 < len(found) < 64 and len({one.question for one in found}) == len(found)
+    for one in found:
+        check(one, small)
+
+
+@pytest.mark.parametrize(
+    "question, answer, why",
+    [
+        ("He has 48 clips, and half as many more.", "48/2 = 24\n48+24 = <<48+24=72>>72\n#### 72", "no annotation"),
+        ("He has 48 clips and finds 9.", "It is <<48+9=56>>56\n#### 56", "wrong"),
+        ("He has 48 clips and finds 9.", "It is <<48+9=57>>57\n#### 58", "another answer"),
+        ("He has 48 clips and finds 9.", "It is <<48+9+13=70>>70\n#### 70", "13 comes from nowhere"),
+        ("He has 48 clips, loses 9 of 39.", "It is <<48-9=39>>39\n<<39-9=30>>30\n#### 30", "39 is asked, too"),
+        ("He has 5 and 5% of 40.", "<<5/100*40=2>>2\n<<5+2=7>>7\n#### 7", "5 is a share, too, and 2 usual"),
+        ("He has 3/4 of 1 cake and 8% more.", "<<3/4=.75>>.75\n<<.75*4=3>>3\n#### 3", "nothing is a count"),
+        ("He was born on the 15th at 7:30 and died at 9am.", "<<15+7=22>>22\n<<22+9=31>>31\n#### 31", "no counts"),
+        ("He has 2 dogs, and twice 20 cats.", "<<2*20=40>>40\n<<40-40=0>>0\n#### 0", "nothing is left"),
+        ("He has 60 clips an hour.", "<<60*60=3600>>3600\n#### 3600", "60 is meant by a word, too"),
+        ("He has 9 clips.", "Let x be <<9*3=27>>27, so x=27\n#### 27", "an equation without an annotation"),
+        ("He has 9 clips.", "<<9+f(2)=11>>11\n#### 11", "no calculation"),
+        ("He has 9 clips.", f"<<9+{'9' * 400}=18>>18\n#### 18", "too large"),
+        (
+            "All 60 are of two kinds, 30 here and 30 there, 5 cents each.",
+            "<<30*3=90>>90\n<<30+90=120>>120\n#### 120",
+            "3?",
+        ),
+        ("60 questions: 25 hard ones and 35 easy ones.", "<<25*2=50>>50\n<<50+35=85>>85\n#### 85", "they are 60"),
+        ("He works 9 days a week.", "<<9*2=18>>18\n#### 18", "of which there are 7"),
+        ("He pays with a $50 bill.", "<<50*2=100>>100\n<<100+50=150>>150\n#### 150", "there is no $35 bill"),
+        ("", "<<1+1=2>>2 is it\n#### 2", "no numbers"),
+    ],
+)
+def test_where_a_number_may_stand_for_two_things_there_is_none(question, answer, why):
+    assert variants(problem(question, answer), 10) == [], why
+
+
+def test_a_share_of_what_changes_is_no_constant():
+    """60 is 100 - 40 here, but 40 is a count: with another one 60 would be wrong."""
+    assert variants(problem("Of 100 apples 40 are red.", "It is <<60+40=100>>100\n#### 100"), 5) == []
+    kept = problem("Of 700 apples 40% are red.", "<<60/100*700=420>>420 are not.\n#### 420")
+    assert all("40%" in one.question and "60/100" in one.marked[0] for one in variants(kept, 5)) and variants(kept, 5)
+
+
+def test_two_quantities_that_are_equal_stay_equal_or_there_is_none():
+    original = problem("3 boxes of 8 and 4 of 6.", "<<3*8=24>>24\n<<4*6=24>>24\n<<24+24=48>>48\n#### 48")
+    for one in variants(original, 20):
+        check(one, original)
+
+
+def test_words_are_words():
+    for names in MEANT.values():
+        re.compile(names)
+    assert re.fullmatch(MEANT[12], "dozen") and re.fullmatch(MEANT[60], "minutes")
+
+
+@pytest.mark.skipif(not GSM8K.exists(), reason=f"needs {GSM8K.name} of GSM8K in ../shared/data")
+def test_variants_of_gsm8k():
+    with GSM8K.open() as stream:
+        records = [json.loads(line) for line in islice(stream, 1000)]
+    problems = [problem(record["question"], record["answer"]) for record in records]
+    found = [(original, one) for original in problems for one in variants(original, 2)]
+    assert len({original.question for original, _ in found}) > 350
+    for original, one in found:
+        check(one, original)
