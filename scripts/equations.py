@@ -1,0 +1,109 @@
+"""How much of the arithmetic in a run's texts is wrong: 12*7 = 84 is right, 12 x 7 = $94 is not.
+
+    python scripts/equations.py outputs/my_run
+
+Of every validation and role: equations of numbers and + - * / x in a text, the share of them that is wrong, and the share of wrong sessions in which
+the role wrote a wrong one. What has a word or a letter between its numbers is no equation here. Means over questions, with 95 % intervals
+(ccpo/evaluate/measures.py). A model whose arithmetic is wrong needs lessons in it (docs/teach.md); a reward at the end tells it little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
+
+from ccpo.evaluate.measures import estimate, mean
+from ccpo.report.logged import ReportError
+from ccpo.report.runs import read_run
+from ccpo.run.session_log import VAL
+from data_preprocess.role_targets import value_of
+
+_NUMBER = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
+EQUATION = re.compile(
+    rf"(?<![\w.,/*+\-]) \$? ( {_NUMBER} (?: \s*[-+*/x×÷]\s* \$? {_NUMBER} )+ ) \s*=\s* \$? ( {_NUMBER} ) (?![\w/*]|\s*[-+*/x×÷]\s*\$?[\d.])",
+    re.VERBOSE,
+)
+SAME = 0.01  # 1/3 is written as .33
+Sessions = Sequence[Mapping[str, Any]]
+
+
+def equations(text: str) -> Iterator[bool]:
+    """Of each equation in a text: whether it is right."""
+    for left, right in EQUATION.findall(text):
+        worth = value_of(re.sub(r"[x×]", "*", left.replace("÷", "/").replace("$", "")))
+        stated = value_of(right)
+        if worth is not None and stated is not None:
+            yield abs(float(worth - stated)) <= SAME * max(1.0, abs(float(worth)))
+
+
+def shown(values: Sequence[float | None]) -> str:
+    found = estimate(values, seed=0)
+    if found is None:
+        return "none"
+    return f"{found.value:.3f}" + ("" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]")
+
+
+def rows_of(sessions: Sessions) -> Iterator[list[str]]:
+    """A row of the table for each validation step, data source and role."""
+    kinds: dict[tuple[int, str, str], dict[int, list[tuple[float, list[bool]]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for entry in sessions:
+        said: dict[str, list[bool]] = defaultdict(list)
+        for turn in entry["turns"]:
+            if isinstance(turn.get("text"), str):
+                said[turn["role"]] += equations(turn["text"])
+        for role, found in said.items():
+            kinds[entry["step"], entry["source"], role][entry["index"]].append((entry["value"], found))
+    for (step, source, role), questions in sorted(kinds.items()):
+        texts = list(questions.values())
+        wrong_equations = [mean([found.count(False) / len(found) for _, found in one if found]) for one in texts]
+        in_wrong = [mean([float(False in found) for value, found in one if value < 1]) for one in texts]
+        yield [
+            *(str(step), source, role, str(sum(map(len, texts)))),
+            shown([mean([value for value, _ in one]) for one in texts]),
+            f"{mean([mean([float(len(found)) for _, found in one]) for one in texts]):.2f}",
+            *(shown(wrong_equations), shown(in_wrong)),
+        ]
+
+
+HEAD = [
+    "step",
+    "questions",
+    "role",
+    "texts",
+    "team's value",
+    "equations a text",
+    "of them wrong",
+    "wrong sessions with one",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    options = parser.parse_args()
+    try:
+        sessions = [entry for entry in read_run(options.run).sessions if entry["kind"] == VAL]
+    except ReportError as error:
+        sys.exit(f"error: {error}")
+    rows = list(rows_of(sessions))
+    if not rows:
+        sys.exit(
+            f"error: {options.run} has no texts of a validation: set trainer.test_freq, and ccpo.keep_sessions above 0"
+        )
+    table = [HEAD, ["---"] * len(HEAD), *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
+    for row in table:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+
+
+if __name__ == "__main__":
+    main()
