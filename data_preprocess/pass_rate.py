@@ -2,7 +2,7 @@
 
     python scripts/evaluate.py --team dyad --model outputs/taught/model --data data/gsm8k_roles/train.parquet --k 8 \\
         --replays --controls none --out results/taught
-    python -m data_preprocess.pass_rate --data data/gsm8k_roles --evaluated results/taught --out data/gsm8k_taught
+    python -m data_preprocess.pass_rate --data data/gsm8k_roles --evaluated results/taught --out data/gsm8k_between
 
     OUT/train.parquet   the rows of DATA/train.parquet whose pass rate is within the bounds
     OUT/*.parquet       all other sets of rows (test, dev, ...), byte for byte; lessons (sft_*.parquet) are not copied

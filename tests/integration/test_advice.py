@@ -47,7 +47,7 @@ def said(*words: str, name: str = "ccpo_dyad") -> str:
         ("trainer.logger.foo=3", "trainer.logger is no section; set trainer.logger=VALUE"),
         ("profle=cpu", "did you mean profile (cpu, gpu)?"),
         ("sede=3", "did you mean seed?"),
-        ("task=maths", "did you mean 'math'? choose one of gsm8k, last_digit, logiqa, math"),
+        ("task=maths", "did you mean 'math'? choose one of gsm8k, gsm8k_taught, last_digit, logiqa, math"),
         ("loss=foo", "choose one of paper_v1, token_mean"),
         ("++task=math", "task is a choice of files; leave out the ++"),
         ("critic=foo", "it is a section of settings; set critic.KEY=VALUE"),
