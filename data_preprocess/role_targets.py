@@ -140,6 +140,9 @@ LESSONS: dict[str, Callable[[Solved, str], Iterator[Lesson]]] = {
 }
 """Team -> its lessons. Only who knows what a role is for can say what it is to say."""
 
+ALONE = {"dyad": "reason", "vote": "voter_0", "examples/chain.py:Chain": "proposer"}
+"""Team -> the role that is asked a question alone."""
+
 
 # --- drafts with a mistake --------------------------------------------------------------------------------------------
 

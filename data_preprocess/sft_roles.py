@@ -9,7 +9,8 @@
 A training question is on one side, by a hash of its own text, blanks and case aside: what was taught is never rewarded. Test questions
 are on neither. A lesson is the chat that a role of the team is asked with, and its reply, cut from the worked solution
 (data_preprocess/role_targets.py); the same chat for two teams is one lesson. No lesson is dropped silently: manifest.json counts them.
---variants N adds each question of sft_train and of train with other numbers, up to N times, where that can be done (data_preprocess/variants.py).
+--variants N adds each question of sft_train and of train with other numbers, up to N times, where that can be done; --practice N adds N single lines of
+taught solutions with other numbers (data_preprocess/variants.py).
 """
 
 from __future__ import annotations
@@ -32,16 +33,18 @@ from ccpo.team.load import prompts_of, team_class
 from ccpo.team.session import TeamError
 from ccpo.verifier import verify
 from data_preprocess import gsm8k
+from data_preprocess.base_rates import boxed
 from data_preprocess.folder import replace_folder
-from data_preprocess.role_targets import LESSONS, REASONS, STEP, Solved, draw, normal
+from data_preprocess.role_targets import ALONE, LESSONS, REASONS, STEP, Solved, draw, normal
 from data_preprocess.schema import Row, make_row, reference, summary, write_dataset
 from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, read, share
-from data_preprocess.variants import variants
+from data_preprocess.variants import Line, lines, variants
 
 NAME = "gsm8k_roles"
 SFT_TRAIN, SFT_VAL = "sft_train.parquet", "sft_val.parquet"
 TRAIN, DEV, TEST = "train", "dev", "test"
 MOST_VARIANTS = 100
+PRACTICE, PRACTICE_LINES = "practice", 10
 DEV_SOURCE = "gsm8k_dev"
 """Data source of the dev rows, so that metrics and row ids tell them from the test's."""
 VARIANT = 1_000_000
@@ -54,7 +57,7 @@ LESSON = pa.schema(
         "team": pa.string(),  # teams with this very chat, by a blank
         "role": pa.string(),
         "heard": pa.string(),  # names of the fields that the role hears, by a blank; an empty text has a minus
-        "index": pa.int64(),  # row of the source; of a variant `VARIANT` more, 2 x more, ...
+        "index": pa.int64(),  # row of the source; of a variant `VARIANT` more, 2 x more, ...; of practice -1, -2, ...
     }
 )
 
@@ -101,6 +104,22 @@ class Teacher:
                     "role": lesson.role,
                     "heard": " ".join(name if text else f"-{name}" for name, text in lesson.fields.items()),
                     "index": index,
+                }
+
+    def practice(self, lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+        """Rows of `LESSON` in which some lines of solutions are finished, and the last result is the answer. The first has index -1, the next -2."""
+        for start in range(0, len(lines), PRACTICE_LINES):
+            some = lines[start : start + PRACTICE_LINES]
+            question = "\n".join(("Finish each line.", *(line.begun for line in some)))
+            reply = "\n".join((*(line.whole for line in some), boxed(some[-1].result)))
+            for team, prompts in self._prompts.items():
+                asked = prompts.messages(ALONE[team], {"question": question})
+                yield {
+                    "messages": [*asked, {"role": "assistant", "content": reply}],
+                    "team": team,
+                    "role": ALONE[team],
+                    "heard": PRACTICE,
+                    "index": -1 - start // PRACTICE_LINES,
                 }
 
 
@@ -179,6 +198,16 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
                 )
             else:
                 lessons[side] += teacher.lessons(one, at)
+    practised = lines(
+        [solved[one] for one in {lesson["index"]: None for lesson in lessons[SFT_TRAIN]}],
+        options.practice,
+        options.salt,
+    )
+    if len(practised) < options.practice:
+        raise ValueError(
+            f"--practice {options.practice}: the taught solutions have {len(practised)} such lines; set that or less"
+        )
+    lessons[SFT_TRAIN] += teacher.practice(practised)
     for file, taught in lessons.items():
         kept = merged(taught)
         counts[f"lessons_said_twice/{file}"] = len(taught) - len(kept)
@@ -194,6 +223,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
         "reason": options.reason,
         "split": {"teach": options.teach, "held": options.held, "salt": options.salt},
         "variants": options.variants,
+        "practice": options.practice,
         "counts": dict(sorted(counts.items())),
         "lessons": {file: _by_role(taught) for file, taught in lessons.items()},
         "shared_questions": shared_questions(rows, lessons, solved),
@@ -210,7 +240,10 @@ def shared_questions(
 ) -> dict[str, int]:
     """'a, b' -> questions in both files, as they are compared: counted in what is written, not taken from how it was split."""
     questions = {key: {normal(row["extra_info"]["question"]) for row in listed} for key, listed in rows.items()}
-    questions |= {key: {normal(solved[one["index"]].question) for one in listed} for key, listed in lessons.items()}
+    questions |= {
+        key: {normal(solved[one["index"]].question) for one in listed if one["heard"] != PRACTICE}
+        for key, listed in lessons.items()
+    }
     names = list(questions)
     return {f"{a}, {b}": len(questions[a] & questions[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
 
@@ -276,6 +309,13 @@ def few(text: str) -> int:
     return int(text)
 
 
+def many(text: str) -> int:
+    """A number of lines, as argparse's type."""
+    if not re.fullmatch(r"\d{1,7}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}: set a whole number from 0 on")
+    return int(text)
+
+
 def add_split(options: argparse.ArgumentParser, salt: str) -> None:
     """The options that say which question is on which side. ``salt``: what another word changes."""
     options.add_argument(
@@ -305,6 +345,13 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         default=0,
         help=f"of each question that is taught or trained on, up to N with other numbers, 0 to {MOST_VARIANTS} (default: 0)",
+    )
+    options.add_argument(
+        "--practice",
+        type=many,
+        metavar="N",
+        default=0,
+        help="lines of taught solutions with other numbers, to be finished, ten a lesson (default: 0)",
     )
     return options.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""The same problem with other numbers: its question, its worked solution and its answer. Our construction.
+"""The same problem with other numbers: its question, its worked solution and its answer; and single lines of solutions. Our construction.
 
     numbers of the question --drawn anew--> every calculator annotation, worked out again --> the texts, with the new numbers in place
 
@@ -19,6 +19,7 @@ from typing import NamedTuple
 from data_preprocess.role_targets import ANNOTATION, NUMBER, Solved, normal, number_of, plain, replaced, value_of
 
 TRIES = 40  # draws for one variant
+MISSES = 2000  # draws without a new line, after which there are taken to be no more
 LARGEST = 10**6
 CENTS = Decimal("0.01")
 USUAL = {Decimal(1), Decimal(2), Decimal(100)}  # 1 - 1/4, half of, percent
@@ -172,3 +173,54 @@ def _worked_out(steps: Sequence[Step], drawn: Mapping[Decimal, Decimal]) -> dict
         if changed.setdefault(result, new) != new:
             return None  # two quantities that were equal are not any more
     return changed
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    """A line of a solution: up to its equals sign, whole, and what it comes to."""
+
+    begun: str
+    whole: str
+    result: str
+
+
+def lines(problems: Sequence[Solved], count: int, seed: str = "") -> list[Line]:
+    """``count`` different lines of these solutions with other numbers, each with one calculation and no number besides; fewer where there are no more.
+
+    What the numbers stand for plays no part: a line says all that its calculation needs.
+    """
+    rng = random.Random(seed)
+    able = [(plain(line), step) for solved in problems for line in solved.marked if (step := _calculation(line))]
+    found: dict[str, Line] = {}
+    missed = 0  # draws since the last new line
+    while able and len(found) < count and missed < MISSES:
+        text, step = rng.choice(able)
+        drawn = {one: _draw(rng, int(one)) if one >= 2 and one % 1 == 0 else one for one in _numbers(step.expression)}
+        changed = _worked_out([step], drawn)
+        missed += 1
+        if changed and len(set(changed.values())) == len(changed) and (whole := replaced(text, changed)) not in found:
+            found[whole] = Line(whole.partition("=")[0] + "=", whole, f"{changed[step.result].normalize():f}")
+            missed = 0
+    return list(found.values())
+
+
+def _calculation(line: str) -> Step | None:
+    """The line's one calculation, if the text has it left of its only equals sign, the result right of it, and no other number."""
+    annotations = ANNOTATION.findall(line)
+    text = plain(line)
+    if len(annotations) != 1 or text.count("=") != 1:
+        return None
+    expression, _, stated = annotations[0].rpartition("=")
+    result, numbers = value_of(stated), _numbers(expression)
+    left, right = map(_numbers, text.split("="))
+    if (
+        not result
+        or result < 0
+        or result in numbers
+        or value_of(expression) != result
+        or sorted(left) != sorted(numbers)
+    ):
+        return None
+    return Step(expression, result) if right == [result] else None

@@ -310,3 +310,47 @@ def test_a_wrong_number_of_variants_is_refused(run, number, capsys):
     with pytest.raises(SystemExit):
         run("--variants", number)
     assert "set a whole number from 0 to 100" in capsys.readouterr().err
+
+
+def test_practice_is_of_taught_solutions_alone(run, tmp_path):
+    taught_side = save(tmp_path / "source", train=sums(90), test=[solved("Another?")])
+    before, _ = run("--teams", "dyad", "vote")
+    out, said = run("--teams", "dyad", "vote", "--practice", "25", out="practice")
+    assert taught_side.exists() and "3 reason(practice)" in said and manifest(out)["roles"]["practice"] == 25
+    for file in ("sft_val", "train", "dev", "test"):
+        assert lessons(out / f"{file}.parquet") == lessons(before / f"{file}.parquet")
+    taught = lessons(out / "sft_train.parquet")
+    practised = [row for row in taught if row["heard"] == sft_roles.PRACTICE]
+    assert [row for row in taught if row["heard"] != sft_roles.PRACTICE] == lessons(before / "sft_train.parquet")
+    assert [(row["index"], row["team"]) for row in practised] == [
+        (-1, "dyad vote"),
+        (-2, "dyad vote"),
+        (-3, "dyad vote"),
+    ]
+    whole = []
+    for row in practised:
+        *written, box = row["messages"][-1]["content"].split("\n")
+        asked = row["messages"][-2]["content"].split("\n")
+        assert (
+            asked[0] == "Finish each line."
+            and [line.partition("=")[0] + "=" for line in written] == asked[1 : len(written) + 1]
+        )
+        assert box == f"\\boxed{{{written[-1].rstrip('.').split('= ')[1]}}}"
+        whole += written
+    assert len(set(whole)) == 25
+    for line in whole:
+        left, right = line.rstrip(".").split(" = ")
+        first, second = map(int, left.split("-"))
+        assert first - second == int(right)
+
+
+def test_more_practice_than_there_is_is_refused(run):
+    with pytest.raises(SystemExit, match=r"--practice 9999999: the taught solutions have \d\d such lines"):
+        run("--practice", "9999999")
+
+
+@pytest.mark.parametrize("number", ["-1", "1e3", "", "12345678"])
+def test_a_wrong_amount_of_practice_is_refused(run, number, capsys):
+    with pytest.raises(SystemExit):
+        run("--practice", number)
+    assert "whole number" in capsys.readouterr().err

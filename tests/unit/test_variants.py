@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_preprocess.role_targets import ANNOTATION, Solved
-from data_preprocess.variants import MEANT, variants
+from data_preprocess.variants import MEANT, lines, variants
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+")
@@ -119,6 +119,47 @@ def test_two_quantities_that_are_equal_stay_equal_or_there_is_none():
     original = problem("3 boxes of 8 and 4 of 6.", "<<3*8=24>>24\n<<4*6=24>>24\n<<24+24=48>>48\n#### 48")
     for one in variants(original, 20):
         check(one, original)
+
+
+def test_lines_are_finished_in_one_way():
+    found = lines(
+        [problem(), problem("", "Half is 48/2 = <<48/2=24>>24, or so.\nBoth are 24+24 = $<<24+24=48>>48.\n#### 48")], 60
+    )
+    assert len({line.whole for line in found}) == 60
+    kinds = set()
+    for begun, whole, result in found:
+        assert whole.startswith(begun) and begun.endswith("=") and whole.count("=") == 1
+        numbers = NUMBER.findall(whole)
+        left = re.search(r"(?:\d+[-+*/])+\d+", begun)[0]
+        assert worth(left) == worth(numbers[-1]) == worth(result) > 0
+        kinds.add(NUMBER.sub("#", whole))
+    assert kinds == {"She used #*# = # nails.", "Half is #/# = #, or so.", "Both are #+# = $#."}
+    # "Of 1,200 there were 1200-360": one number twice; 5/100*840 and 840-42 stand in one line.
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "It is 48/2 = 24.",  # no annotation
+        "48/2 = <<48/2=24>>24 = 24",
+        "Of 3 dogs 48/2 = <<48/2=24>>24",
+        "48/2 = <<48/2=24>>24 of 30",
+        "48/2 = <<48/2=25>>25",
+        "6-3 = <<6-3=3>>3",  # 3 is two things
+        "6-6 = <<6-6=0>>0",
+        "2+2 = <<2+2=4>>4, 3+3 = <<3+3=6>>6",
+        "so it is <<48/2=24>>24",
+        "a = <<48/2=24>>24",
+    ],
+)
+def test_a_line_that_does_not_say_all_is_none(line):
+    assert lines([Solved("?", (line,), "24")], 5) == []
+
+
+def test_there_are_no_more_lines_than_there_are():
+    few = lines([Solved("?", ("3+4 = <<3+4=7>>7 cats",), "7")], 1000)
+    assert 30 < len(few) < 60 and lines([], 5) == lines([problem()], 0) == []
+    assert lines([problem()], 9, "a") == lines([problem()], 9, "a") != lines([problem()], 9, "b")
 
 
 def test_words_are_words():
