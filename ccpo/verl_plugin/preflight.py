@@ -84,6 +84,7 @@ def check(config: DictConfig) -> list[str]:
         *settings.warnings(),
         *_temperature_notes(config, settings),
         *_likelihood_notes(config, settings),
+        *_greedy_notes(config),
         *_copies_notes(config, settings),
         *_memory_notes(config, settings),
     ]
@@ -429,6 +430,16 @@ def _likelihood_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     return [
         f"{last} answers at {', '.join([f'temperature {sampled}', *cut])}, and rule {settings.credit.rule} scores the reference answer at 1, with all "
         "tokens: its likelihood is then not the chance to say it, and the credit of what comes before is biased"
+    ]
+
+
+def _greedy_notes(config: DictConfig) -> list[str]:
+    validation = config.actor_rollout_ref.rollout.val_kwargs
+    if validation.n == 1 or (validation.do_sample and validation.temperature > 0):
+        return []
+    return [
+        f"validation is greedy: the {validation.n} sessions of a question (actor_rollout_ref.rollout.val_kwargs.n) all say the same, and "
+        f"avg@{validation.n} is not what sampled answers are worth; set val_kwargs.do_sample=true and val_kwargs.temperature=1.0, or val_kwargs.n=1"
     ]
 
 

@@ -530,6 +530,18 @@ def test_temperatures_that_differ_are_warned_about(config):
     assert "ccpo.roles.think.temperature=0.7 differs from actor_rollout_ref.rollout.temperature=1.0" in note
 
 
+@pytest.mark.parametrize("greedy", [{"do_sample": False}, {"do_sample": True, "temperature": 0.0}])
+def test_several_greedy_sessions_of_a_question_are_warned_about(config, greedy):
+    validation = config.actor_rollout_ref.rollout.val_kwargs
+    validation.update({**greedy, "n": 8})
+    (note,) = preflight.check(config)
+    assert "validation is greedy: the 8 sessions" in note and "do_sample=true" in note
+    validation.n = 1
+    assert preflight.check(config) == []
+    validation.update(do_sample=True, temperature=1.0, n=8)
+    assert preflight.check(config) == []
+
+
 def everything(folder: Path) -> dict[str, tuple]:
     """Name -> content of all that a folder holds, and of files when they were changed."""
     return {
