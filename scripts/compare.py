@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 from ccpo import report  # noqa: E402
 from ccpo.report.means import mean_text  # noqa: E402
 from ccpo.run.folder import METRICS  # noqa: E402
+from ccpo.run.output import until_cut  # noqa: E402
 from data_preprocess.toy_lessons import UNEQUAL_VOTERS  # noqa: E402
 
 Runs = dict[str, list[dict]]  # credit rule -> entries of its run's metrics
@@ -230,4 +231,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_cut(main))

@@ -47,6 +47,7 @@ from ccpo.compare_rules.scores import scores, write_scores  # noqa: E402
 from ccpo.compare_rules.tables import Values, best, differences, every_score, headline, table  # noqa: E402
 from ccpo.config import ConfigError  # noqa: E402
 from ccpo.run.lock import run_lock  # noqa: E402
+from ccpo.run.output import until_cut  # noqa: E402
 from ccpo.team.load import BUILT_IN  # noqa: E402
 from data_preprocess import silence  # noqa: E402
 
@@ -294,4 +295,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_cut(main))

@@ -20,6 +20,7 @@ from ccpo.compare_runs.tables import lines_of, tidy
 from ccpo.compare_runs.validations import read
 from ccpo.report import ReportError
 from ccpo.run.json_file import write_atomic
+from ccpo.run.output import until_cut
 
 
 def main() -> None:
@@ -48,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_cut(main))

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from ccpo.run.folder import SESSIONS
 from ccpo.run.json_file import Damaged
+from ccpo.run.output import until_cut
 from ccpo.run.session_log import VAL, read_sessions
 from ccpo.run.texts import digest_of
 from data_preprocess import partial_gsm8k, silence
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_cut(main))

@@ -22,6 +22,7 @@ from ccpo.config import CcpoConfig, ConfigError
 from ccpo.credit.base import CreditConfig
 from ccpo.credit.rules import RULES, fits
 from ccpo.prompts import PromptError, Prompts
+from ccpo.run.output import until_cut
 from ccpo.team.load import prompt_sets, prompts_of
 from ccpo.team.plan import Plan
 from ccpo.team.session import TeamError
@@ -193,4 +194,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_cut(main))

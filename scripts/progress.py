@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from ccpo.evaluate.measures import mean
 from ccpo.report.logged import TEAM_ACCURACY, TEAM_IN_TRAINING, ReportError, load, sources_of
 from ccpo.run.lock import holder_of
+from ccpo.run.output import until_cut
 
 BLOCK, LAST = 10, 5
 NUMBERS = {
@@ -95,6 +96,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(until_cut(main))
     except KeyboardInterrupt:
         sys.exit(130)

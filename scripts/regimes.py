@@ -41,6 +41,7 @@ from ccpo.compare_rules.scores import scores  # noqa: E402
 from ccpo.report.means import half_width, t_interval  # noqa: E402
 from ccpo.run.json_file import write_atomic  # noqa: E402
 from ccpo.run.lock import run_lock  # noqa: E402
+from ccpo.run.output import until_cut  # noqa: E402
 
 SHOWN = {"team": "team accuracy at the end", "auc": "mean team accuracy in training"}
 """Scores of `ccpo.compare_rules.scores` that are compared."""
@@ -485,4 +486,4 @@ def write_all(out: Path, over: Mapping[Job, Any], chosen: Sequence[Regime], gate
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_cut(main))
