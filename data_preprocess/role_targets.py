@@ -28,7 +28,13 @@ EMPTIED_SHARE = 0.1
 NO_MISTAKE = "There is no mistake."
 
 ANNOTATION = re.compile(r"<<([^<>]*)>>")
-NUMBER = re.compile(r"(?<![\w.,])(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?![\w,]*\d)")
+NUMBER = re.compile(
+    r"""(?:(?<![\w.,]) | (?<=\dx))
+    (?:\d+(?:,\d{3})*(?!,?\d)(?:\.\d+(?!\d))? | \.\d+(?!\d))  # not fewer digits than there are: else a long text takes for ever
+    (?!(?!x[\d.])[\w,]*\d)""",
+    re.VERBOSE,
+)
+"""1,200, 6.50, .5, and both of 6x5; not B12 or 1,2,3."""
 
 
 LARGEST = 10**12
@@ -198,8 +204,8 @@ def mistake(solved: Solved) -> Mistake | None:
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
-def value_of(expression: str) -> Decimal | None:
-    """What an arithmetic expression is worth, to four decimals; None if it is none."""
+def worth_of(expression: str) -> Decimal | None:
+    """What an arithmetic expression is worth, to some twenty digits; None if it is none, or comes to too much."""
 
     def worth(node: ast.expr) -> Decimal:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
@@ -209,10 +215,16 @@ def value_of(expression: str) -> Decimal | None:
         raise ValueError
 
     try:
-        found = round(worth(ast.parse(expression.replace(",", "").strip(), mode="eval").body), 4)
+        found = worth(ast.parse(expression.replace(",", "").strip(), mode="eval").body)
         return found if abs(found) < LARGEST else None
     except (ValueError, ArithmeticError, SyntaxError, RecursionError, MemoryError):
         return None
+
+
+def value_of(expression: str) -> Decimal | None:
+    """`worth_of`, to four decimals."""
+    found = worth_of(expression)
+    return None if found is None else round(found, 4)
 
 
 def number_of(text: str) -> Decimal:

@@ -163,6 +163,10 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
         records, origin = read(source, options.source, revisions.get(source.hub, source.revision))
         origins.append(origin)
         found[key] = built_rows(records, make, options, skipped, options.source)
+    if options.variants and max(solved, default=0) >= VARIANT:
+        raise ValueError(
+            f"--variants: a source of more than {VARIANT:,} rows has too many: their indexes would be variants' as well"
+        )
     tested = {normal(row["extra_info"]["question"]) for row in found[TEST]}
     known = tested | {normal(row["extra_info"]["question"]) for row in found[TRAIN]}
     rows: dict[str, list[Row]] = {TRAIN: [], DEV: [], TEST: found[TEST]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +19,7 @@ from data_preprocess.role_targets import (
     BOX,
     LESSONS,
     NO_MISTAKE,
+    NUMBER,
     STEP,
     Solved,
     chain,
@@ -235,3 +238,34 @@ def test_a_team_that_says_what_it_was_taught_is_right_in_sessions_and_replays(te
         replay.value == 1.0 or replay.intervention in (Intervention(REMOVE, "reason"), Intervention(REMOVE, "refiner"))
         for replay in played.replays
     )
+
+
+@pytest.mark.parametrize(
+    "text, numbers",
+    [
+        ("$1,200, 6.50 or .5.", ["1,200", "6.50", ".5"]),
+        ("6x5= 30, $2.50x14, 2x.5", ["6", "5", "30", "2.50", "14", "2", ".5"]),
+        ("B12, 1,2,3, 12,34 and 3 x 4", ["3", "4"]),
+        ("5th, 3x and 1.2.3", ["5", "3", "1.2"]),
+    ],
+)
+def test_what_a_number_is(text, numbers):
+    assert NUMBER.findall(text) == numbers
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 10**5 + "a9", "1" + ",111" * 10**5 + "z1", "1x" * 10**5, "." + "9" * 10**5 + "a9"]
+)
+def test_numbers_are_found_in_no_time(text):
+    """A backtracking search of the first takes minutes."""
+    before = time.process_time()
+    NUMBER.findall(text)
+    assert time.process_time() - before < 5
+
+
+def test_a_mistake_is_followed_where_there_are_no_blanks():
+    solved = Solved("?", ("She has 2x3= <<2*3=6>>6.", "So $6x12= $<<6*12=72>>72."), "72")
+    found = next(one for i in range(99) if (one := mistake(replace(solved, question=f"{i}?"))) and "2x3" in one.line)
+    first, second, _ = found.draft.split("\n")
+    off = first.removeprefix("She has 2x3= ").rstrip(".")
+    assert second == f"So ${off}x12= ${int(off) * 12}."

@@ -354,3 +354,11 @@ def test_a_wrong_amount_of_practice_is_refused(run, number, capsys):
     with pytest.raises(SystemExit):
         run("--practice", number)
     assert "whole number" in capsys.readouterr().err
+
+
+def test_indexes_that_would_be_those_of_variants_are_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sft_roles, "VARIANT", 50)
+    save(tmp_path / "source", train=sums(60), test=[solved("Another?")])
+    with pytest.raises(SystemExit, match="--variants: a source of more than 50 rows"):
+        run("--variants", "1")
+    run("--variants", "0")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_preprocess.role_targets import ANNOTATION, Solved
-from data_preprocess.variants import MEANT, lines, variants
+from data_preprocess.variants import MEANT, Step, _draw, _worked_out, lines, variants
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+")
@@ -102,10 +104,88 @@ def test_there_are_no_more_than_the_numbers_allow():
         ("He works 9 days a week.", "<<9*2=18>>18\n#### 18", "of which there are 7"),
         ("He pays with a $50 bill.", "<<50*2=100>>100\n<<100+50=150>>150\n#### 150", "there is no $35 bill"),
         ("", "<<1+1=2>>2 is it\n#### 2", "no numbers"),
+        ("Of 80 apples 20% rot.", "80% are left: <<80/100*80=64>>64\n#### 64", "80 is 100 - 20, too"),
+        (
+            "He has 48 clips, 9 are red.",
+            "39 are blue. He sells <<48*9=432>>432\n#### 432",
+            "39 follows, but is not worked out",
+        ),
+        ("He has 48 clips, finds 9.", "It is <<48+9=57>>58\n#### 57", "the text has another result"),
+        ("He hops 30 times in half an hour.", "<<30*30=900>>900\n#### 900", "30 is meant by words, too"),
+        ("A ninth of 9 apples.", "<<9*9=81>>81\n#### 81", "9 is meant by a word, too"),
+        ("Ann, Bob and Carl get 3 nuts each.", "<<3*3=9>>9\n#### 9", "they are 3"),
+        ("Ann went on May 5 in 2019, and on 9 June.", "<<5+9=14>>14\n<<2019-14=2005>>2005\n#### 2005", "dates"),
+        ("A 20-percent share, from 3 o’clock on.", "<<20*3=60>>60\n#### 60", "no counts"),
+        ("Dogs: 3,4,5. And 3 cats, 4 mice.", "<<3+4=7>>7\n#### 7", "3,4,5 cannot be read"),
+        ("He has 30 of type B30, 2½ of 40.", "<<30+40=70>>70\n#### 70", "½ cannot be read"),
+        (f"He has 48 clips, finds {'9' * 40}.", f"<<48+{'9' * 40}=3>>3\n#### 3", "too large"),
+        (" ".join(f"{number}." for number in range(11, 3011)), "<<11+13=24>>24\n#### 24", "too many numbers"),
     ],
 )
 def test_where_a_number_may_stand_for_two_things_there_is_none(question, answer, why):
     assert variants(problem(question, answer), 10) == [], why
+
+
+def test_what_numbers_often_mean_besides_stays():
+    """2 is of an average, 100 of a share, as often as of the question."""
+    twos = problem("2 dogs weigh 60 and 80. The average?", "<<60+80=140>>140\n<<140/2=70>>70\n#### 70")
+    percent = problem("100 apples cost 5 each, 40% off.", "<<100*5=500>>500\n<<500*40/100=200>>200 off\n#### 200")
+    assert all(one.question.startswith("2 dogs") for one in variants(twos, 9)) and variants(twos, 9)
+    assert all(one.question.startswith("100 apples") for one in variants(percent, 9)) and len(variants(percent, 9)) > 5
+
+
+def test_what_was_the_sum_of_others_stays_their_sum():
+    shelves = problem(
+        "Of 14 shelves at $9 8 have 15 toys, 4 have 20 and 2 have none.",
+        "<<8*15=120>>120\n<<4*20=80>>80\n<<120+80=200>>200\n<<14*9=126>>126\n<<200+126=326>>326\n#### 326",
+    )
+    found = variants(shelves, 9)
+    assert len(found) == 9
+    for one in found:
+        check(one, shelves)
+        all_of_them, _, eights, _, fours, _, twos = map(int, NUMBER.findall(one.question))
+        assert all_of_them == eights + fours + twos
+    twice = problem("Of 30 men 15 sing and 15 dance, at $7.", "<<30*7=210>>210\n<<15*7=105>>105\n#### 105")
+    assert variants(twice, 5)
+    for one in variants(twice, 5):
+        men, sing, dance, _ = map(int, NUMBER.findall(one.question))
+        assert men == sing + dance
+
+
+def test_a_text_that_calculates_otherwise_than_its_annotation_follows_it_or_there_is_none():
+    """Both are 10 as it is; with other numbers only one would be right."""
+    for text in ("15-5 = ", "It is $15 – 5=$", "15 x 2 - 20 = "):
+        question = "He is 30 and is 5 away from half of it, of 20."
+        found = variants(problem(question, f"30/2 = <<30/2=15>>15\n{text}<<5+5=10>>10\n#### 10"), 20)
+        assert not any(worth(found[0]) != worth(found[1]) for one in found if (found := one.steps[1].split("=")[:2])), (
+            text
+        )
+    assert not lines([Solved("?", ("2 x 2 = <<2+2=4>>4",), "4")], 5)
+
+
+def test_a_calculation_without_blanks_is_followed():
+    original = problem("Ann works 8 hours for $4.", "She gets $8x4= $<<8*4=32>>32.\n#### 32")
+    found = variants(original, 20)
+    assert len(found) > 15
+    for one in found:
+        check(one, original)
+        hours, wage = map(int, NUMBER.findall(one.question))
+        assert one.steps[0] == f"She gets ${hours}x{wage}= ${hours * wage}."
+
+
+def test_a_quotient_is_exact():
+    """25002/25001 is no 1, however close."""
+    numbers = {Decimal("50002"): Decimal("25002"), Decimal("25001"): Decimal("25001")}
+    assert _worked_out([Step("50002/25001", Decimal(2))], numbers) is None
+    assert _worked_out([Step("3*(1/3)", Decimal(1))], {})
+
+
+def test_large_numbers_take_no_time_or_room():
+    original = problem("He has 999983 nails and loses 999,979.", "It is <<999983-999979=4>>4\n#### 4")
+    for one in variants(original, 5):
+        check(one, original)
+    assert _draw(random.Random(0), 10**15 + 1) > 10**14
+    assert lines([Solved("?", (f"{'9' * 40} - {'9' * 40} + 3 = <<{'9' * 40}-{'9' * 40}+3=3>>3",), "3")], 5) == []
 
 
 def test_a_share_of_what_changes_is_no_constant():
