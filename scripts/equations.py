@@ -3,8 +3,9 @@
     python scripts/equations.py outputs/my_run
 
 Of every validation and role: equations of numbers and + - * / x in a text, the share of them that is wrong, and the share of wrong sessions in which
-the role wrote a wrong one. What has a word or a letter between its numbers is no equation here. Means over questions, with 95 % intervals
-(ccpo/evaluate/measures.py). A model whose arithmetic is wrong needs lessons in it (docs/teach.md); a reward at the end tells it little.
+the role wrote a wrong one. What has a word or a letter between its numbers is no equation here, nor is what comes to a percentage. A result with
+decimals may be rounded or cut, any other has to be exact. Means over questions, with 95 % intervals (ccpo/evaluate/measures.py). A model whose
+arithmetic is wrong needs lessons in it (docs/teach.md); a reward at the end tells it little.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +25,51 @@ from ccpo.evaluate.measures import estimate, mean
 from ccpo.report.logged import ReportError
 from ccpo.report.runs import read_run
 from ccpo.run.session_log import VAL
-from data_preprocess.role_targets import value_of
+from data_preprocess.role_targets import worth_of
 
-_NUMBER = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
+_NUMBER = r"(?:\d+(?:,\d{3})*(?!,?\d)(?:\.\d+(?!\d))?|\.\d+(?!\d))"  # not fewer digits than there are
+_BLANK = r"[^\S\n]*"
+_SIGN = rf"{_BLANK}[-+*/x×÷−–]{_BLANK}"
 EQUATION = re.compile(
-    rf"(?<![\w.,/*+\-]) \$? ( {_NUMBER} (?: \s*[-+*/x×÷]\s* \$? {_NUMBER} )+ ) \s*=\s* \$? ( {_NUMBER} ) (?![\w/*]|\s*[-+*/x×÷]\s*\$?[\d.])",
+    rf"""(?<![\w.,/*+\-−–^])(?<!\d:) \$? ({_NUMBER} (?:{_SIGN} \$? {_NUMBER})*)  # taken whole, so that none begins in the midst of another
+    (?: {_BLANK}={_BLANK} \$? ({_NUMBER}) (?![\w^]|[.,]\d|{_BLANK}[%*/]|{_SIGN}\$?[\d.(]))?""",
     re.VERBOSE,
 )
-SAME = 0.01  # 1/3 is written as .33
+_BULLET = re.compile(r"\s*[-*+]?\s*")
+_BEGUN = re.compile(
+    r"""(?:[-+*/×÷−–^] | \bx | \b(?:plus|minus|times|twice|thrice|double) | (?:\bhalf|\bthirds?|\bquarters?|\w+ths?|%|\bpercent)\s+(?:of|the))\s*$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What stands before an equation that begins further left, with a word: 6 cats + 3 + 4 = 13."""
+_WRITTEN = str.maketrans({"x": "*", "×": "*", "÷": "/", "−": "-", "–": "-", "$": None})
+PLACES = 12
+EXACT = Decimal("1e-12")  # 1 / 3 * 3 is one
 Sessions = Sequence[Mapping[str, Any]]
 
 
 def equations(text: str) -> Iterator[bool]:
     """Of each equation in a text: whether it is right."""
-    for left, right in EQUATION.findall(text):
-        worth = value_of(re.sub(r"[x×]", "*", left.replace("÷", "/").replace("$", "")))
-        stated = value_of(right)
-        if worth is not None and stated is not None:
-            yield abs(float(worth - stated)) <= SAME * max(1.0, abs(float(worth)))
+    for match in EQUATION.finditer(text):
+        written, stated = match.groups()
+        left = re.sub(r"(?<![\d.,])0+(?=\d)", "", written.translate(_WRITTEN))  # 05 is 5
+        if not stated or not re.search(r"[-+*/]", left):
+            continue
+        before = text[max(0, match.start() - 24) : match.start()].rpartition("\n")[2]
+        if not _BULLET.fullmatch(before) and _BEGUN.search(before):
+            continue
+        worth = worth_of(left)
+        if worth is not None:
+            yield is_right(worth, stated)
+
+
+def is_right(worth: Decimal, stated: str) -> bool:
+    """Whether a result is stated right: to the decimals that it has, rounded or cut (2/3 is .67 or .66), a whole number exactly."""
+    found = Decimal(stated.replace(",", ""))
+    if abs(worth - found) <= EXACT:
+        return True
+    if "." not in stated or len(stated.partition(".")[2]) > PLACES:
+        return False
+    return any(found == worth.quantize(found, rounding) for rounding in (ROUND_HALF_UP, ROUND_DOWN))
 
 
 def shown(values: Sequence[float | None]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,33 @@ def script():
         (f"{'9' * 400}+1 = 2", []),
         ("2+2 = 4*1", []),
         ("-3+5 = 2", []),
+        ("123+45 = 169, 600+5 = 606.0", [False, False]),  # a hundredth of a large number is much
+        ("2/3 = .66, 2/3 = 0.67 or 2/3=.68; 3.125*1=3.13", [True, True, False, True]),
+        ("10/3 = 3, 1000/3 = 333", [False, False]),
+        (f"1/3 = .{'4' * 40}, 1/3 = .{'3' * 40}", [False, True]),
+        ("6 cats + 3 + 4 = 13, x + 4 + 1 = 21 and (2 + 3) * 4 + 1 = 21", []),  # they begin further left
+        ("7 − 5 + 3 = 5 – 5, 7 − 5 + 3 = 5", [True]),
+        ("Half of 20 + 3 = 13, 10% of 50 + 3 = 8, twice 3 + 4 = 10; a total of 20 + 3 = 23", [True]),
+        ("- 3 + 5 = 8\n* 4+5 = 9\n1. 5+5 = 10", [True, True, True]),
+        ("3+4 = 7\n- 3 of them\n5 +\n4+5 = 9", [True, True]),  # a line is a line
+        ("20/50 = 40%, 3/4 = 75 %", []),
+        ("2*600 = 1,200 x 3, 3+4 = 7.5*2, 5 + 2.5 = 7.50 + 3", []),  # no part of a number is one
+        ("05+3 = 8, 10.05+1 = 11.05", [True, True]),
+        ("2^3 + 4 = 12, 12:30 + 2 = 14, but: 3+4=7 and total:3+4=7", [True, True]),
         ("", []),
     ],
 )
 def test_an_equation_is_numbers_alone(script, text, expected):
     assert list(script.equations(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["1 + " * 10**5, "1+" * 10**5 + "1=2", "9" * 10**5, "1,111" * 10**5, "1" + " " * 10**5, "x " * 10**5]
+)
+def test_a_long_text_takes_no_time(script, text):
+    before = time.process_time()
+    list(script.equations(text))
+    assert time.process_time() - before < 5
 
 
 def session(index: int, number: int, value: float, *texts: str | None) -> dict:
