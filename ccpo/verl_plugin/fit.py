@@ -210,8 +210,7 @@ class _Plan:
 
     def _cache(self) -> None:
         """Give vLLM the bytes of an engine's cache. It would take what is free after a trial, and fails where another job frees memory meanwhile."""
-        each = self.share * self.whole / len(self.policies)
-        cache = min(each - memory.engine(shape, self.size, 0) for shape in self.shapes.values())
+        cache = (self.share * self.whole - self._engine(0)) / len(self.policies)  # one setting for all engines
         _fill(self.config, "rollout.engine_kwargs.vllm.kv_cache_memory_bytes", max(1, int(cache)))
 
     def _lines(self) -> list[str]:

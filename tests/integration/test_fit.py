@@ -245,6 +245,18 @@ def test_beside_other_jobs_an_engine_is_told_its_cache(gpu_job, policies, engine
     assert OmegaConf.select(config, name) == 1_000_000_000, "what is set stays"
 
 
+def test_engines_of_different_models_get_caches_that_fit_beside_all_their_weights(gpu_job, tmp_path):
+    """Half of the share each would leave the larger model a byte, at which vLLM does not start."""
+    config_of("qwen2.5-3b").save_pretrained(tmp_path / "other")
+    more = (f"+ccpo.roles.reason.model={tmp_path / 'other'}", "ccpo.policies=per_role", "ccpo.gpu_share=0.9")
+    more += ("actor_rollout_ref.rollout.gpu_memory_utilization=0.18",)
+    config, _, problems = gpu_job(SMOLLM2, *more)
+    assert not any("engines do not fit" in problem for problem in problems)
+    cache = OmegaConf.select(config, "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes")
+    weights = sum(memory.engine(memory.shape_of(one), 1, 0) for one in (SMOLLM2, config_of("qwen2.5-3b")))
+    assert cache > memory.GIB / 2 and 2 * cache + weights == pytest.approx(0.18 * H100, rel=1e-6)
+
+
 def test_long_rows_count(gpu_job):
     _, _, problems = gpu_job("qwen2.5-3b", "data.max_response_length=200000")
     assert any("shorter rows" in problem for problem in problems)
