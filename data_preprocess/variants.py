@@ -90,7 +90,7 @@ _BOUND_BEFORE = re.compile(rf"(?:\d\s?/|\d:|\d\s?[-–]|\dx|#|No\. |\b(?:{_MONTH
 _SIGNS = "+-–*/x×÷., $"
 _WRITTEN = f"0123456789(){_SIGNS}"
 _AS_WRITTEN = str.maketrans({"x": "*", "×": "*", "÷": "/", "–": "-", "$": None})
-_NAMED = re.compile(r"\b[A-Z]\w+(?:, [A-Z]\w+)+,? and [A-Z]\w+")  # who are 3 or more
+_NAMED = re.compile(r"\b[A-Z]\w+((?:, [A-Z]\w+)*)(,? and [A-Z]\w+)?")  # taken whole, with an end or without
 _YEAR_BEFORE = re.compile(r"\b(?:in|since|until|year|of)\s$", re.IGNORECASE)
 
 
@@ -165,7 +165,9 @@ def _changeable(solved: Solved, steps: Sequence[Step]) -> list[Decimal]:
     if len(asked) > MOST_NUMBERS or any(letter.isnumeric() for letter in NUMBER.sub("", words)):
         return []  # 1,2,3 or B12 or 2½, of which it is not known what they stand for
     meant = {Decimal(number) for number, names in MEANT.items() if re.search(rf"\b(?:{names})\b", words, re.IGNORECASE)}
-    meant |= {Decimal(names[0].replace(", and ", " and ").count(",") + 2) for names in _NAMED.finditer(words)}
+    meant |= {
+        Decimal(2 + names.count(",")) for names, end in _NAMED.findall(words) if names and end
+    }  # Ann, Bob and Carl are 3
     counts = {number for number in asked if _free(solved.question, number)}
     shares = asked - counts
     parts = {part for number in shares for part in (number / 100, 1 + number / 100, 1 - number / 100)}

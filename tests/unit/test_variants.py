@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
@@ -180,11 +181,16 @@ def test_a_quotient_is_exact():
     assert _worked_out([Step("3*(1/3)", Decimal(1))], {})
 
 
-def test_large_numbers_take_no_time_or_room():
+def test_large_numbers_and_long_texts_take_no_time_or_room():
     original = problem("He has 999983 nails and loses 999,979.", "It is <<999983-999979=4>>4\n#### 4")
     for one in variants(original, 5):
         check(one, original)
     assert _draw(random.Random(0), 10**15 + 1) > 10**14
+    before = time.process_time()
+    for text in ("Ab, " * 20_000, "Ab, Cd and Ef " * 6000, "9" * 99_000 + "a9", "1 + " * 20_000, "a" * 99_000):
+        variants(problem(f"He has 48 and 9. {text}", "<<48+9=57>>57\n#### 57"), 2)
+        lines([Solved("?", (f"{text} 48+9 = <<48+9=57>>57",), "57")], 2)
+    assert time.process_time() - before < 5
     assert lines([Solved("?", (f"{'9' * 40} - {'9' * 40} + 3 = <<{'9' * 40}-{'9' * 40}+3=3>>3",), "3")], 5) == []
 
 
