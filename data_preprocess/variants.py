@@ -47,10 +47,11 @@ _MEANT = {
 MEANT: Mapping[int, str] = {
     **_MEANT,
     1: "one|single|once|per|each|an?",
+    2: "two|twice|hal(?:f|ves|ved?|ving)|doubl(?:e[sd]?|ing)|pairs?|couples?|both|twins?|second",
     3: "three|thirds?|tripl(?:e[sd]?|ing)|thrice|triplets?|yards?",
     4: "four|fourths?|quarters?|quadrupl(?:e[sd]?|ing)|seasons?|quarts?|gallons?|months?|monthly",
     5: "five|fifths?|nickels?|weekdays?",
-    6: r"six|sixths?|half[- ](?:an?[- ])?dozen",
+    6: r"six|sixths?|half[- ](?:of )?(?:an?[- ])?dozen",
     7: "seven|sevenths?|weeks?|weekly|daily|days?",
     8: "eight|eighths?|pints?",
     9: "nine|ninths?",
@@ -164,10 +165,7 @@ def _changeable(solved: Solved, steps: Sequence[Step]) -> list[Decimal]:
     asked = set(_numbers(solved.question))
     if len(asked) > MOST_NUMBERS or any(letter.isnumeric() for letter in NUMBER.sub("", words)):
         return []  # 1,2,3 or B12 or 2½, of which it is not known what they stand for
-    meant = {Decimal(number) for number, names in MEANT.items() if re.search(rf"\b(?:{names})\b", words, re.IGNORECASE)}
-    meant |= {
-        Decimal(2 + names.count(",")) for names, end in _NAMED.findall(words) if names and end
-    }  # Ann, Bob and Carl are 3
+    meant = _meant(words)
     counts = {number for number in asked if _free(solved.question, number)}
     shares = asked - counts
     parts = {part for number in shares for part in (number / 100, 1 + number / 100, 1 - number / 100)}
@@ -188,6 +186,16 @@ def _changeable(solved: Solved, steps: Sequence[Step]) -> list[Decimal]:
     found = sorted(free & used)
     told = {one for a in found for b in found for one in (a + b, a * b, abs(a - b))}
     return [] if told & (asked - used) else found  # 30 and 30 of the 60 that nobody needs to count
+
+
+def _meant(words: str) -> set[Decimal]:
+    """Numbers that some of these words mean."""
+    named = {
+        Decimal(2 + names.count(",")) for names, end in _NAMED.findall(words) if names and end
+    }  # Ann, Bob and Carl are 3
+    return named | {
+        Decimal(number) for number, names in MEANT.items() if re.search(rf"\b(?:{names})\b", words, re.IGNORECASE)
+    }
 
 
 def _sums(question: str) -> list[tuple[tuple[Decimal, ...], Decimal]]:
@@ -256,17 +264,22 @@ class Line(NamedTuple):
 def lines(problems: Sequence[Solved], count: int, seed: str = "") -> list[Line]:
     """``count`` different lines of these solutions with other numbers, each with one calculation and no number besides; fewer where there are no more.
 
-    What the numbers stand for plays no part: a line says all that its calculation needs.
+    What the numbers stand for plays no part: a line says all that its calculation needs. A number that a word of it means stays: "twice 24 is 24*2".
     """
     rng = random.Random(seed)
-    able = [(plain(line), steps) for solved in problems for line in solved.marked if (steps := _calculation(line))]
+    able = []
+    for text, steps in (
+        (plain(line), _calculation(line)) for solved in (problems if count else ()) for line in solved.marked
+    ):
+        numbers = _numbers(steps[0].expression) if steps else []
+        stay = {number for number in numbers if number < 2 or number % 1} | (_meant(text) if steps else set())
+        if not stay.issuperset(numbers):
+            able.append((text, steps, numbers, stay))
     found: dict[str, Line] = {}
     missed = 0  # draws since the last new line
     while able and len(found) < count and missed < MISSES:
-        text, steps = rng.choice(able)
-        drawn = {
-            one: _draw(rng, int(one)) if one >= 2 and one % 1 == 0 else one for one in _numbers(steps[0].expression)
-        }
+        text, steps, numbers, stay = rng.choice(able)
+        drawn = {one: one if one in stay else _draw(rng, int(one)) for one in numbers}
         changed = _worked_out(steps, drawn)
         missed += 1
         if changed and len(set(changed.values())) == len(changed) and (whole := replaced(text, changed)) not in found:

@@ -242,6 +242,20 @@ def test_a_line_that_does_not_say_all_is_none(line):
     assert lines([Solved("?", (line,), "24")], 5) == []
 
 
+def test_a_number_that_a_word_of_the_line_means_stays():
+    texts = (
+        "Twice 24 is 24*2 = <<24*2=48>>48",
+        "29 feet * 12 inches/foot = <<29*12=348>>348",
+        "Half of 8 is 8/2 = <<8/2=4>>4",
+    )
+    found = lines([Solved("?", (text,), "1") for text in texts], 60)
+    assert len(found) > 40
+    for line in found:
+        kept = {"T": "2", "H": "2"}.get(line.whole[0], "12")
+        assert NUMBER.findall(line.whole)[-2] == kept and worth(line.result) == worth(NUMBER.findall(line.whole)[-1])
+    assert lines([Solved("?", ("Two dozen are 2*12 = <<2*12=24>>24",), "24")], 5) == []
+
+
 def test_there_are_no_more_lines_than_there_are():
     few = lines([Solved("?", ("3+4 = <<3+4=7>>7 cats",), "7")], 1000)
     assert 30 < len(few) < 60 and lines([], 5) == lines([problem()], 0) == []
