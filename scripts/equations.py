@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from ccpo.evaluate.measures import estimate, mean
 from ccpo.report.logged import ReportError
 from ccpo.report.runs import read_run
+from ccpo.run.output import until_cut
 from ccpo.run.session_log import VAL
 from data_preprocess.role_targets import worth_of
 
@@ -135,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_cut(main))
