@@ -5,14 +5,28 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 class Damaged(ValueError):
     """A file is not what we write under its name; its text says which and why."""
+
+
+def open_file(path: Path) -> BinaryIO:
+    """For reading. Raises OSError, also for a pipe, on which a reader would wait for ever, and a device."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(number).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+        return os.fdopen(number, "rb")  # which refuses a folder
+    except OSError:
+        os.close(number)
+        raise
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ccpo.run.folder import Place
-from ccpo.run.json_file import append, parsed, write_atomic
+from ccpo.run.json_file import append, open_file, parsed, write_atomic
 
 KINDS = ("train", "val")
 
@@ -75,7 +75,9 @@ def _float(value: Any) -> float:
 def read_run_log(path: Path) -> list[dict]:
     """All whole lines; of entries with the same step and kind the last one counts. What is no entry is passed over."""
     entries: dict[tuple[int, str], dict] = {}
-    for line in Path(path).read_bytes().split(b"\n"):
+    with open_file(path) as stream:
+        content = stream.read()
+    for line in content.split(b"\n"):
         entry = _entry(line)
         if entry is not None:
             entries[entry["step"], entry["kind"]] = entry

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ccpo.run.json_file import Damaged, append, parsed, write_atomic
+from ccpo.run.json_file import Damaged, append, open_file, parsed, write_atomic
 from ccpo.run.run_log import KINDS
 from ccpo.run.texts import has_texts, without_texts
 
@@ -188,7 +188,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict | None]]:
     """Every line with its session; None where it is none: half written when the job was killed, or not ours."""
     if not Path(path).exists():
         return
-    with Path(path).open("rb") as stream:
+    with open_file(path) as stream:
         for line in stream:
             line = line.rstrip(b"\n")
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -467,3 +468,15 @@ def test_the_command_prints_and_writes_a_tidy_file(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(sys, "argv", ["compare_runs.py", str(a), "--out", str(tmp_path / "no" / "table.csv")])
     with pytest.raises(SystemExit, match=r"^error: .*table.csv cannot be written \(No such file or directory\)"):
         script.main()
+
+
+@pytest.mark.parametrize("name", [SESSIONS, METRICS])
+@pytest.mark.parametrize(
+    "make, says", [(os.mkfifo, "it is a pipe or a device"), (os.mkdir, "Is a directory")], ids=["pipe", "folder"]
+)
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, name, make, says):
+    run = save(tmp_path / "a", played(9, (0, 1)))
+    (run / name).unlink()
+    make(run / name)
+    with pytest.raises(ReportError, match=f"{name} cannot be read .{says}"):
+        read(run)
