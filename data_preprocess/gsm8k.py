@@ -35,8 +35,11 @@ def _row(record: Record, index: int, split: str) -> Row:
         raise ValueError("its answer has no '####' before the final number")
     if not _NUMBER.fullmatch(truth.strip()):
         raise ValueError(f"what follows '####' is {shown(truth.strip())}, not a number in the digits 0-9")
-    truth = truth.strip().replace(",", "")
-    return make_row("gsm8k", field(record, QUESTION), truth, "number", split, index, extra=reference(truth))
+    return row_of(field(record, QUESTION), truth.strip().replace(",", ""), split, index)
+
+
+def row_of(question: str, truth: str, split: str, index: int) -> Row:
+    return make_row("gsm8k", question, truth, "number", split, index, extra=reference(truth))
 
 
 def train_row(record: Record, index: int) -> Row:

@@ -28,14 +28,15 @@ EMPTIED_SHARE = 0.1
 NO_MISTAKE = "There is no mistake."
 
 ANNOTATION = re.compile(r"<<([^<>]*)>>")
-NUMBER = re.compile(
-    r"""(?:(?<![\w.,]) | (?<=\dx))
-    (?:\d+(?:,\d{3})*(?!,?\d)(?:\.\d+(?!\d))? | \.\d+(?!\d))  # not fewer digits than there are: else a long text takes for ever
-    (?!(?!x[\d.])[\w,]*\d)""",
-    re.VERBOSE,
-)
+NUMERAL = r"(?:\d+(?:,\d{3})*(?!,?\d)(?:\.\d+(?!\d))?|\.\d+(?!\d))"
+"""1,200, 6.50 and .5, never fewer digits than there are: else a long text takes for ever."""
+
+NUMBER = re.compile(rf"(?:(?<![\w.,])|(?<=\dx)){NUMERAL}(?!(?!x[\d.])[\w,]*\d)")
 """1,200, 6.50, .5, and both of 6x5; not B12 or 1,2,3."""
 
+
+AS_PYTHON = str.maketrans({"x": "*", "×": "*", "÷": "/", "−": "-", "–": "-", "$": None})
+"""How a calculation in a text becomes one that `worth_of` reads."""
 
 LARGEST = 10**12
 """What a calculation may come to."""

@@ -20,7 +20,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from data_preprocess import gsm8k
 from data_preprocess.base_rates import boxed
 from data_preprocess.folder import replace_folder
 from data_preprocess.role_targets import ALONE, LESSONS, REASONS, STEP, Solved, draw, normal
-from data_preprocess.schema import Row, make_row, reference, summary, write_dataset
+from data_preprocess.schema import Row, summary, write_dataset
 from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, read, share
 from data_preprocess.variants import Line, lines, variants
 
@@ -44,6 +44,7 @@ NAME = "gsm8k_roles"
 SFT_TRAIN, SFT_VAL = "sft_train.parquet", "sft_val.parquet"
 TRAIN, DEV, TEST = "train", "dev", "test"
 MOST_VARIANTS = 100
+MOST_PRACTICE = 9_999_999
 PRACTICE, PRACTICE_LINES = "practice", 10
 DEV_SOURCE = "gsm8k_dev"
 """Data source of the dev rows, so that metrics and row ids tell them from the test's."""
@@ -197,9 +198,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
             at = index + number * VARIANT
             solved[at] = one
             if side == TRAIN:
-                rows[TRAIN].append(
-                    make_row("gsm8k", one.question, one.truth, "number", "train", at, extra=reference(one.truth))
-                )
+                rows[TRAIN].append(gsm8k.row_of(one.question, one.truth, "train", at))
             else:
                 lessons[side] += teacher.lessons(one, at)
     practised = lines(
@@ -306,18 +305,15 @@ def lesson_lines(out: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"questions in two files: {'; '.join(shared) or 'none'}"
 
 
-def few(text: str) -> int:
-    """A number of variants, as argparse's type."""
-    if not re.fullmatch(r"\d{1,3}", text, re.ASCII) or int(text) > MOST_VARIANTS:
-        raise argparse.ArgumentTypeError(f"{text!r}: set a whole number from 0 to {MOST_VARIANTS}")
-    return int(text)
+def up_to(most: int) -> Callable[[str], int]:
+    """A whole number from 0 to ``most``, as argparse's type."""
 
+    def number(text: str) -> int:
+        if not re.fullmatch(rf"\d{{1,{len(str(most))}}}", text, re.ASCII) or int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text!r}: set a whole number from 0 to {most}")
+        return int(text)
 
-def many(text: str) -> int:
-    """A number of lines, as argparse's type."""
-    if not re.fullmatch(r"\d{1,7}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r}: set a whole number from 0 on")
-    return int(text)
+    return number
 
 
 def add_split(options: argparse.ArgumentParser, salt: str) -> None:
@@ -345,14 +341,14 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add_split(options, "another split")
     options.add_argument(
         "--variants",
-        type=few,
+        type=up_to(MOST_VARIANTS),
         metavar="N",
         default=0,
         help=f"of each question that is taught or trained on, up to N with other numbers, 0 to {MOST_VARIANTS} (default: 0)",
     )
     options.add_argument(
         "--practice",
-        type=many,
+        type=up_to(MOST_PRACTICE),
         metavar="N",
         default=0,
         help="lines of taught solutions with other numbers, to be finished, ten a lesson (default: 0)",

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from data_preprocess.role_targets import (
     ANNOTATION,
+    AS_PYTHON,
     NUMBER,
     Solved,
     normal,
@@ -90,7 +91,6 @@ _BOUND = re.compile(
 _BOUND_BEFORE = re.compile(rf"(?:\d\s?/|\d:|\d\s?[-–]|\dx|#|No\. |\b(?:{_MONTH})\s)$")
 _SIGNS = "+-–*/x×÷., $"
 _WRITTEN = f"0123456789(){_SIGNS}"
-_AS_WRITTEN = str.maketrans({"x": "*", "×": "*", "÷": "/", "–": "-", "$": None})
 _NAMED = re.compile(r"\b[A-Z]\w+((?:, [A-Z]\w+)*)(,? and [A-Z]\w+)?")  # taken whole, with an end or without
 _YEAR_BEFORE = re.compile(r"\b(?:in|since|until|year|of)\s$", re.IGNORECASE)
 
@@ -155,7 +155,7 @@ def _steps(solved: Solved) -> list[Step]:
 def _written(before: str, result: Decimal) -> list[Step]:
     """The calculation with this result at the end of a text, if there is one: in "15-5 = <<5+5=10>>10" another than in the annotation."""
     text = before.rstrip(" =$")
-    found = text[len(text.rstrip(_WRITTEN)) :].lstrip(f"){_SIGNS}").translate(_AS_WRITTEN)
+    found = text[len(text.rstrip(_WRITTEN)) :].lstrip(f"){_SIGNS}").translate(AS_PYTHON)
     return [Step(found, result)] if value_of(found) == result else []
 
 

@@ -21,19 +21,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 
+from ccpo.compare_runs.tables import markdown
 from ccpo.evaluate.measures import estimate, mean
+from ccpo.evaluate.tables import text_of
 from ccpo.report.logged import ReportError
 from ccpo.report.runs import read_run
 from ccpo.run.output import until_cut
 from ccpo.run.session_log import VAL
-from data_preprocess.role_targets import worth_of
+from data_preprocess.role_targets import AS_PYTHON, NUMERAL, worth_of
 
-_NUMBER = r"(?:\d+(?:,\d{3})*(?!,?\d)(?:\.\d+(?!\d))?|\.\d+(?!\d))"  # not fewer digits than there are
 _BLANK = r"[^\S\n]*"
 _SIGN = rf"{_BLANK}[-+*/x×÷−–]{_BLANK}"
 EQUATION = re.compile(
-    rf"""(?<![\w.,/*+\-−–^])(?<!\d:) \$? ({_NUMBER} (?:{_SIGN} \$? {_NUMBER})*)  # taken whole, so that none begins in the midst of another
-    (?: {_BLANK}={_BLANK} \$? ({_NUMBER}) (?![\w^]|[.,]\d|{_BLANK}[%*/]|{_SIGN}\$?[\d.(]))?""",
+    rf"""(?<![\w.,/*+\-−–^])(?<!\d:) \$? ({NUMERAL} (?:{_SIGN} \$? {NUMERAL})*)  # taken whole, so that none begins in the midst of another
+    (?: {_BLANK}={_BLANK} \$? ({NUMERAL}) (?![\w^]|[.,]\d|{_BLANK}[%*/]|{_SIGN}\$?[\d.(]))?""",
     re.VERBOSE,
 )
 _BULLET = re.compile(r"\s*[-*+]?\s*")
@@ -42,7 +43,6 @@ _BEGUN = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """What stands before an equation that begins further left, with a word: 6 cats + 3 + 4 = 13."""
-_WRITTEN = str.maketrans({"x": "*", "×": "*", "÷": "/", "−": "-", "–": "-", "$": None})
 PLACES = 12
 EXACT = Decimal("1e-12")  # 1 / 3 * 3 is one
 Sessions = Sequence[Mapping[str, Any]]
@@ -52,7 +52,7 @@ def equations(text: str) -> Iterator[bool]:
     """Of each equation in a text: whether it is right."""
     for match in EQUATION.finditer(text):
         written, stated = match.groups()
-        left = re.sub(r"(?<![\d.,])0+(?=\d)", "", written.translate(_WRITTEN))  # 05 is 5
+        left = re.sub(r"(?<![\d.,])0+(?=\d)", "", written.translate(AS_PYTHON))  # 05 is 5
         if not stated or not re.search(r"[-+*/]", left):
             continue
         before = text[max(0, match.start() - 24) : match.start()].rpartition("\n")[2]
@@ -75,9 +75,7 @@ def is_right(worth: Decimal, stated: str) -> bool:
 
 def shown(values: Sequence[float | None]) -> str:
     found = estimate(values, seed=0)
-    if found is None:
-        return "none"
-    return f"{found.value:.3f}" + ("" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]")
+    return "none" if found is None else text_of(found.as_dict())
 
 
 def rows_of(sessions: Sessions) -> Iterator[list[str]]:
@@ -129,10 +127,7 @@ def main() -> None:
         sys.exit(
             f"error: {options.run} has no texts of a validation: set trainer.test_freq, and ccpo.keep_sessions above 0"
         )
-    table = [HEAD, ["---"] * len(HEAD), *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-    for row in table:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+    print(*markdown(HEAD, rows), sep="\n")
 
 
 if __name__ == "__main__":

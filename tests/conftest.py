@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
@@ -120,6 +122,19 @@ def _cpu_config(compose):
 def cpu_config(_cpu_config):
     """A copy, to be changed at will, of the embedded task's configuration."""
     return pickle.loads(_cpu_config)
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """load_script("report") -> a module of its own of scripts/report.py, which is in no package."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

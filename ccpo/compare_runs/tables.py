@@ -167,7 +167,7 @@ def _table(
                     if found.seeds and {*values, *reference} - {*found.seeds}:
                         partial[arm.name] = found.seeds
             rows.append(row)
-    yield from _markdown(head, rows)
+    yield from markdown(head, rows)
     for name, seeds in partial.items():
         yield from ("", f"{name} minus {control}: of the seeds that both have, {', '.join(map(str, seeds))}.")
     if fewer:
@@ -198,7 +198,8 @@ def _cells(found: Difference | None) -> list[str]:
     ]
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table, columns below each other."""
     cells = [[_cell(text) for text in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
@@ -241,7 +242,7 @@ def _costs(arms: Sequence[Arm]) -> Iterator[str]:
             ]
         )
     yield from ("", "## Training: mean of an arm's runs", "")
-    yield from _markdown(head, rows)
+    yield from markdown(head, rows)
 
 
 def _average(values: Sequence[float | None], form: str = "{:,.0f}", unit: float = 1) -> str:

@@ -433,9 +433,13 @@ def _likelihood_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     ]
 
 
+def _greedy(sampling: DictConfig) -> bool:
+    return not (sampling.do_sample and sampling.temperature > 0)
+
+
 def _greedy_notes(config: DictConfig) -> list[str]:
     validation = config.actor_rollout_ref.rollout.val_kwargs
-    if validation.n == 1 or (validation.do_sample and validation.temperature > 0):
+    if validation.n == 1 or not _greedy(validation):
         return []
     return [
         f"validation is greedy: the {validation.n} sessions of a question (actor_rollout_ref.rollout.val_kwargs.n) all say the same, and "
@@ -449,7 +453,7 @@ def _copies_notes(config: DictConfig, settings: CcpoConfig) -> list[str]:
     asked = {(settings.role(role).persona, str(settings.prompt_sets[role].of(role))) for role in plan.answers}
     if len(plan.answers) < 2 or plan.heard or len(asked) > 1 or len(settings.policy_list()) > 1:
         return []
-    if validation.do_sample and validation.temperature > 0:
+    if not _greedy(validation):
         return []
     return [
         "validation is greedy and all who answer have one prompt: they give one answer, and the plurality shows nothing; set "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("regimes", ROOT / "scripts" / "regimes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def script(monkeypatch, load_script):
+    module = load_script("regimes")
     import regime_list
 
     from data_preprocess import toy

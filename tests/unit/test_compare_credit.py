@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import importlib.util
 import json
 import os
 import signal
@@ -25,11 +24,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("compare_credit", ROOT / "scripts" / "compare_credit.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("compare_credit")
 
 
 def entries(team: float, silent: float, costs=((10, 4), (30, 12)), signal: float = 2.0) -> list[dict]:

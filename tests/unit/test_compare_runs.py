@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import sys
@@ -441,10 +440,8 @@ def test_a_run_that_is_not_over_is_said(tmp_path):
     assert "is not over" not in said(run)
 
 
-def test_the_command_prints_and_writes_a_tidy_file(tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("compare_runs", ROOT / "scripts" / "compare_runs.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+def test_the_command_prints_and_writes_a_tidy_file(tmp_path, monkeypatch, capsys, load_script):
+    script = load_script("compare_runs")
     a = save(tmp_path / "a", played(0, (0, 0)), played(4, (0, 1)))
     b = save(tmp_path / "b", played(0, (0, 1)), played(4, (1, 1)), rule="removal", seed=3)
     out = tmp_path / "table.csv"

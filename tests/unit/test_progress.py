@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -16,11 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("progress_script", ROOT / "scripts" / "progress.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("progress")
 
 
 def train(step: int, value: float, **others: float) -> dict:
