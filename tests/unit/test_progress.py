@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,7 +68,9 @@ def test_it_goes_on_until_all_have_ended(script, tmp_path, monkeypatch, capsys):
         if len(waits) == 2:
             save(late, train(1, 0.5))
 
-    monkeypatch.setattr(script.time, "sleep", sleep)
+    monkeypatch.setattr(
+        script, "time", SimpleNamespace(sleep=sleep)
+    )  # not time's own: other threads of the tests sleep, too
     monkeypatch.setattr(sys, "argv", ["progress.py", str(ended), str(late), "--every", "60"])
     script.main()
     assert waits == [60, 60]
