@@ -130,12 +130,12 @@ class OwnReward:
 
     async def _on_the_loop(self, part: str, function: Callable, arguments: tuple) -> Any:
         task = asyncio.ensure_future(_awaited(function(*copy.deepcopy(arguments))))  # the row is the session's
+        # Where nobody comes to read it (too late, or a signal ended the loop), asyncio would log it some time later.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait({task}, timeout=self.timeout)
         finally:
-            if not task.done():
-                task.cancel()
-                task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody reads it any more
+            task.cancel()
         if not task.done():
             raise self._late(part)
         if task.cancelled():
