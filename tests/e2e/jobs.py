@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from ccpo.compare_runs.same import numbers as logged_numbers
 from ccpo.run.folder import METRICS, SESSIONS, step_folder
 from ccpo.run.run_log import read_run_log
 from ccpo.run.session_log import read_sessions
@@ -142,14 +143,7 @@ def last_step(out: Path) -> int:
 
 def numbers(out: Path) -> dict:
     """Everything that was logged, except clocks and memory."""
-    return {
-        (entry["step"], entry["kind"]): {
-            name: value
-            for name, value in entry["metrics"].items()
-            if not name.startswith("timing") and "perf/" not in name
-        }
-        for entry in read_run_log(out / METRICS)
-    }
+    return logged_numbers(read_run_log(out / METRICS))
 
 
 def sessions(out: Path) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from statistics import fmean
 
@@ -24,6 +25,7 @@ from jobs import (
 )
 from reference import KEEP, agrees
 
+from ccpo.compare_runs.same import compare
 from ccpo.compare_runs.validations import read
 from ccpo.run.checkpoint import finished_steps
 from ccpo.run.folder import MARKER, METRICS, step_folder
@@ -38,6 +40,7 @@ def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_pa
     job.wait(30)
     before, said = numbers(out), sessions(out)
     assert finished_steps(out) == [3] and max(before) == (5, "train"), "killed too late"
+    shutil.copytree(out, tmp_path / "before")
     finish(start(out, "dyad", *often), out)
 
     after = numbers(out)  # the resumed job first validates where it stands
@@ -47,6 +50,7 @@ def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_pa
     told = sessions(out)
     assert set(told) == set(after), "of every step and validation"
     assert all(told[key] == said[key] for key in said) and set(before) <= set(said)
+    assert compare(tmp_path / "before", out).equal, "scripts/same_numbers.py says the same"
     assert len(told[5, "train"]) == 8 and len(told[6, "val"]) == 128
     assert all(set(one["credit"]) == {"think", "reason"} for one in told[5, "train"])
     assert f"Resuming from {out}/global_step_3" in log_of(out)
