@@ -10,7 +10,8 @@ A training question is on one side, by a hash of its own text, blanks and case a
 are on neither. A lesson is the chat that a role of the team is asked with, and its reply, cut from the worked solution
 (data_preprocess/role_targets.py); the same chat for two teams is one lesson. No lesson is dropped silently: manifest.json counts them.
 --variants N adds each question of sft_train and of train with other numbers, up to N times, where that can be done; --practice N adds N single lines of
-taught solutions with other numbers (data_preprocess/variants.py).
+taught solutions with other numbers (data_preprocess/variants.py). --most-steps N leaves longer questions out of train, where a small model
+would always fail; of what is taught, of dev and of test nothing is left out.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from data_preprocess.base_rates import boxed
 from data_preprocess.folder import replace_folder
 from data_preprocess.role_targets import ALONE, LESSONS, REASONS, STEP, Solved, draw, normal
 from data_preprocess.schema import Row, summary, write_dataset
-from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, read, share
+from data_preprocess.sources import ANSWER, Record, built_rows, field, parser, positive, read, share
 from data_preprocess.variants import Line, lines, variants
 
 NAME = "gsm8k_roles"
@@ -168,6 +169,49 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
         raise ValueError(
             f"--variants: a source of more than {VARIANT:,} rows has too many: their indexes would be variants' as well"
         )
+    rows, lessons, counts = _on_their_sides(options, found, solved, taught_by, teacher)
+    practised = lines(
+        [solved[one] for one in {lesson["index"]: None for lesson in lessons[SFT_TRAIN]}],
+        options.practice,
+        options.salt,
+    )
+    if len(practised) < options.practice:
+        raise ValueError(
+            f"--practice {options.practice}: the taught solutions have {len(practised)} such lines; set that or less"
+        )
+    lessons[SFT_TRAIN] += teacher.practice(practised)
+    for file, taught in lessons.items():
+        kept = merged(taught)
+        counts[f"lessons_said_twice/{file}"] = len(taught) - len(kept)
+        lessons[file] = kept
+    for name, listed in {**rows, **lessons}.items():
+        if not listed:
+            raise ValueError(
+                f"of {len(found[TRAIN])} training questions none are left for {name}: give more rows, or set --teach, --held, --salt or --most-steps"
+            )
+    roles = {
+        "teams": list(dict.fromkeys(options.teams)),
+        "prompts": options.prompts,
+        "reason": options.reason,
+        "split": {"teach": options.teach, "held": options.held, "salt": options.salt},
+        "variants": options.variants,
+        "practice": options.practice,
+        "most_steps": options.most_steps,
+        "counts": dict(sorted(counts.items())),
+        "lessons": {file: _by_role(taught) for file, taught in lessons.items()},
+        "shared_questions": shared_questions(rows, lessons, solved),
+    }
+    return rows, lessons, {"sources": origins, "skipped": skipped, "roles": roles}
+
+
+def _on_their_sides(
+    options: argparse.Namespace,
+    found: Mapping[str, list[Row]],
+    solved: dict[int, Solved],
+    taught_by: Mapping[int, list[dict[str, Any]]],
+    teacher: Teacher,
+) -> tuple[dict[str, list[Row]], dict[str, list[dict]], Counter[str]]:
+    """(split -> rows, file -> lessons, counts). Variants are added to ``solved``."""
     tested = {normal(row["extra_info"]["question"]) for row in found[TEST]}
     known = tested | {normal(row["extra_info"]["question"]) for row in found[TRAIN]}
     rows: dict[str, list[Row]] = {TRAIN: [], DEV: [], TEST: found[TEST]}
@@ -179,6 +223,9 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
             counts["questions_left_out_as_test_questions"] += 1
             continue
         side = side_of(question, options.teach, options.held, options.salt)
+        if side == TRAIN and options.most_steps and len(solved[index].steps) > options.most_steps:
+            counts["questions_left_out_for_their_steps"] += 1
+            continue
         counts[f"questions/{side}"] += 1
         if side in lessons:
             counts[f"one_step_questions/{side}"] += len(solved[index].steps) == 1
@@ -201,37 +248,7 @@ def build(options: argparse.Namespace) -> tuple[dict[str, list[Row]], dict[str, 
                 rows[TRAIN].append(gsm8k.row_of(one.question, one.truth, "train", at))
             else:
                 lessons[side] += teacher.lessons(one, at)
-    practised = lines(
-        [solved[one] for one in {lesson["index"]: None for lesson in lessons[SFT_TRAIN]}],
-        options.practice,
-        options.salt,
-    )
-    if len(practised) < options.practice:
-        raise ValueError(
-            f"--practice {options.practice}: the taught solutions have {len(practised)} such lines; set that or less"
-        )
-    lessons[SFT_TRAIN] += teacher.practice(practised)
-    for file, taught in lessons.items():
-        kept = merged(taught)
-        counts[f"lessons_said_twice/{file}"] = len(taught) - len(kept)
-        lessons[file] = kept
-    for name, listed in {**rows, **lessons}.items():
-        if not listed:
-            raise ValueError(
-                f"of {len(found[TRAIN])} training questions none are left for {name}: give more rows, or set --teach, --held or --salt"
-            )
-    roles = {
-        "teams": list(dict.fromkeys(options.teams)),
-        "prompts": options.prompts,
-        "reason": options.reason,
-        "split": {"teach": options.teach, "held": options.held, "salt": options.salt},
-        "variants": options.variants,
-        "practice": options.practice,
-        "counts": dict(sorted(counts.items())),
-        "lessons": {file: _by_role(taught) for file, taught in lessons.items()},
-        "shared_questions": shared_questions(rows, lessons, solved),
-    }
-    return rows, lessons, {"sources": origins, "skipped": skipped, "roles": roles}
+    return rows, lessons, counts
 
 
 def _by_role(lessons: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -345,6 +362,12 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         default=0,
         help=f"of each question that is taught or trained on, up to N with other numbers, 0 to {MOST_VARIANTS} (default: 0)",
+    )
+    options.add_argument(
+        "--most-steps",
+        type=positive,
+        metavar="N",
+        help="rows of train.parquet whose solution has at most N steps, for a small model (default: all)",
     )
     options.add_argument(
         "--practice",

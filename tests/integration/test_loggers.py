@@ -147,20 +147,6 @@ def logged(config, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_names_settings_and_numbers_arrive_in_tensorboard(cpu_config, tmp_path):
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    cpu_config.trainer.logger = ["tensorboard"]
-    logged(cpu_config, tmp_path)
-    folder = tmp_path / "tensorboard_log" / "ccpo" / cpu_config.trainer.experiment_name
-    assert "dyad-counterfactual-one_policy" in folder.name
-    read = events.EventAccumulator(str(folder))
-    read.Reload()
-    assert [(found.step, found.value) for found in read.Scalars("credit/think")] == [(1, 0.25), (2, 0.5)]
-    (text,) = read.Tensors("settings/text_summary")
-    settings = OmegaConf.create(textwrap.dedent(text.tensor_proto.string_val[0].decode()))
-    assert settings == OmegaConf.to_container(cpu_config, resolve=True)
-
-
 def log_records(data: bytes):
     """Records of a LevelDB log, which an offline wandb run is, behind 7 bytes of its own: (checksum, length, kind) before each part."""
     at, record = 7, b""
@@ -176,16 +162,25 @@ def log_records(data: bytes):
             record = b""
 
 
-def test_names_settings_and_numbers_arrive_in_wandb(cpu_config, tmp_path):
-    pytest.importorskip("wandb")
-    from wandb.proto import wandb_internal_pb2
-
-    cpu_config.trainer.logger = ["wandb"]
+def test_names_settings_and_numbers_arrive_in_tensorboard_and_in_wandb(cpu_config, tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    cpu_config.trainer.logger = ["tensorboard", "wandb"]
     logged(cpu_config, tmp_path)
+
+    folder = tmp_path / "tensorboard_log" / "ccpo" / cpu_config.trainer.experiment_name
+    assert "dyad-counterfactual-one_policy" in folder.name
+    read = events.EventAccumulator(str(folder))
+    read.Reload()
+    assert [(found.step, found.value) for found in read.Scalars("credit/think")] == [(1, 0.25), (2, 0.5)]
+    (text,) = read.Tensors("settings/text_summary")
+    settings = OmegaConf.create(textwrap.dedent(text.tensor_proto.string_val[0].decode()))
+    assert settings == OmegaConf.to_container(cpu_config, resolve=True)
+
     (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     run, config, history = None, {}, []
     for data in log_records(path.read_bytes()):
-        entry = wandb_internal_pb2.Record()
+        entry = pb.Record()
         entry.ParseFromString(data)
         if entry.WhichOneof("record_type") == "run":
             run = entry.run

@@ -103,6 +103,24 @@ def test_an_overlap_would_be_counted(run, monkeypatch):
     assert "1 in train, sft_train.parquet" in shown
 
 
+def test_long_questions_are_left_out_of_what_is_rewarded_alone(source, run):
+    long = [solved(f"And how many pears, {number}?", "1\n2\n3\n#### 3") for number in range(100)]
+    path = source / "gsm8k_train.jsonl"
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in long))
+    all_of_them, _ = run(out="all")
+    out, _ = run("--most-steps", "2")
+    before, found = questions(all_of_them), questions(out)
+    pears = {text for text in before["train"] if "pears" in text}
+    assert pears and found["train"] == before["train"] - pears
+    assert all(found[name] == before[name] for name in found if name != "train")
+    facts, facts_of_all = manifest(out)["roles"], manifest(all_of_them)["roles"]
+    assert facts["most_steps"] == 2 and facts_of_all["most_steps"] is None
+    assert facts["counts"]["questions_left_out_for_their_steps"] == len(pears)
+    assert "questions_left_out_for_their_steps" not in facts_of_all["counts"]
+    with pytest.raises(SystemExit, match="none are left for train: .*--most-steps"):
+        run("--most-steps", "1", "--salt", "x")
+
+
 def test_lessons_are_the_prompts_of_the_teams(run):
     out, _ = run()
     taught = lessons(out / "sft_train.parquet")
