@@ -135,13 +135,18 @@ def clean(text: str) -> str:
 
 _TEXT = re.compile(r"\\(?:text|textbf|textrm|textnormal|textit|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
 _GROUPED = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+")
+_SURELY_GROUPED = re.compile(rf"(?<![0-9.])[0-9]{{1,3}}(?:{GROUP}[0-9]{{3}})+(?![0-9])")
+_LISTED = re.compile(rf"(?<=[0-9])(?: ,|, | , )(?=[0-9]{{3}}(?![0-9{GROUP}]))")
+_APART = "\ue001"  # the blank of "2, 300", which keeps it from being 2,300
 INTEGER = re.compile(r"-?[0-9]+")
 
 
 @lru_cache(maxsize=4096)
 def normalize(answer: str) -> str:
     """One spelling of an answer: equal results mean equal answers, not the reverse."""
-    answer = clean(_TEXT.sub(r" \1 ", answer)).replace(GROUP, ",").replace("\\$", "")
+    answer = clean(_TEXT.sub(r" \1 ", answer)).replace("\\$", "")
+    answer = _LISTED.sub("," + _APART, answer)
+    answer = _SURELY_GROUPED.sub(lambda match: match[0].replace(GROUP, ""), answer).replace(GROUP, ",")
     answer = re.sub(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z])", "", answer)  # "3 1/2" is not "31/2"
     answer = re.sub(r"(?<![.,])[.,]$", "", answer)
     while answer.startswith("{") and closing_brace(answer, 1) == len(answer) - 1:
@@ -151,7 +156,7 @@ def normalize(answer: str) -> str:
     if INTEGER.fullmatch(answer):
         digits = answer.lstrip("-").lstrip("0") or "0"
         answer = "-" + digits if answer[0] == "-" and digits != "0" else digits
-    return answer
+    return answer.replace(_APART, " ")
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------

@@ -192,6 +192,18 @@ TABLE = [
     ("\\boxed{A man}", "A", "option", NONE, "article in a box"),
     ("(A) or (B)", "B", "option", NONE, "two options"),
     ("answer: e.g. this", "E", "option", NONE, "abbreviation"),
+    ("\\boxed{2, 300}", "2300", "boxed", WRONG, "a comma with a blank lists: it groups no digits"),
+    ("\\boxed{2, 300}", "300, 2", "boxed", "right", "so the list is one"),
+    ("\\boxed{2300}", "2, 300", "boxed", WRONG, "nor the reverse"),
+    ("\\boxed{2,300}", "2, 300", "boxed", WRONG, "a comma without one groups them"),
+    ("\\boxed{2 , 300}", "2300", "boxed", WRONG, "wherever the blank is"),
+    ("\\boxed{2 ,300}", "2300", "boxed", WRONG, "wherever the blank is"),
+    ("\\boxed{(1{,}500, 2)}", "(1, 500, 2)", "boxed", WRONG, "a comma in braces groups, in a list, too"),
+    ("\\boxed{\\{1{,}500\\}}", "\\{1, 500\\}", "boxed", WRONG, "and in a set"),
+    ("\\boxed{(1{,}500, 2)}", "(1500, 2)", "boxed", "right", "which is the number"),
+    ("\\boxed{1{,}5000}", "15000", "boxed", NONE, "but no four digits"),
+    ("\\boxed{1234{,}500}", "1234500", "boxed", NONE, "nor behind four"),
+    ("\\boxed{x = 1{,}500}", "1500", "boxed", "right", "behind a name, too"),
 ]
 
 
@@ -303,6 +315,8 @@ def test_long_texts_are_compared_quickly():
         (["1/2", "2/4", "0.5", ".50", "\\frac{1}{2}", "\\frac12", "\\dfrac{1}{2}", "-\\frac{-1}{2}"], "1/2"),
         (["-0", "0", "0.0"], "0"),
         (["1,000", "1000"], "1000"),
+        (["1, 000", "1 , 000", "1 ,000"], "1, 000"),  # a list
+        (["(1{,}000, 2)"], "(1000,2)"),
         (["1/0"], "1/0"),
         (["\\frac123"], "\\frac123"),  # 3/2 in LaTeX, not 12/3
         (["3 1/2", "3\\frac{1}{2}", "3.5"], "7/2"),
