@@ -774,6 +774,9 @@ def test_the_data_command_of_every_task_is_one(task, tmp_path, run_module):
     assert words[1] == "-m" and words[3:5] == ["--out", f"{tmp_path}/a b"]
     options = run_module(words[2], "--help").stdout
     assert all(word in options for word in words[3:] if word.startswith("--"))
+    named = (ROOT / f"recipe/config/task/{task}.yaml").read_text()
+    (whole,) = re.findall(rf"-m {re.escape(words[2])} --out \S+?((?: --?\S+| [a-z0-9.]+)*?)(?:\. |$|\n)", named)
+    assert words[5:] == whole.split(), "with all that the task's file gives it"
 
 
 @pytest.mark.parametrize("task", ["math500", "aime", "toy", "no such/../math"])
