@@ -94,7 +94,7 @@ RULES: dict[str, Rule] = {
         removal,
         "R - beta_i b_i, b_i: the team without role i",
         "the paper's removal; fitted control variate: our construction",
-        "Tells the roles apart, as far as their removals differ; the last speaker's is worth 0, so its credit is R.",
+        "Tells the roles apart, as far as their removals differ. Where the outcome is one answer, its speaker's removal is worth 0: its credit is R.",
         True,
         ANY_SCALE,
         (REMOVE, EACH),

@@ -216,3 +216,10 @@ def test_the_documents_costs_are_these(describe):
     rows = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \|", section, re.MULTILINE)}
     costs = [table(page_of(describe, team, "-n", "8")) for team in ("dyad", "vote")]
     assert rows == {rule: tuple(found[rule][1] if rule in found else "-" for found in costs) for rule in RULES}
+
+
+def test_what_removal_says_of_the_last_speaker_holds_for_a_vote(describe):
+    """Without the last of three voters there is still an answer: only who gives the one answer is worth R."""
+    said = " ".join(page_of(describe, "vote").split())
+    assert "last speaker's is worth 0" not in said
+    assert "Where the outcome is one answer, its speaker's removal is worth 0" in said
