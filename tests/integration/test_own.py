@@ -104,7 +104,7 @@ def test_the_pages_reward_and_row(tmp_path):
     reward = OwnReward(f"{tmp_path}/my_reward.py:reward", processes=1)
     try:
         judge = judge_of(row, reward)
-        found = asyncio.run(judge.verify("I think.\nAnswer: 7"))
+        found = asyncio.run(judge.verify("I think.\n\\boxed{7}"))  # as the prompts of the page's command ask for it
         assert (found.answer, found.reward) == ("7", 1.0)
         assert asyncio.run(judge.verify("")).answer is None
     finally:
