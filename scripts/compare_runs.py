@@ -1,6 +1,6 @@
 """What training gave, arm against arm: the validations of several runs, by question and by seed.
 
-    python scripts/compare_runs.py outputs/shared-seed* outputs/counterfactual-seed* --before
+    python scripts/compare_runs.py outputs/dyad-shared-* outputs/dyad-counterfactual-* --before
     python scripts/compare_runs.py outputs/a outputs/b --step 400 --control shared --out table.csv
 
 RUN is the folder of a run. Runs that differ by nothing but their seed are one arm; the first run's arm is the control. A difference has two
