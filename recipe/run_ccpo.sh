@@ -64,7 +64,7 @@ if [ ! -f "$DATA/train.parquet" ]; then
     if [ ! -f "$task" ]; then
         echo "error: TASK=$TASK: there is no such task (prompts and lengths; a file of recipe/config/task): set one of ${tasks//.yaml/}and," \
             "for other data, DATA; $PYTHON -m data_preprocess.benchmarks --out data/benchmarks makes sets to evaluate on" >&2
-    elif ! made=$(grep -om1 'data_preprocess\.[a-z0-9_]* --out data/[a-z0-9_]*\( --[a-z-]*\( [a-z0-9]\+\(\.[0-9]\+\)\?\)*\)*' "$task"); then
+    elif ! made=$(grep -om1 'data_preprocess\.[a-z0-9_]* --out data/[a-z0-9_]*\( --[a-z-]*\( [a-z0-9.]*[a-z0-9]\)*\)*' "$task"); then
         echo "error: $DATA/train.parquet is missing, and $task names no command that makes it: set DATA to a folder with train.parquet and" \
             "test.parquet" >&2
     else

@@ -3,14 +3,15 @@
     python scripts/same_numbers.py outputs/a outputs/b
 
 Two runs of one command and seed, or one that was killed and went on beside one that was left alone. Compared is what both have: every logged number but
-clocks and memory, the texts of the sessions that were kept, and the sums of the last common checkpoint's files. Exit status 0 if all are equal, 1 if not, 2 if
-they cannot be compared.
+clocks and memory, all that is known of the sessions that were kept, and the weights and moments of the last common checkpoint. Exit status 0 if all are
+equal, 1 if not, 2 if they cannot be compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
@@ -32,8 +33,12 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(*found.lines, sep="\n")
-    return 0 if found.equal else 1
+    return {True: 0, False: 1, None: 2}[found.equal]
 
 
 if __name__ == "__main__":
-    sys.exit(until_cut(main))
+    try:
+        sys.exit(until_cut(main))
+    except Exception:  # Python's own status would be 1, which says that they are not equal
+        traceback.print_exc()
+        sys.exit(2)

@@ -67,13 +67,13 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
 def load(run_dir: Path) -> list[dict]:
     """Entries of the run's metrics; ReportError when there are none."""
     path = Path(run_dir) / METRICS
-    if not path.exists():
+    try:
+        entries = read_run_log(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise ReportError(
             f"{path} does not exist: {run_dir} is no folder of a run (trainer.default_local_dir), or nothing "
             "was logged yet"
-        )
-    try:
-        entries = read_run_log(path)
+        ) from None
     except OSError as error:
         raise ReportError(
             f"{path} cannot be read ({error.strerror}): {run_dir} is no folder of a run, or belongs to somebody else"

@@ -12,7 +12,7 @@ from typing import Any
 from ccpo.report.logged import ReportError, load
 from ccpo.report.means import t_interval
 from ccpo.run.folder import JOB, SESSIONS
-from ccpo.run.json_file import Damaged
+from ccpo.run.json_file import Damaged, open_file
 from ccpo.run.session_log import VAL, read_sessions
 from ccpo.types import REMOVE
 
@@ -53,7 +53,8 @@ def read_run(folder: Path, pick: Callable[[dict], dict | None] = lambda entry: e
         raise ReportError(str(error)) from None
     name = folder.resolve().name
     try:
-        job = yaml.safe_load((folder / JOB).read_text(encoding="utf-8"))
+        with open_file(folder / JOB) as stream:
+            job = yaml.safe_load(stream.read().decode())
         label = f"{job['ccpo']['team']}, {job['ccpo']['credit']['rule']}"
         kind = json.dumps([_without_seeds(job.get(section)) for section in ALIKE], sort_keys=True, default=str)
         return Run(name, entries, sessions, label, kind, str(job.get("seed", "?")))

@@ -87,7 +87,8 @@ def read_object(path: Path, keys: Mapping[str, type]) -> dict[str, Any]:
     Raises Damaged where it is anything else, or cannot be read.
     """
     try:
-        found = parsed(path.read_bytes())
+        with open_file(path) as stream:
+            found = parsed(stream.read())
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read ({error.strerror})") from None
     except ValueError as error:

@@ -90,6 +90,9 @@ def test_kill_and_resume_equals_uninterrupted(start, tmp_path, team):
     said, told = sessions(straight), sessions(killed)
     assert {kind for _, kind in set(told) - set(said)} <= {"val"}
     assert set(said) == set(one) and all(told[key] == said[key] for key in said)
+    assert compare(straight, killed).equal, (
+        "scripts/same_numbers.py says the same, of checkpoints that were saved twice"
+    )
 
 
 @pytest.mark.slow
