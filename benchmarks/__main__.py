@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-HELPERS = {"solo", "__main__", "evidence", "shapes", "step_model"}
+HELPERS = {"solo", "__main__", "evidence", "step_model"}
 
 for path in sorted(Path(__file__).parent.glob("*.py")):
     if path.stem in HELPERS:

@@ -1,7 +1,13 @@
-"""Shapes of public models: for models of random weights where no weights are at hand, and for arithmetic without any model."""
+"""A model of random weights in the shape of a public one, where no weights are at hand.
+
+    .venv/bin/python benchmarks/shapes.py qwen2.5-1.5b --tokenizer MODEL --out qwen2.5-1.5b
+
+It times as the real one does, and says nothing. The shapes alone serve arithmetic without any model (benchmarks/scaling.py).
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -64,3 +70,21 @@ def write(shape: str, folder: Path, tokenizer: str) -> Path:
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", choices=SHAPES, metavar="SHAPE", help=", ".join(SHAPES))
+    parser.add_argument("--tokenizer", required=True, metavar="MODEL", help="whose words it gets: a folder or a hub id")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    options = parser.parse_args()
+    if options.out.exists():
+        parser.error(f"{options.out} exists already: choose another --out")
+    try:
+        print(write(options.shape, options.out, options.tokenizer))
+    except (OSError, ValueError) as error:
+        parser.error(f"--tokenizer {options.tokenizer}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -70,7 +70,9 @@ if [ ! -f "$DATA/train.parquet" ]; then
     else
         options=${made#* --out data/}
         options=${options#"${options%% *}"}
-        echo "error: $DATA/train.parquet is missing; make it with: $PYTHON -m ${made%% *} --out $(printf %q "$DATA")$options" >&2
+        own=
+        [ "$DATA" = "data/$TASK" ] || own=" your own data come from $PYTHON -m data_preprocess.custom (docs/your_own.md); for those of TASK=$TASK"
+        echo "error: $DATA/train.parquet is missing;$own make it with: $PYTHON -m ${made%% *} --out $(printf %q "$DATA")$options" >&2
     fi
     exit 1
 fi

@@ -771,6 +771,7 @@ def test_a_recipe_without_data_says_how_to_make_it(script, task, tmp_path):
 def test_the_data_command_of_every_task_is_one(task, tmp_path, run_module):
     done = bash(ROOT, "recipe/run_ccpo.sh", TASK=task, DATA=f"{tmp_path}/a b")
     words = shlex.split(done.stderr.rpartition("make it with: ")[2])
+    assert "your own data come from" in done.stderr, "the folder may be theirs"
     assert words[1] == "-m" and words[3:5] == ["--out", f"{tmp_path}/a b"]
     options = run_module(words[2], "--help").stdout
     assert all(word in options for word in words[3:] if word.startswith("--"))
