@@ -215,6 +215,8 @@ def worth_of(expression: str) -> Decimal | None:
             return _OPERATIONS[type(node.op)](worth(node.left), worth(node.right))
         raise ValueError
 
+    if re.search(r"[^\W\d_]", expression):  # Python would warn of 48or 9
+        return None
     try:
         found = worth(ast.parse(expression.replace(",", "").strip(), mode="eval").body)
         return found if abs(found) < LARGEST else None

@@ -28,6 +28,7 @@ from data_preprocess.role_targets import (
     mistake,
     plain,
     vote,
+    worth_of,
 )
 
 ANSWER = "Half of 48 is 48/2 = <<48/2=24>>24.\n\n  Together 48+24 = <<48+24=72>>72 clips \n#### 72"
@@ -126,6 +127,12 @@ def test_a_mistake_is_followed_to_the_answer():
 )
 def test_where_annotations_do_not_lead_to_the_answer_there_is_no_mistaken_draft(answer, truth):
     assert all(mistake(Solved.of(f"{number}?", answer, truth)) is None for number in range(20))
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("expression", ["48or 9", "1if 2else 3", "0x10", "1e5", "2j"])
+def test_a_word_is_no_arithmetic_and_python_warns_of_none(expression, recwarn):
+    assert worth_of(expression) is None and not recwarn.list
 
 
 @pytest.mark.parametrize(
