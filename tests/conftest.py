@@ -68,8 +68,11 @@ def compose():
     """compose(*overrides, name="ccpo_dyad", folder="config") -> the configuration that recipe/main_ccpo.py would get; of "sft": recipe/main_sft.py."""
     hydra = pytest.importorskip("hydra")
     import omegaconf.base
-    from hydra._internal.core_plugins.file_config_source import FileConfigSource
-    from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # which reads the sources' modules anew: those that an import gives are others
+    sources = [SourcesRegistry.instance().types[scheme] for scheme in ("file", "pkg")]
 
     @functools.cache
     def composed(folder: str, name: str, overrides: tuple[str, ...]) -> bytes:
@@ -79,7 +82,7 @@ def compose():
     with pytest.MonkeyPatch.context() as patch:
         # Most of what reading a configuration takes is the parsing of the same forty files, and of the same 200 texts with ${ in them.
         patch.setattr(omegaconf.base, "parse", functools.cache(omegaconf.base.parse))
-        for source in (FileConfigSource, ImportlibResourcesConfigSource):
+        for source in sources:
             patch.setattr(source, "load_config", _read_once(source.load_config))
         yield lambda *overrides, name="ccpo_dyad", folder="config": pickle.loads(
             composed(folder, name, overrides)
