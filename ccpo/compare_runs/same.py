@@ -6,7 +6,6 @@ checkpoint that both have. What one run alone has is counted, not compared: a ru
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -21,9 +20,11 @@ from typing import Any, NamedTuple
 from ccpo.compare_runs.tables import markdown
 from ccpo.report.logged import TEAM_IN_TRAINING, ReportError
 from ccpo.report.runs import Run, read_run
-from ccpo.run.checkpoint import PART, finished_steps
+from ccpo.run.checkpoint import PART, finished_steps, sha256_of
 from ccpo.run.folder import SETTINGS, step_folder
 from ccpo.run.json_file import Damaged, open_file, read_object
+from ccpo.run.output import printable
+from ccpo.run.run_log import CLOCKS
 from ccpo.run.session_log import TRAIN, VAL
 from ccpo.run.texts import has_texts, without_texts
 
@@ -68,7 +69,7 @@ def compare(a: Path, b: Path) -> Compared:
     elif all(part.equal is None for part in parts):
         raise ReportError(f"{a} and {b} have no step, validation or checkpoint in common: there is nothing to compare")
     return Compared(
-        equal, [_plain(line) for line in (settings, *(line for part in parts for line in part.lines), verdict)]
+        equal, [printable(line) for line in (settings, *(line for part in parts for line in part.lines), verdict)]
     )
 
 
@@ -81,11 +82,6 @@ def _settings(a: Path, b: Path) -> str:
             return f"settings: not compared ({folder}: {error})"
     differ = _differing(*found)
     return f"settings: {'the same' if not differ else 'other ' + ', '.join(differ)}"
-
-
-def _plain(line: str) -> str:
-    """Without what a terminal would obey: names in a run's files may be anything."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -103,7 +99,7 @@ def numbers(entries: Sequence[Mapping[str, Any]]) -> dict[When, dict[str, float]
 
 def _is_clock(name: str) -> bool:
     """Of a step's numbers: verl's clocks and memory, of every policy. Behind ccpo/ stand roles, whatever they are called; a validation has none."""
-    return name.startswith(("timing_", "perf/")) or ("/perf/" in name and not name.startswith("ccpo/"))
+    return name.startswith(CLOCKS) or ("/perf/" in name and not name.startswith("ccpo/"))
 
 
 def _numbers(a: Run, b: Run) -> Compared:
@@ -273,18 +269,12 @@ def _sums(folder: Path) -> dict[str, dict[str, str]]:
             continue
         try:
             with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
-                names = [name for name in archive.namelist() if TENSOR.search(name)]
-                found[str(path.relative_to(folder))] = {name: _sum(archive, name) for name in names}
+                sums = found[str(path.relative_to(folder))] = {}
+                for name in filter(TENSOR.search, archive.namelist()):
+                    with archive.open(name) as tensor:
+                        sums[name] = sha256_of(tensor)
         except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise Damaged(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not found:
         raise Damaged(f"{folder} has no files of weights")
     return found
-
-
-def _sum(archive: zipfile.ZipFile, name: str) -> str:
-    digest = hashlib.sha256()
-    with archive.open(name) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ccpo.report.logged import spelt
+from ccpo.run.output import printable
 from ccpo.run.session_log import VAL
 from ccpo.run.texts import NOT_KEPT, has_texts
 
@@ -15,6 +17,7 @@ OTHER = "the first other one"
 WIDEST = 110  # columns
 MOST_TEXT = 300  # characters of a turn
 MOST_REPLAYS = 4
+_safe = partial(printable, keep="\n")
 
 
 def chosen(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping, Mapping]]:
@@ -109,8 +112,3 @@ def _cell(said: Said) -> Any:
             style="not bold",
         )
     return cell
-
-
-def _safe(text: str) -> str:
-    """Without what a terminal would obey, or could not show."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)

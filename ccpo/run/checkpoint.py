@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from functools import partial
+from io import BufferedIOBase, RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -191,10 +192,15 @@ def _flushed(folder: Path) -> dict[str, int]:
 
 
 def _sha256(folder: Path, name: str) -> str:
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
     with (folder / name).open("rb", buffering=0) as stream:
-        while size := stream.readinto(buffer):
-            digest.update(buffer[:size])
+        return sha256_of(stream)
+
+
+def sha256_of(stream: RawIOBase | BufferedIOBase) -> str:
+    """SHA-256 of what is left in it, in hexadecimal digits. It is read a part at a time: it may be larger than memory."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    while size := stream.readinto(buffer):
+        digest.update(buffer[:size])
     return digest.hexdigest()
 
 

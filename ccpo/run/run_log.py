@@ -17,6 +17,8 @@ from ccpo.run.folder import Place
 from ccpo.run.json_file import append, open_file, parsed, write_atomic
 
 KINDS = ("train", "val")
+CLOCKS = ("timing_", "perf/")
+"""What verl's names of a step's times and memory begin with."""
 
 
 class RunLog:

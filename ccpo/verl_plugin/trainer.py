@@ -31,7 +31,7 @@ from ccpo.credit.history import HistoryState
 from ccpo.metrics import session_rates, validation_scores
 from ccpo.run import checkpoint
 from ccpo.run.folder import METRICS, SESSIONS, Moved
-from ccpo.run.run_log import RunLog
+from ccpo.run.run_log import CLOCKS, RunLog
 from ccpo.run.session_log import SessionLog
 from ccpo.step import compute_advantages
 from ccpo.types import Sessions
@@ -80,7 +80,6 @@ from ccpo.verl_plugin.worker import PolicyWorker
 
 logger = logging.getLogger(__name__)
 
-TIMES = ("timing_", "perf/")
 READ = ["input_ids", "position_ids", "loss_mask", "response_mask", "prompts", "responses"]
 """Columns that every pass of the actor reads."""
 
@@ -535,7 +534,7 @@ class CcpoTrainer(PPOTrainerSync):
         timing = {**self.timing_raw, "step": math.inf}
         super()._compute_metrics(batch, metrics, timing, global_steps=self.global_steps, epoch=epoch)
         self._rollout_moe_lb_metrics_accumulator = watch  # it counts this step when it is logged
-        return {name: value for name, value in metrics.items() if not name.startswith(TIMES)}
+        return {name: value for name, value in metrics.items() if not name.startswith(CLOCKS)}
 
     def _load_checkpoint(self):
         self._attach_policies()  # verl calls this last in its set-up, when policy 0 is up and asleep
