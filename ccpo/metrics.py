@@ -34,7 +34,8 @@ def step_metrics(
     Returns:
         ``<role>/{reward,credit,advantage}_{mean,std}`` over the sessions in which the role spoke (reward: the team's R);
         ``<role>/{contribution,help_rate,hurt_rate}``: see `contribution`; ``credit/cosine_with_shared/<role>``: cosine of its advantages
-        with GRPO's on R, 1 for GRPO itself, ``.../all``: of all roles together; ``history/...``: the state after the step;
+        with GRPO's on R, 1 for GRPO itself, ``.../all``: of all roles together; ``credit/zero_rate``: share of what roles did in sessions whose
+        advantage is 0, which teaches nothing; ``history/...``: the state after the step;
         ``plurality/...``: see `plurality_metrics`; ``replays/...``: what the counterfactuals cost.
     """
     out: dict[str, float] = {}
@@ -63,6 +64,8 @@ def step_metrics(
             out[f"credit/cosine_with_shared/{role}"] = value
     if (value := cosine(advantage_SV.ravel(), shared_SV.ravel())) is not None:
         out["credit/cosine_with_shared/all"] = value
+    if spoke.any():
+        out["credit/zero_rate"] = float((advantage_SV[spoke] == 0).mean())
     if sessions.ballot_SV is not None:
         out |= plurality_metrics(sessions, credit_SV)
     out |= _replay_metrics(sessions)

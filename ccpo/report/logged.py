@@ -44,6 +44,7 @@ TRAINING = {
     "ccpo/plurality/agreement": "agreement (pairs with equal ballots)",
     "ccpo/plurality/outvoted_rate": "outvoted rate (one right, team wrong)",
     "ccpo/credit/cosine_with_shared/all": "cosine of advantages with shared credit",
+    "ccpo/credit/zero_rate": "advantages of 0 (nothing to learn)",
 }
 """Of the training batches, noisy."""
 MANY_SESSIONS = 10**9

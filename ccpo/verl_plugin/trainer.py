@@ -75,8 +75,16 @@ from ccpo.verl_plugin.rows import (
     to_sessions,
     validation_sessions,
 )
-from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, WrongWeights, odd_gaps, own_ratio
-from ccpo.verl_plugin.worker import PolicyWorker
+from ccpo.verl_plugin.update import (
+    MAX_ROLLOUT_KL,
+    Whole,
+    WrongWeights,
+    needed,
+    odd_gaps,
+    own_ratio,
+    silent_rows_add_nothing,
+)
+from ccpo.verl_plugin.worker import WHOLE, PolicyWorker
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +124,7 @@ class CcpoTrainer(PPOTrainerSync):
         self.update_watch = UpdateWatch(self.run_dir)
         self._rows: list[Row] = []  # of this step
         self._sessions: Sessions | None = None
+        self._heard: set[str] = set()  # keys of rows that have an advantage
         self._taken: tuple[KVBatchMeta, dict] | None = None  # the step: its rows and what it measured
         for note in self.ccpo.warnings():
             logger.warning(note)
@@ -286,16 +295,37 @@ class CcpoTrainer(PPOTrainerSync):
         return self._each(super()._compute_ref_log_prob, metrics, READ)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        whole = self._parts
+        self._parts = [(runtime, self._that_teach(runtime, part)) for runtime, part in whole]
         try:
-            batch = self._each(super()._update_actor, metrics, self._learned_columns())
+            self._each(super()._update_actor, metrics, self._learned_columns())
         except WrongWeights as error:
             raise self._wrong_weights(error.kl) from error
+        self._parts = whole  # verl measures all rows, and clears them
         if self.own_ratio:  # under the names that the pass would have used
             _move(metrics, "actor/rollout_kl", metrics, "rollout_corr/kl")
             _move(metrics, "actor/entropy_loss", metrics, "actor/entropy")
         _move(metrics, "actor/train_seconds", self.timing_raw, "train")  # without the rows' way to the actor
         metrics["ccpo/skipped_updates"] = self.update_watch.check(metrics)
         return batch
+
+    def _that_teach(self, runtime: PolicyRuntime, part: KVBatchMeta) -> KVBatchMeta:
+        """The rows of a policy that its update needs (`update.needed`), dealt to its GPUs."""
+        actor = runtime.config.actor_rollout_ref.actor
+        if not (self.own_ratio and silent_rows_add_nothing(actor)) or self.ccpo.trains_reference:
+            return _fresh(part)
+        rows = {row.key: row for row in self._rows}
+        silent = {key for key in part.keys if key not in self._heard}
+        first = {key for key in part.keys if key in rows and rows[key].session == 0}
+        gpus = runtime.config.trainer.n_gpus_per_node * runtime.config.trainer.nnodes
+        kept = needed(part.keys, silent, first, math.lcm(self.n, gpus))
+        tokens = {key: tag["response_len"] for key, tag in zip(part.keys, part.tags, strict=True) if key in rows}
+        told = Whole.of(actor.ppo_mini_batch_size * self.n, tokens, silent, kept)
+        fit_mini_batch(runtime, len(kept), self.config.data.train_batch_size, self.n)
+        with self._as(runtime):
+            part = super()._balance_batch(part.select_keys(kept), {})
+        part.extra_info = {**part.extra_info, WHOLE: told._asdict()}
+        return part
 
     def _learned_columns(self) -> list[str] | None:
         """What the update reads: every other column would be fetched, copied and cut into micro-batches for nothing. None: all."""
@@ -365,8 +395,9 @@ class CcpoTrainer(PPOTrainerSync):
             raise JobStopped(
                 f"the credit of step {self.global_steps} cannot be computed: {error}. {what_is_whole(self.run_dir)}"
             ) from error
-        laid_out = [of(self._rows, self._sessions, result) for of in (advantages, answers)]
-        with step_context(batch.keys, *laid_out), self._comparison_later():
+        own, behind = (of(self._rows, self._sessions, result) for of in (advantages, answers))
+        self._heard = {key for key, value in own.items() if value or behind.get(key, (0, 0.0))[1]}
+        with step_context(batch.keys, own, behind), self._comparison_later():
             batch = super()._compute_advantage(batch, metrics)
         kl = metrics.get("rollout_corr/kl", 0.0)
         if not kl <= MAX_ROLLOUT_KL:  # not a number: neither

@@ -7,12 +7,15 @@ configured, is handed ``old = log_prob.detach()`` (`worker.loss`): the same numb
 The pass also showed whether the rollout server samples from the weights that are trained. Without it the update's own
 log-probabilities are compared with the server's, and `RolloutGap` decides before the optimizer steps. One session of a prompt is asked
 for the server's, the others' tokens are marked `NOT_ASKED`.
+
+Then, too, a row whose advantages are all 0 adds nothing to the gradient: where rewards are rare, more than half of the rows. `needed`
+says which rows the update gets, and `Whole` what it divides by and what it reports of those that it does not get.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
@@ -52,6 +55,62 @@ def own_ratio(config: DictConfig) -> bool:
         and actor.policy_loss.loss_mode != "bypass_mode"
         and not (config.get("distillation") or {}).get("enabled", False)
     )
+
+
+def silent_rows_add_nothing(actor: DictConfig) -> bool:
+    """Whether, with an own ratio, a row without advantage has no gradient: the losses that we ship are -A x ratio, clipped or not, and nothing is
+    added to them. (seq-mean-token-sum-norm divides by the longest answer that is there.) ``actor``: actor_rollout_ref.actor."""
+    return (
+        actor.policy_loss.loss_mode in ("vanilla", "gspo")
+        and actor.loss_agg_mode in ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean")
+        and not actor.entropy_coeff
+        and not actor.use_kl_loss
+    )
+
+
+def needed(keys: Sequence[str], silent: Collection[str], looked_at: Collection[str], unit: int) -> list[str]:
+    """The rows that an update needs, in their order.
+
+    Args:
+        keys: of all rows of the update; their number is a multiple of ``unit``.
+        silent: those without advantage, padding included.
+        looked_at: those that are compared with the rollout server, silent or not: they stand for all silent rows in the metrics.
+        unit: what the number of rows has to be a multiple of; silent rows fill it up.
+    """
+    wanted = [key in looked_at or key not in silent for key in keys]
+    missing = -sum(wanted) % unit if any(wanted) else unit
+    for place, found in enumerate(wanted):
+        if missing and not found:
+            wanted[place] = True
+            missing -= 1
+    return [key for key, found in zip(keys, wanted, strict=True) if found]
+
+
+class Whole(NamedTuple):
+    """What an update would have had without `needed`: rows and response tokens, by which losses are divided, and how many silent tokens stand behind
+    one that it got."""
+
+    rows: int
+    tokens: int
+    per_silent_token: float
+
+    @classmethod
+    def of(cls, rows: int, tokens: Mapping[str, int], silent: Collection[str], kept: Sequence[str]) -> Whole:
+        """``rows``: of the mini-batch, padding included. ``tokens``: key -> response tokens, of real rows."""
+        got = sum(tokens.get(key, 0) for key in kept if key in silent)
+        return cls(
+            rows, sum(tokens.values()), sum(n for key, n in tokens.items() if key in silent) / got if got else 1.0
+        )
+
+    def entropy(self, entropy: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        """So that its sum over ``tokens`` is that of all rows: an estimate, from the silent rows that are here.
+
+        Args:
+            entropy: (B, *) jagged, nats at each token of prompt and response. advantages: (B, *) jagged, of the response.
+        """
+        heard = advantages.to_padded_tensor(0.0).ne(0).any(-1)
+        times = torch.where(heard, 1.0, self.per_silent_token).repeat_interleave(entropy.offsets().diff())
+        return torch.nested.nested_tensor_from_jagged(entropy.values() * times, entropy.offsets())
 
 
 def odd_gaps(metrics: Mapping[str, float], step: int) -> Iterator[str]:

@@ -16,11 +16,14 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import response_from_nested
 
-from ccpo.verl_plugin.update import RolloutGap
+from ccpo.verl_plugin.update import RolloutGap, Whole
+
+WHOLE = "whole"
+"""Name of a `Whole` among what is told with a batch."""
 
 
 def loss(config: Any, gap: RolloutGap, model_output: dict, data: TensorDict, dp_group: Any = None) -> tuple:
-    """verl's ppo_loss on rows of which some lack old log-probabilities: theirs are the model's own."""
+    """verl's ppo_loss on rows of which some lack old log-probabilities: theirs are the model's own. Of a batch's rows not all need be here."""
     if "old_log_probs" not in data:
         own = response_from_nested(model_output["log_probs"].detach(), data["response_mask"])
         data["old_log_probs"] = own
@@ -30,6 +33,11 @@ def loss(config: Any, gap: RolloutGap, model_output: dict, data: TensorDict, dp_
         not config.entropy_coeff and model_output.get("entropy") is not None
     ):  # a metric: 0 times its gradient costs a pass
         model_output = {**model_output, "entropy": model_output["entropy"].detach()}
+    if given := tu.get_non_tensor_data(data, WHOLE, None):  # rows that would add nothing were left out
+        whole = Whole(**given)
+        tu.assign_non_tensor(data, batch_num_tokens=whole.tokens, global_batch_size=whole.rows)
+        if model_output.get("entropy") is not None:
+            model_output = {**model_output, "entropy": whole.entropy(model_output["entropy"], data["advantages"])}
     return ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
 
 

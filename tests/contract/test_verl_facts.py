@@ -134,6 +134,20 @@ def test_a_mini_batch_is_a_number_of_rows():
     assert "_get_required_batch_multiple(dp_size)" in source(Trainer._balance_batch)
 
 
+def test_a_loss_is_divided_by_two_numbers_that_come_with_the_rows():
+    """Which worker.loss sets where rows that would add nothing are not there."""
+    from verl.trainer.ppo.core_algos import agg_loss
+    from verl.workers.utils.losses import ppo_loss
+
+    told = [name for name in re.findall(r'data\["(\w+)"\]', source(ppo_loss)) if "batch" in name]
+    assert set(told) == {"batch_num_tokens", "global_batch_size"}
+    loss, mask = torch.tensor([[2.0, 4.0], [6.0, 0.0]]), torch.tensor([[1, 1], [1, 0]])
+    silent = torch.cat([loss, torch.zeros(1, 2)]), torch.cat([mask, torch.tensor([[1, 1]])])
+    for mode in ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean"):
+        whole = {"loss_agg_mode": mode, "dp_size": 1, "batch_num_tokens": 5, "global_batch_size": 3}
+        assert agg_loss(loss, mask, **whole) == agg_loss(*silent, **whole), mode
+
+
 def test_padding_copies_row_0_and_is_tagged_masked_and_128_tokens_long(monkeypatch):
     row = {
         "uid": "u", "ccpo": {"role": "think"}, "responses": torch.tensor([5, 6]), "response_mask": torch.tensor([1, 1]),

@@ -113,6 +113,30 @@ def test_a_job_that_was_killed_after_its_last_save_finishes_without_training(sta
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_rows_without_advantage_are_left_out_and_nothing_else_changes(start, tmp_path, gpus):
+    """An entropy bonus of nothing brings them back: the same gradients, and nearly the same entropy, which is then of every row."""
+    wide = (
+        f"trainer.n_gpus_per_node={gpus}",
+        f"ray_kwargs.ray_init.num_gpus={gpus}",
+        "ray_kwargs.ray_init.num_cpus=12",
+    )
+    logged = {}
+    for name, bonus in (("taught", 0), ("all", 1e-12)):
+        out = tmp_path / name
+        overrides = (*wide, "ccpo.credit.rule=shared", f"actor_rollout_ref.actor.entropy_coeff={bonus}")
+        finish(start(out, "dyad", *overrides, "trainer.save_freq=-1", steps=3), out)
+        logged[name] = numbers(out)
+    for step in (1, 2, 3):
+        some, every = (logged[name][step, "train"] for name in ("taught", "all"))
+        assert 0 < some["ccpo/credit/zero_rate"] == every["ccpo/credit/zero_rate"] < 1
+        assert some["ccpo/sessions/team_accuracy"] == every["ccpo/sessions/team_accuracy"]
+        for name in ("actor/grad_norm", "actor/pg_loss", "rollout_corr/kl"):
+            assert some[name] == pytest.approx(every[name], rel=1e-5, abs=1e-6), name
+        assert some["actor/entropy"] == pytest.approx(every["actor/entropy"], rel=0.1)
+
+
+@pytest.mark.slow
 def test_two_resident_policies_with_their_own_tokenizers_take_turns(start, tmp_path):
     """One learns, the other rests with bit-identical weights and optimizer; both answer at every step."""
     out, other = tmp_path / "turns", another_family(ROOT / "data_preprocess/last_digit_model", tmp_path / "other")

@@ -12,7 +12,14 @@ import pytest
 
 pytest.importorskip("verl")
 
-from ccpo.verl_plugin.update import MAX_ROLLOUT_KL, odd_gaps, own_ratio  # noqa: E402
+from ccpo.verl_plugin.update import (  # noqa: E402
+    MAX_ROLLOUT_KL,
+    Whole,
+    needed,
+    odd_gaps,
+    own_ratio,
+    silent_rows_add_nothing,
+)
 
 ALONE = Path(__file__).with_name("worker_alone.py")
 
@@ -57,6 +64,53 @@ def test_entropy_is_a_metric_all_the_same(found):
     assert (
         0 < found["without"]["actor/entropy_loss"] == pytest.approx(found["with_pass"]["actor/entropy_loss"], rel=1e-5)
     )
+
+
+def test_rows_without_advantage_need_not_be_there(found):
+    """The same gradient and step, and the same metrics: silent rows that are there stand for all of them."""
+    silent = found["silent"]
+    assert silent["kept"] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+    ]  # two that teach, two that are looked at, and one more to make five
+    assert silent["moved"] > 1e-4 and silent["apart"] < 1e-6
+    for name in ("grad_norm", "actor/pg_loss", "actor/entropy_loss"):
+        assert silent["some"][name] == pytest.approx(silent["all"][name], rel=1e-4, abs=1e-6), name
+
+
+def test_the_rows_that_an_update_needs():
+    keys = [f"{prompt}_{session}" for prompt in "abc" for session in range(4)]
+    silent = {key for key in keys if not key.startswith("b")}
+    first = {key for key in keys if key.endswith("_0")}
+    assert needed(keys, silent, first, 2) == ["a_0", "b_0", "b_1", "b_2", "b_3", "c_0"]
+    assert needed(keys, silent, first, 4) == ["a_0", "a_1", "a_2", "b_0", "b_1", "b_2", "b_3", "c_0"]
+    assert needed(keys, set(), set(), 4) == keys
+    assert needed(keys, set(keys), set(), 4) == keys[:4], "an optimizer's step is one, with a gradient or without"
+    assert needed(keys, set(keys), first, 3) == ["a_0", "b_0", "c_0"]
+
+
+def test_what_the_update_divides_by():
+    whole = Whole.of(6, {"a": 3, "b": 5, "c": 2, "d": 4}, {"b", "c", "d", "padding"}, ["a", "c", "padding"])
+    assert whole == Whole(rows=6, tokens=14, per_silent_token=5.5)
+    assert Whole.of(2, {"a": 3}, {"padding"}, ["a", "padding"]).per_silent_token == 1.0
+
+
+def test_rows_are_left_out_where_nothing_but_the_advantage_gives_a_gradient(compose):
+    def alone(*overrides):
+        return silent_rows_add_nothing(compose(*overrides).actor_rollout_ref.actor)
+
+    actor = "actor_rollout_ref.actor"
+    assert alone() and alone("loss=paper_v1") and alone(f"{actor}.loss_agg_mode=seq-mean-token-sum")
+    for override in (
+        "entropy_coeff=1e-3",
+        "use_kl_loss=true",
+        "policy_loss.loss_mode=clip_cov",
+        "loss_agg_mode=seq-mean-token-sum-norm",
+    ):
+        assert not alone(f"{actor}.{override}"), override
 
 
 def test_the_default_needs_no_pass(compose):

@@ -21,7 +21,8 @@ import torch  # noqa: E402
 from actor import CPU_MODEL, build, configuration, made_up_rows  # noqa: E402
 from verl.utils import tensordict_utils as tu  # noqa: E402
 
-from ccpo.verl_plugin.update import NOT_ASKED, WrongWeights  # noqa: E402
+from ccpo.verl_plugin.update import NOT_ASKED, Whole, WrongWeights, needed  # noqa: E402
+from ccpo.verl_plugin.worker import WHOLE  # noqa: E402
 
 OPTIONS = Namespace(
     cpu=True,
@@ -68,8 +69,8 @@ class Alone:
         out = self.call("compute_log_prob", self.rows, calculate_entropy=False, compute_loss=False)
         return response_from_nested(out["log_probs"], self.rows["response_mask"])
 
-    def update(self, **columns):
-        rows = self.rows.clone()
+    def update(self, only=None, told=None, **columns):
+        rows = self.rows.clone() if only is None else tu.index_select_tensor_dict(self.rows, only)
         for name, value in columns.items():
             rows[name] = value
         size = len(rows)
@@ -77,12 +78,36 @@ class Alone:
         settings = dict(
             mini_batch_size=size, global_batch_size=size, epochs=1, seed=0, dataloader_kwargs={"shuffle": False}
         )
-        out = self.call("update_actor", rows, calculate_entropy=True, **settings)
+        out = self.call("update_actor", rows, calculate_entropy=True, **settings, **(told or {}))
         return {k: float(torch.tensor(v).float().mean()) for k, v in tu.get(out, "metrics").items()}, self.weights()
 
 
 def most(a, b) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def with_silent_rows(loss: str) -> dict:
+    """Rows 2 to 7 have no advantage, and the last three say what rows 2 to 4 say: the update with all of them, and without the last three."""
+    alone = Alone(f"loss={loss}")
+    alone.rows = tu.index_select_tensor_dict(alone.rows, [0, 1, 2, 3, 4, 2, 3, 4])
+    alone.rows["advantages"] = nested(
+        part if i < 2 else torch.zeros_like(part) for i, part in enumerate(alone.rows["advantages"].unbind())
+    )
+    before, keys = alone.weights(), [str(i) for i in range(8)]
+    tokens = {key: len(part) for key, part in zip(keys, alone.rows["response_mask"].unbind(), strict=True)}
+    kept = needed(keys, set(keys[2:]), {"2", "3"}, 5)
+    whole = Whole.of(8, tokens, set(keys[2:]), kept)
+    own = nested(part + 0.25 for part in alone.log_probs().unbind())
+    told, all_rows = alone.update(rollout_log_probs=own)
+    left = [int(key) for key in kept]
+    less, some = alone.update(left, {WHOLE: whole._asdict()}, rollout_log_probs=nested(own[i] for i in left))
+    return {
+        "kept": kept,
+        "moved": most(before, all_rows),
+        "apart": most(all_rows, some),
+        "all": told,
+        "some": less,
+    }
 
 
 def updates(loss: str) -> dict:
@@ -107,6 +132,7 @@ def updates(loss: str) -> dict:
         "asked_half": asked,
         "not_compared": silent,
         "refused": refused,
+        "silent": with_silent_rows(loss),
     }
 
 

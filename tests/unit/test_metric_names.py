@@ -99,6 +99,7 @@ def test_the_names_were_found():
         "ccpo/credit/cosine_with_shared/reason",
         "ccpo/credit/cosine_with_shared/all",
         "ccpo/credit/gate",
+        "ccpo/credit/zero_rate",
         "ccpo/credit/baseline_coefficient",
         "ccpo/think/baseline_coefficient",
         "ccpo/credit/siblings_coefficient",
