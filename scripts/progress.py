@@ -30,6 +30,7 @@ NUMBERS = {
     "actor/entropy": ("entropy", "{:.3f}"),
     "actor/grad_norm": ("gradient", "{:.3g}"),
     "rollout_corr/kl": ("rollout kl", "{:.4f}"),
+    "ccpo/credit/zero_rate": ("advantages of 0", "{:.2f}"),
 }
 """Metric (of one policy; several have theirs as POLICY/metric) -> its name here, and how it is written."""
 

@@ -104,6 +104,11 @@ def test_the_default_recipe_on_one_h100(gpu_job):
     assert "while it learns" in "\n".join(lines) and "gradient checkpointing off" in lines[-1]
 
 
+def test_the_plan_on_the_page_is_the_one_that_is_printed(gpu_job):
+    page = (Path(__file__).parents[2] / "docs" / "first_run.md").read_text()
+    assert "\n".join(f"    {line}" for line in gpu_job("qwen2.5-1.5b")[1]) in page
+
+
 @pytest.mark.parametrize("gpus", [1, 8])
 @pytest.mark.parametrize("model", [name for name in SHAPES if name.startswith("qwen")])
 def test_the_model_of_a_step_has_the_settings_of_the_plan(gpu_job, model, gpus):
