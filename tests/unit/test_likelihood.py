@@ -136,6 +136,7 @@ def test_the_verdicts_chance_is_taken_out_by_hand():
             "credit/likelihood_behind": 0.5,
             "credit/likelihood_gap": (0.25 - 0.5 - 0.25) / 3,
             "credit/fallback_rate": 0.25,
+            "credit/zero_rate": 0.0,
             "credit/answer_coefficient": 1.0,
         }
     )
