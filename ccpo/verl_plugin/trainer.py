@@ -320,7 +320,7 @@ class CcpoTrainer(PPOTrainerSync):
         gpus = runtime.config.trainer.n_gpus_per_node * runtime.config.trainer.nnodes
         kept = needed(part.keys, silent, first, math.lcm(self.n, gpus))
         tokens = {key: tag["response_len"] for key, tag in zip(part.keys, part.tags, strict=True) if key in rows}
-        told = Whole.of(actor.ppo_mini_batch_size * self.n, tokens, silent, kept)
+        told = Whole.of(actor.ppo_mini_batch_size * self.n, tokens, silent, kept, actor.loss_agg_mode)
         fit_mini_batch(runtime, len(kept), self.config.data.train_batch_size, self.n)
         with self._as(runtime):
             part = super()._balance_batch(part.select_keys(kept), {})

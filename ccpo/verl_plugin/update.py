@@ -59,9 +59,11 @@ def own_ratio(config: DictConfig) -> bool:
 
 def silent_rows_add_nothing(actor: DictConfig) -> bool:
     """Whether, with an own ratio, a row without advantage has no gradient: the losses that we ship are -A x ratio, clipped or not, and nothing is
-    added to them. (seq-mean-token-sum-norm divides by the longest answer that is there.) ``actor``: actor_rollout_ref.actor."""
+    added to them. (seq-mean-token-sum-norm divides by the longest answer that is there.) Micro-batches of a fixed size want a number of rows that
+    they divide. ``actor``: actor_rollout_ref.actor."""
     return (
-        actor.policy_loss.loss_mode in ("vanilla", "gspo")
+        actor.use_dynamic_bsz
+        and actor.policy_loss.loss_mode in ("vanilla", "gspo")
         and actor.loss_agg_mode in ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean")
         and not actor.entropy_coeff
         and not actor.use_kl_loss
@@ -87,29 +89,36 @@ def needed(keys: Sequence[str], silent: Collection[str], looked_at: Collection[s
 
 
 class Whole(NamedTuple):
-    """What an update would have had without `needed`: rows and response tokens, by which losses are divided, and how many silent tokens stand behind
-    one that it got."""
+    """What an update would have had without `needed`: rows and response tokens, by which losses are divided, and for how many a silent row stands
+    that it got."""
 
     rows: int
     tokens: int
-    per_silent_token: float
+    per_silent_row: float
 
     @classmethod
-    def of(cls, rows: int, tokens: Mapping[str, int], silent: Collection[str], kept: Sequence[str]) -> Whole:
-        """``rows``: of the mini-batch, padding included. ``tokens``: key -> response tokens, of real rows."""
-        got = sum(tokens.get(key, 0) for key in kept if key in silent)
-        return cls(
-            rows, sum(tokens.values()), sum(n for key, n in tokens.items() if key in silent) / got if got else 1.0
-        )
+    def of(
+        cls, rows: int, tokens: Mapping[str, int], silent: Collection[str], kept: Sequence[str], loss_agg_mode: str
+    ) -> Whole:
+        """
+        Args:
+            rows: of the mini-batch, padding included.
+            tokens: key -> response tokens, of real rows.
+            silent, kept: keys, padding included.
+            loss_agg_mode: verl's; a row counts as its tokens do, but once where a row's mean is taken.
+        """
+        weights = dict.fromkeys(tokens, 1) if loss_agg_mode == "seq-mean-token-mean" else tokens
+        every, got = (sum(weights.get(key, 0) for key in keys if key in silent) for keys in (weights, kept))
+        return cls(rows, sum(tokens.values()), every / got if got else 1.0)
 
     def entropy(self, entropy: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-        """So that its sum over ``tokens`` is that of all rows: an estimate, from the silent rows that are here.
+        """So that the loss's mean of it is that of all rows: an estimate, from the silent rows that are here.
 
         Args:
             entropy: (B, *) jagged, nats at each token of prompt and response. advantages: (B, *) jagged, of the response.
         """
         heard = advantages.to_padded_tensor(0.0).ne(0).any(-1)
-        times = torch.where(heard, 1.0, self.per_silent_token).repeat_interleave(entropy.offsets().diff())
+        times = torch.where(heard, 1.0, self.per_silent_row).repeat_interleave(entropy.offsets().diff())
         return torch.nested.nested_tensor_from_jagged(entropy.values() * times, entropy.offsets())
 
 

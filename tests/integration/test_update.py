@@ -93,9 +93,10 @@ def test_the_rows_that_an_update_needs():
 
 
 def test_what_the_update_divides_by():
-    whole = Whole.of(6, {"a": 3, "b": 5, "c": 2, "d": 4}, {"b", "c", "d", "padding"}, ["a", "c", "padding"])
-    assert whole == Whole(rows=6, tokens=14, per_silent_token=5.5)
-    assert Whole.of(2, {"a": 3}, {"padding"}, ["a", "padding"]).per_silent_token == 1.0
+    rows = 6, {"a": 3, "b": 5, "c": 2, "d": 4}, {"b", "c", "d", "padding"}, ["a", "c", "padding"]
+    assert Whole.of(*rows, "token-mean") == Whole(rows=6, tokens=14, per_silent_row=5.5)
+    assert Whole.of(*rows, "seq-mean-token-mean") == Whole(rows=6, tokens=14, per_silent_row=3.0)
+    assert Whole.of(2, {"a": 3}, {"padding"}, ["a", "padding"], "token-mean").per_silent_row == 1.0
 
 
 def test_rows_are_left_out_where_nothing_but_the_advantage_gives_a_gradient(compose):
@@ -109,6 +110,7 @@ def test_rows_are_left_out_where_nothing_but_the_advantage_gives_a_gradient(comp
         "use_kl_loss=true",
         "policy_loss.loss_mode=clip_cov",
         "loss_agg_mode=seq-mean-token-sum-norm",
+        "use_dynamic_bsz=false",  # whose micro-batches want a number of rows that they divide
     ):
         assert not alone(f"{actor}.{override}"), override
 

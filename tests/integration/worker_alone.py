@@ -96,7 +96,7 @@ def with_silent_rows(loss: str) -> dict:
     before, keys = alone.weights(), [str(i) for i in range(8)]
     tokens = {key: len(part) for key, part in zip(keys, alone.rows["response_mask"].unbind(), strict=True)}
     kept = needed(keys, set(keys[2:]), {"2", "3"}, 5)
-    whole = Whole.of(8, tokens, set(keys[2:]), kept)
+    whole = Whole.of(8, tokens, set(keys[2:]), kept, alone.config.actor_rollout_ref.actor.loss_agg_mode)
     own = nested(part + 0.25 for part in alone.log_probs().unbind())
     told, all_rows = alone.update(rollout_log_probs=own)
     left = [int(key) for key in kept]
