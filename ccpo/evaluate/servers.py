@@ -89,12 +89,14 @@ def command_of(serving: Serving, model: str, port: int, share: int) -> list[str]
     ]
 
 
-def environment_of(serving: Serving, key: str, number: int) -> dict[str, str]:
-    """Of server ``number``. The key is not on the command line, which others can see."""
+def environment_of(serving: Serving, key: str, number: int, share: int) -> dict[str, str]:
+    """Of server ``number``, of ``share`` that have one GPU, or all cores. The key is not on the command line, which others can see."""
     found = dict(os.environ)
     found["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), found.get("PYTHONPATH"))))
     if serving.backend == CPU:
-        return found | {"CCPO_SERVE_KEY": key, "OMP_NUM_THREADS": found.get("OMP_NUM_THREADS", "1")}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = found.get("OMP_NUM_THREADS", str(max(1, cores // share)))  # of any number come the same answers
+        return found | {"CCPO_SERVE_KEY": key, "OMP_NUM_THREADS": threads}
     seen = found.get("CUDA_VISIBLE_DEVICES")
     devices = seen.split(",") if seen else [str(gpu) for gpu in range(serving.gpus)]
     if len(devices) > 1:
@@ -126,7 +128,7 @@ def _server(serving: Serving, model: str, number: int, share: int, body: Mapping
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env=environment_of(serving, key, number),
+            env=environment_of(serving, key, number, share),
             start_new_session=True,  # Ctrl-C is ours to handle; the server ends after what waits for it
         )
         try:

@@ -590,6 +590,17 @@ def test_vllm_is_started_with_what_evaluation_needs():
     ):  # fmt: skip
         assert command[command.index(flag) + 1] == value
     assert "--no-enable-log-requests" in command and not any("secret" in word for word in command)
-    assert environment_of(Serving("vllm", gpus=2), "secret", 1)["VLLM_API_KEY"] == "secret"
+    assert environment_of(Serving("vllm", gpus=2), "secret", 1, 1)["VLLM_API_KEY"] == "secret"
     if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        assert environment_of(Serving("vllm", gpus=2), "secret", 3)["CUDA_VISIBLE_DEVICES"] == "1"
+        assert environment_of(Serving("vllm", gpus=2), "secret", 3, 2)["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_servers_on_the_cpu_share_its_cores(monkeypatch):
+    def threads(share):
+        return environment_of(Serving(CPU), "secret", 0, share)["OMP_NUM_THREADS"]
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads(share) for share in (1, 3, 9)] == ["8", "2", "1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert threads(1) == "4", "what the user says"
