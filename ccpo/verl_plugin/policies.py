@@ -82,6 +82,16 @@ def runtimes_of(config: DictConfig, ccpo: CcpoConfig, total_steps: int, common: 
     return runtimes
 
 
+def gpus_of(runtime: PolicyRuntime) -> int:
+    """Of the job."""
+    return runtime.config.trainer.n_gpus_per_node * runtime.config.trainer.nnodes
+
+
+def row_unit(n: int, gpus: int) -> int:
+    """What the number of an update's rows is a multiple of. ``n``: sessions per prompt. ``gpus``: of the job."""
+    return math.lcm(n, gpus)
+
+
 def mini_batch_rows(rows: int, prompts: int, mini_batch: int, n: int, gpus: int) -> int:
     """Rows of a mini-batch, so that a step of ``rows`` rows takes as many optimizer steps as its prompts would.
 
@@ -93,14 +103,13 @@ def mini_batch_rows(rows: int, prompts: int, mini_batch: int, n: int, gpus: int)
         prompts: data.train_batch_size. mini_batch: ppo_mini_batch_size as configured, in prompts.
         n: sessions per prompt. gpus: of the job.
     """
-    updates, unit = -(-prompts // mini_batch), math.lcm(n, gpus)
+    updates, unit = -(-prompts // mini_batch), row_unit(n, gpus)
     return -(-rows // (updates * unit)) * unit
 
 
 def fit_mini_batch(runtime: PolicyRuntime, rows: int, prompts: int, n: int) -> None:
     """Set this step's mini-batch of a policy (`mini_batch_rows`) where verl reads it."""
-    gpus = runtime.config.trainer.n_gpus_per_node * runtime.config.trainer.nnodes
-    size = mini_batch_rows(rows, prompts, runtime.mini_batch, n, gpus)
+    size = mini_batch_rows(rows, prompts, runtime.mini_batch, n, gpus_of(runtime))
     runtime.config.actor_rollout_ref.actor.ppo_mini_batch_size = size // n
 
 

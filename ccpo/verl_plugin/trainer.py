@@ -59,6 +59,8 @@ from ccpo.verl_plugin.policies import (
     attach,
     by_role,
     fit_mini_batch,
+    gpus_of,
+    row_unit,
     runtimes_of,
     use_model,
     worker_class,
@@ -317,8 +319,7 @@ class CcpoTrainer(PPOTrainerSync):
         rows = {row.key: row for row in self._rows}
         silent = {key for key in part.keys if key not in self._heard}
         first = {key for key in part.keys if key in rows and rows[key].session == 0}
-        gpus = runtime.config.trainer.n_gpus_per_node * runtime.config.trainer.nnodes
-        kept = needed(part.keys, silent, first, math.lcm(self.n, gpus))
+        kept = needed(part.keys, silent, first, row_unit(self.n, gpus_of(runtime)))
         tokens = {key: tag["response_len"] for key, tag in zip(part.keys, part.tags, strict=True) if key in rows}
         told = Whole.of(actor.ppo_mini_batch_size * self.n, tokens, silent, kept, actor.loss_agg_mode)
         fit_mini_batch(runtime, len(kept), self.config.data.train_batch_size, self.n)

@@ -69,13 +69,7 @@ def test_entropy_is_a_metric_all_the_same(found):
 def test_rows_without_advantage_need_not_be_there(found):
     """The same gradient and step, and the same metrics: silent rows that are there stand for all of them."""
     silent = found["silent"]
-    assert silent["kept"] == [
-        "0",
-        "1",
-        "2",
-        "3",
-        "4",
-    ]  # two that teach, two that are looked at, and one more to make five
+    assert silent["kept"] == list("01234")  # two that teach, two that are looked at, and one more to make five
     assert silent["moved"] > 1e-4 and silent["apart"] < 1e-6
     for name in ("grad_norm", "actor/pg_loss", "actor/entropy_loss"):
         assert silent["some"][name] == pytest.approx(silent["all"][name], rel=1e-4, abs=1e-6), name
