@@ -102,7 +102,20 @@ def attend(
         scale=scaling,
         left=left,
     )
+    if torch.are_deterministic_algorithms_enabled() and out.grad_fn is not None:
+        _in_one_order(out.grad_fn)
     return out.view(batch, length, heads, size), None
+
+
+def _in_one_order(node: torch.autograd.graph.Node) -> None:
+    """Let the kernel's backward pass add in one order, always the same.
+
+    PyTorch's does that only where an operation that cannot is an error; verl's full_determinism asks for warnings, and with those it adds
+    in any order. So for this node alone warnings are errors.
+    """
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    node.register_prehook(lambda grads: torch.use_deterministic_algorithms(True))
+    node.register_hook(lambda *_: torch.use_deterministic_algorithms(True, warn_only=lenient))
 
 
 def _kernel(

@@ -7,9 +7,11 @@ runner's watchdog writes a pulse into Ray's key-value store, which every node re
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +25,7 @@ from ccpo.verl_plugin.faults import LOOK_SECONDS, JobStopped, is_death, what_is_
 SILENCE = 120.0  # seconds without a pulse, of which there is one every LOOK_SECONDS
 FOLDER_SECONDS = 1.0  # between looks at whether the run's folder is still where it was
 GRACE = 60.0  # seconds that a task runner which knows that it has to stop may take
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # of whoever ends jobs: Slurm, timeout, a shell that is closed
 SHUTDOWN = 30.0  # seconds for Ray to end its processes before they are killed
 
 
@@ -68,15 +71,35 @@ class _Listener:
         self._over.set()
 
 
+@contextmanager
+def _told() -> Iterator[list[int]]:
+    """The signals of whoever wants the job to end, as they come; main thread. The first is heard, and later ones do not disturb the end.
+
+    With Ray in the process a SIGTERM would abort it with a dump of C++ frames, and an exception out of a handler would be lost in `ray.wait`.
+    What is ignored (nohup) stays so.
+    """
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in ENDING}
+    heard = [number for number in ENDING if before[number] != signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield came
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN if came else before[number])
+
+
 def wait_for(run: Any, run_dir: Path, start_limit: float, check: Callable[[], None]) -> Any:
     """Wait for the end of the task runner's ``run`` (an object reference) and return it. Raises JobStopped when it will not end.
 
     ``start_limit``: seconds until the first pulse, in which Ray places and starts the task runner. ``check``: raises when the job must end
     because its folder is not its own any more, which only this process, that holds the lock, can tell.
     """
-    listener = _Listener()
-    try:
+    with _told() as told, closing(_Listener()) as listener:
         while not ray.wait([run], timeout=min(LOOK_SECONDS, FOLDER_SECONDS))[0]:
+            if told:
+                raise JobStopped(f"it was told to end ({signal.Signals(told[0]).name}). {what_is_whole(run_dir)}")
             check()
             silent, reason = time.monotonic() - listener.changed, listener.pulse.get("why")
             if reason and time.monotonic() - listener.reason_since > GRACE:
@@ -98,8 +121,6 @@ def wait_for(run: Any, run_dir: Path, start_limit: float, check: Callable[[], No
                 raise JobStopped(reason) from error
             raise
         return run
-    finally:
-        listener.close()
 
 
 def _last_reason(listener: _Listener) -> str:

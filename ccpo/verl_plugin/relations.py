@@ -16,6 +16,7 @@ def problems(config: DictConfig) -> list[str]:
     return [
         *_trainers(config),
         *_unused(config),
+        *_seeds(config),
         *_rewards(config),
         *_lora(config),
         *_lengths(config),
@@ -95,6 +96,15 @@ def _unused(config: DictConfig) -> Iterator[str]:
         yield (
             "actor_rollout_ref.rollout.multi_turn.enable is true: verl's turns with tools; who speaks when is the team's program here "
             "(ccpo.team); set it to false"
+        )
+
+
+def _seeds(config: DictConfig) -> Iterator[str]:
+    """verl's determinism of the rollout: it gives a request without a seed the server's, the same to all."""
+    if config.actor_rollout_ref.rollout.get("full_determinism", False) and config.ccpo.get("seed") is None:
+        yield (
+            "actor_rollout_ref.rollout.full_determinism is true and ccpo.seed null: verl would give all requests one seed, so that the sessions "
+            "of a prompt were equal and none better than another; set ccpo.seed=0, or any number: every request then has a seed of its own"
         )
 
 

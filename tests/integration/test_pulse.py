@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -119,6 +121,39 @@ def test_one_that_ended_itself_said_why_before(ray, tmp_path):
     ray.store.clear()
     with pytest.raises(RayActorError):
         waiting(tmp_path)
+
+
+@pytest.fixture
+def handlers():
+    before = {each: signal.getsignal(each) for each in pulse.ENDING}
+    yield before
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_whoever_tells_the_job_to_end_is_heard_once_and_told_what_is_whole(ray, tmp_path, handlers, number):
+    tell = threading.Timer(0.1, os.kill, (os.getpid(), number))
+    tell.start()
+    try:
+        with pytest.raises(JobStopped, match=f"told to end .{number.name}.. There is no checkpoint yet"):
+            waiting(tmp_path, limit=30)
+        for each in pulse.ENDING:
+            os.kill(os.getpid(), each)  # while the job is taken down
+    finally:
+        tell.cancel()
+
+
+def test_what_is_ignored_stays_so_and_a_run_that_ends_by_itself_leaves_the_handlers_as_they_were(
+    ray, tmp_path, handlers
+):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    ray.ended.set()
+    during = []
+    ray.wait = lambda refs, timeout: during.append(signal.getsignal(signal.SIGHUP)) or (refs, [])
+    waiting(tmp_path)
+    assert during == [signal.SIG_IGN]
+    assert signal.getsignal(signal.SIGTERM) == handlers[signal.SIGTERM]
 
 
 def test_the_end_and_errors_come_through_and_options_stay(ray, tmp_path):

@@ -95,6 +95,48 @@ def test_positions_are_looked_at_once_for_all_layers_and_anew_for_every_pack(mon
     assert attention._rows(positions)[0].tolist() == [0, 5, 12]  # the same tensor with other numbers in it
 
 
+class Strict(torch.autograd.Function):
+    """Says, of its backward pass, whether PyTorch's FlashAttention would add in one order there."""
+
+    said: list = []
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        Strict.said.append(
+            torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+        )
+        return grad
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("lenient", [None, True, False])
+def test_with_full_determinism_the_kernels_backward_pass_adds_in_one_order(monkeypatch, lenient, checkpointing):
+    def kernel(query, key, value, **given):
+        return Strict.apply(plain_kernel(query, key, value, **given))
+
+    monkeypatch.setattr(attention, "_kernel", kernel)
+    monkeypatch.setattr(Strict, "said", [])
+    net = model()
+    net.set_attn_implementation(attention.NAME)
+    if checkpointing:
+        net.gradient_checkpointing_enable({"use_reentrant": False})
+        net.train()
+    row = ROWS[1]
+    try:
+        if lenient is not None:
+            torch.use_deterministic_algorithms(True, warn_only=lenient)
+        net(input_ids=row[None], position_ids=torch.arange(len(row))[None], use_cache=False).logits.sum().backward()
+        assert Strict.said == [lenient is not None] * 2  # layers
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == bool(lenient)  # of all else as it was
+        assert torch.are_deterministic_algorithms_enabled() == (lenient is not None)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_what_it_cannot_do_is_refused():
     q = torch.zeros(1, 4, 3, 8)
     with pytest.raises(ValueError, match="position_ids"):
