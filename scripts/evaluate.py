@@ -53,6 +53,7 @@ from ccpo.types import REMOVE, REPLACE, SHUFFLE  # noqa: E402
 HOWS = (REMOVE, REPLACE, SHUFFLE)
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 EVERY = ""  # of a table by role: what holds for all that have nothing of their own
+AT_ONCE, AT_ONCE_VLLM = 64, 256  # requests: what an endpoint may be sent, and what keeps a GPU of ours busy
 MAX_TOKENS, TEMPERATURE = 1024, 1.0  # without a checkpoint that says otherwise
 UNUSED_DAYS = 7  # after which an exported checkpoint is removed from the cache
 FIELDS = "model messages max_tokens max_completion_tokens temperature top_p stop seed n stream".split()  # of a request
@@ -133,7 +134,11 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--backend", choices=servers.BACKENDS, help="of local models; default: vllm where there are a GPU and vLLM"
     )
     work.add_argument("--max-model-len", type=int, help="of local models: longest prompt with its answer, in tokens")
-    work.add_argument("--concurrency", type=int, default=64, help="requests at a time (default 64)")
+    work.add_argument(
+        "--concurrency",
+        type=int,
+        help=f"requests at a time (default {AT_ONCE}; {AT_ONCE_VLLM} where all models are local and vLLM serves them)",
+    )
     work.add_argument("--retries", type=int, default=5, help="of a request that failed (default 5)")
     work.add_argument("--timeout", type=float, default=600.0, help="seconds for one request (default 600)")
     work.add_argument("--cache", type=Path, help="where checkpoints are exported to; default: ~/.cache/ccpo/exported")
@@ -550,9 +555,18 @@ def _hashable(voice: Voice) -> Voice:
     return Voice((), voice.model, voice.url, voice.key_env, voice.folder)
 
 
+def at_once(given: argparse.Namespace, endpoints: Iterable[Endpoint]) -> int:
+    """Requests at a time."""
+    ours = all(endpoint.local for endpoint in endpoints) and _backend(given) == servers.VLLM
+    return given.concurrency or (AT_ONCE_VLLM if ours else AT_ONCE)
+
+
+def _backend(given: argparse.Namespace) -> str:
+    return given.backend or servers.backend_here(servers.gpus_here())
+
+
 def _served(given: argparse.Namespace, models: Sequence[str], body: Mapping[str, Any]) -> Any:
-    gpus = servers.gpus_here()
-    serving = servers.Serving(given.backend or servers.backend_here(gpus), given.max_model_len, given.seed, gpus)
+    serving = servers.Serving(_backend(given), given.max_model_len, given.seed, servers.gpus_here())
     print(f"starting {len(models)} server{'s' * (len(models) > 1)} ({serving.backend})", file=sys.stderr)
     return servers.served(models, serving, body)
 
@@ -565,7 +579,8 @@ async def _run(
     endpoints: Mapping[str, Endpoint],
     store: Any,
 ) -> dict[str, Any]:
-    gate = asyncio.Semaphore(given.concurrency)
+    many = at_once(given, endpoints.values())
+    gate = asyncio.Semaphore(many)
     clients: dict[tuple, Client] = {}
     speakers = {}
     for role, endpoint in endpoints.items():
@@ -586,7 +601,7 @@ async def _run(
         single = single_stage(config, Speaker(speakers[role].client, sampling[role] | limit), given.seed, seeded)
     hows = tuple(how for how in HOWS if how in given.replays)
     return await run(
-        Job(config, rows, given.k, given.seed, hows, given.controls, stage, single, given.concurrency, bar),
+        Job(config, rows, given.k, given.seed, hows, given.controls, stage, single, many, bar),
         store,
     )
 

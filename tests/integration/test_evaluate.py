@@ -595,6 +595,20 @@ def test_vllm_is_started_with_what_evaluation_needs():
         assert environment_of(Serving("vllm", gpus=2), "secret", 3, 2)["CUDA_VISIBLE_DEVICES"] == "1"
 
 
+def test_vllm_servers_of_ours_are_asked_more_at_a_time(monkeypatch):
+    given = evaluate.arguments_of(["--model", "m", "--data", "d", "--out", "o"])
+    ours, theirs = (evaluate.Endpoint("http://127.0.0.1:1/v1", "m", local=local) for local in (True, False))
+    for backend, endpoints, many in (
+        (evaluate.servers.VLLM, [ours, ours], evaluate.AT_ONCE_VLLM),
+        (evaluate.servers.VLLM, [ours, theirs], evaluate.AT_ONCE),
+        (evaluate.servers.CPU, [ours], evaluate.AT_ONCE),
+    ):
+        monkeypatch.setattr(evaluate.servers, "backend_here", lambda gpus, backend=backend: backend)
+        assert evaluate.at_once(given, endpoints) == many
+    given.concurrency = 3
+    assert evaluate.at_once(given, [ours]) == 3
+
+
 def test_servers_on_the_cpu_share_its_cores(monkeypatch):
     def threads(share):
         return environment_of(Serving(CPU), "secret", 0, share)["OMP_NUM_THREADS"]
