@@ -32,6 +32,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that it runs from any folder
+
+from ccpo.run.output import until_cut  # noqa: E402
+
 PAGES = ROOT / "docs" / "runs"
 PATIENCE = 60.0  # seconds for what was interrupted to end by itself
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -216,6 +220,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(until_cut(main))
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")

@@ -29,16 +29,16 @@ def open_file(path: Path) -> BinaryIO:
         raise
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write to a temporary name, flush to disk, rename, flush the rename. What was there stays when that fails. Raises OSError, also where
-    something else than a file is there: a rename would replace a device."""
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write text, as UTF-8, or bytes to a temporary name, flush to disk, rename, flush the rename. What was there stays when that fails. Raises
+    OSError, also where something else than a file is there: a rename would replace a device."""
     if not path.name or (path.exists() and not path.is_file()):
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(number, os.strerror(number) if path.is_dir() else "it is no file of a disk", str(path))
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with temporary.open("wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
