@@ -59,7 +59,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def packed(name: str, files: Mapping[str, bytes]) -> bytes:
     """A tar.xz with a folder of that name; equal files give equal bytes."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path, data in sorted(files.items()):
             member = tarfile.TarInfo(f"{name}/{path}")
             member.size, member.mode = len(data), 0o644
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where RUN.tar.xz is put")
     known = parser.parse_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may be no text
     names = [run.resolve().name for run in known.runs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         parser.error(f"{', '.join(twice)}: two runs of one name would be one archive; give each a name of its own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -74,6 +75,13 @@ def test_the_same_run_gives_the_same_bytes_and_an_archive_can_be_made_of_an_unpa
     (again,) = unpacked(tmp_path / "out", tmp_path / "again")
     publish_runs.main([str(again), "--out", str(tmp_path / "twice")])
     assert (tmp_path / "out" / "a.tar.xz").read_bytes() == (tmp_path / "twice" / "a.tar.xz").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["r" * 240, os.fsdecode(b"run-\xff")])
+def test_any_folder_name_comes_back(tmp_path, name):
+    run = save(tmp_path / name, played(0, (0, 1)))
+    publish_runs.main([str(run), "--out", str(tmp_path / "out")])
+    assert [one.name for one in unpacked(tmp_path / "out", tmp_path / "again")] == [name]
 
 
 def test_what_is_not_whole_or_still_trains_is_refused(tmp_path, capsys):
