@@ -55,7 +55,8 @@ def csv_records(path: Path) -> Iterator[tuple[str, Any]]:
         raise ValueError(
             f"{path}: line {error.object[: error.start].count(10) + 1} is not valid UTF-8 ({error.reason})"
         ) from None
-    csv.field_size_limit(len(text) + 1)  # a long cell is its row's matter, and none where its column is not used
+    # A long cell is its row's matter, and none where its column is not used. The limit is the process's: others read CSV files, too.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         names = next(lines, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -189,6 +190,12 @@ def test_a_long_cell_is_its_own_rows_matter(run, tmp_path):
     (tmp_path / "mine.csv").write_text(f"q,gold,notes\na,1,{long}\n{long},2,\nc,3,\n")
     error, _, rows = run("--test", tmp_path / "mine.csv", *BASIC, "--skip-bad")
     assert error is None and [row["prompt"][0]["content"] for row in rows["test"]] == ["a", "c"]
+
+
+def test_a_short_file_leaves_others_that_the_process_reads_their_long_cells(tmp_path):
+    (tmp_path / "short.csv").write_text("q,gold\na,1\n")
+    assert list(custom.csv_records(tmp_path / "short.csv"))
+    assert next(csv.reader(["x" * 1000])) == ["x" * 1000]
 
 
 def test_a_column_that_stands_twice_is_no_column(run, tmp_path):
