@@ -11,20 +11,25 @@ from statistics import fmean
 
 import pytest
 
-from ccpo.compare_runs.arms import arms_of, common, contributions_of, difference, excludes_0, measures_of
-from ccpo.compare_runs.tables import lines_of
-from ccpo.compare_runs.validations import read
-from ccpo.evaluate.measures import estimate
-from ccpo.metrics import contribution
-from ccpo.report import ReportError
-from ccpo.run.folder import JOB, LOCK, METRICS, SESSIONS
-from ccpo.run.lock import run_lock
-from ccpo.run.run_log import RunLog
-from ccpo.run.session_log import SessionLog, read_sessions
-from ccpo.run.texts import has_texts
-from ccpo.types import ReplayRecord, SessionRecord, Sessions, TurnRecord
-
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import compare_runs  # noqa: E402
+
+from ccpo.compare_runs import picture  # noqa: E402
+from ccpo.compare_runs.arms import arms_of, common, contributions_of, difference, excludes_0, measures_of  # noqa: E402
+from ccpo.compare_runs.tables import lines_of  # noqa: E402
+from ccpo.compare_runs.validations import read  # noqa: E402
+from ccpo.evaluate.measures import estimate  # noqa: E402
+from ccpo.metrics import contribution  # noqa: E402
+from ccpo.report import ReportError  # noqa: E402
+from ccpo.run.folder import JOB, LOCK, METRICS, SESSIONS  # noqa: E402
+from ccpo.run.lock import run_lock  # noqa: E402
+from ccpo.run.run_log import RunLog  # noqa: E402
+from ccpo.run.session_log import SessionLog, read_sessions  # noqa: E402
+from ccpo.run.texts import has_texts  # noqa: E402
+from ccpo.types import ReplayRecord, SessionRecord, Sessions, TurnRecord  # noqa: E402
+
 T1 = 12.706204736  # 97.5 % quantile of Student's t with one degree of freedom: tan(0.475 pi)
 SHARED, OTHER = "dyad, shared", "dyad, counterfactual"
 
@@ -477,3 +482,45 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, name, make, says)
     make(run / name)
     with pytest.raises(ReportError, match=f"{name} cannot be read .{says}"):
         read(run)
+
+
+def trained(folder: Path, *values: float) -> Path:
+    """The same run, with these values of the team in training."""
+    entries = [
+        {"step": i, "kind": "train", "metrics": {"ccpo/sessions/team_accuracy": v}} for i, v in enumerate(values, 1)
+    ]
+    with (folder / METRICS).open("a") as stream:
+        stream.writelines(f"{json.dumps(entry)}\n" for entry in entries)
+    return folder
+
+
+def test_curves_are_means_of_stretches_and_an_arms_are_means_of_its_seeds(tmp_path):
+    run = trained(save(tmp_path / "a", played(0, (0, 1))), *(float(i) for i in range(30)))
+    found = picture.curve(read(run).run.entries)
+    assert len(found) == picture.POINTS and found[0] == (1.5, 0.5)  # 30 steps: stretches of two and three
+    assert fmean(value for _, value in picture.curve(read(run).run.entries[:3])) == 0.5 and picture.curve([]) == []
+    assert picture.mean_of([[(1, 0.0), (2, 1.0)], [(1, 1.0), (4, 0.5)], [(1, 0.5), (3, 0.0), (9, 9.0)]]) == [
+        (1, 0.5),
+        (3, 0.5),
+    ]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_picture_of_any_arms(tmp_path, monkeypatch, before):
+    rules = ["shared", "$a_b$", *(f"rule{i}" for i in range(8))]
+    runs = [
+        trained(
+            save(tmp_path / f"{rule}-{seed}", played(0, (0, 1)), played(9, (1, 1)), rule=rule, seed=seed), *[0.5] * seed
+        )
+        for rule in rules
+        for seed in (0, 1)
+    ]
+    out = tmp_path / "p.png"
+    monkeypatch.setattr(
+        sys, "argv", ["compare_runs.py", *map(str, runs), *["--before"][:before], "--picture", str(out)]
+    )
+    compare_runs.main()
+    assert out.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(sys, "argv", ["compare_runs.py", str(runs[0]), "--picture", str(tmp_path)])
+    with pytest.raises(SystemExit, match="cannot be written"):
+        compare_runs.main()
