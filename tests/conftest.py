@@ -7,23 +7,24 @@ import gc
 import importlib
 import importlib.util
 import json
-import os
 import pickle
 import runpy
 import signal
 import subprocess
 import sys
 import threading
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
 
 import pytest
+from forks import ForkServer, outcome, run_in_fork
 
 ROOT = Path(__file__).parents[1]
+CPU_FORKS = {
+    f"tests/integration/test_{name}.py" for name in ("benchmarks", "export", "lora", "preflight", "reference", "update")
+}
 
 
 def pytest_configure(config):
@@ -34,8 +35,13 @@ def pytest_configure(config):
     )  # a shell's background jobs begin deaf to it, and so would those that tests start
 
 
+def pytest_collectstart():
+    gc.disable()  # until all is imported: a quarter of what that takes
+
+
 def pytest_collection_finish(session):
     """A million objects of imported modules, which the garbage collector need not look at again and again: a tenth of the tests' time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -53,12 +59,14 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_make_scheduler(config, log):
-    """A file's tests run in one process, which makes their fixtures once, and all jobs in one: each has more processes than most machines cores."""
+    """A file's tests run in one process, which makes their fixtures once; files that share a costly one, too. And all jobs in one: each has more
+    processes than most machines cores."""
     from xdist.scheduler import LoadFileScheduling
 
     class OneJobAtATime(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return "jobs" if nodeid.startswith("tests/e2e/") else super()._split_scope(nodeid)
+            file = super()._split_scope(nodeid)
+            return "jobs" if file.startswith("tests/e2e/") else "CPU forks" if file in CPU_FORKS else file
 
     return OneJobAtATime(config, log)
 
@@ -169,41 +177,22 @@ def in_fork(tmp_path_factory):
     importlib.import_module("verl.trainer.main_ppo")
 
     def run(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
-        room = tmp_path_factory.mktemp("fork")
-        child = os.fork()
-        if child == 0:
-            _be_python(list(map(str, command)), folder, environment, room)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        return subprocess.CompletedProcess(command, status, (room / "1").read_text(), (room / "2").read_text())
+        words, room = list(map(str, command)), tmp_path_factory.mktemp("fork")
+        return outcome(words, run_in_fork(words, str(folder), environment, str(room)), room)
 
     return run
 
 
-def _be_python(command: list[str], folder: Path, environment: Mapping[str, str], room: Path) -> NoReturn:
-    """Never returns. The process's output goes to the files 1 and 2 of ``room``."""
-    status = 1
-    try:
-        for number in (1, 2):
-            os.dup2(os.open(room / str(number), os.O_WRONLY | os.O_CREAT), number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
-        os.chdir(folder)
-        os.environ.update(environment)
-        sys.dont_write_bytecode = True
-        module = command[0] == "-m"
-        sys.argv = command[module:]
-        sys.path.insert(0, str(ROOT) if module else str((ROOT / sys.argv[0]).parent))
-        (runpy.run_module if module else runpy.run_path)(sys.argv[0], run_name="__main__")
-        status = 0
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        if isinstance(ended.code, str):
-            print(ended.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+@pytest.fixture(scope="session")
+def in_cpu_fork(tmp_path_factory):
+    """`in_fork` of a process that has imported verl on its CPU platform, which this one has not. Files that use it are in one worker (`CPU_FORKS`)."""
+    server = ForkServer()
+
+    def run(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
+        return server.run(list(map(str, command)), folder, environment, tmp_path_factory.mktemp("fork"))
+
+    yield run
+    server.close()
 
 
 class _ScriptedEndpoint(ThreadingHTTPServer):

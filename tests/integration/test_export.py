@@ -11,7 +11,6 @@ import pickle
 import random
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,10 +40,7 @@ import export_model  # noqa: E402
 from export_model import ExportError, export  # noqa: E402
 
 SAVE = """
-import os, sys
-from ccpo.verl_cpu import ENVIRONMENT
-os.environ.update(ENVIRONMENT)
-import multiprocessing, torch
+import multiprocessing, sys, torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -89,12 +85,11 @@ for world_size, adapter in ((1, False), (2, False), (2, True)):
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
+def shards(tmp_path_factory, in_cpu_fork):
     """world1 and world2: what verl writes into a policy's folder on one and on two processes; lora2: of an adapter, on two."""
     root = tmp_path_factory.mktemp("shards")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SAVE, str(MODEL), str(root)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    (root / "save.py").write_text(SAVE)
+    done = in_cpu_fork([root / "save.py", MODEL, root], root)
     assert done.returncode == 0, done.stderr[-3000:]
     return root
 
