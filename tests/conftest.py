@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -76,6 +77,7 @@ def compose():
     """compose(*overrides, name="ccpo_dyad", folder="config") -> the configuration that recipe/main_ccpo.py would get; of "sft": recipe/main_sft.py."""
     hydra = pytest.importorskip("hydra")
     import omegaconf.base
+    from hydra._internal import config_loader_impl
     from hydra._internal.sources_registry import SourcesRegistry
     from hydra.core.plugins import Plugins
 
@@ -92,6 +94,10 @@ def compose():
         patch.setattr(omegaconf.base, "parse", functools.cache(omegaconf.base.parse))
         for source in sources:
             patch.setattr(source, "load_config", _read_once(source.load_config))
+        patch.setattr(config_loader_impl, "create_defaults_list", _chosen_once(config_loader_impl.create_defaults_list))
+        loader = config_loader_impl.ConfigLoaderImpl
+        merge = "_compose_config_from_defaults_list"
+        patch.setattr(loader, merge, _merged_once(getattr(loader, merge)))
         yield lambda *overrides, name="ccpo_dyad", folder="config": pickle.loads(
             composed(folder, name, overrides)
         )  # a fifth of a deep copy's time
@@ -109,6 +115,43 @@ def _read_once(load_config):
         return pickle.loads(known[key])
 
     return remembered
+
+
+def _chosen_once(create_defaults_list):
+    """Hydra's list of the files of a configuration, remembered by the words that choose files: most words of a command only set a value."""
+    known: dict[tuple, object] = {}
+
+    def remembered(repo, config_name, overrides_list, **flags):
+        sets = [
+            not one.is_sweep_override() and (isinstance(one.value(), dict) or not repo.group_exists(one.key_or_group))
+            for one in overrides_list
+        ]
+        chooses = [one for one, plain in zip(overrides_list, sets, strict=True) if not plain]
+        key = (_sources(repo), config_name, *(one.input_line for one in chooses), *flags.items())
+        if key not in known:
+            known[key] = create_defaults_list(repo, config_name, chooses, **flags)
+        return replace(
+            known[key], config_overrides=[one for one, plain in zip(overrides_list, sets, strict=True) if plain]
+        )
+
+    return remembered
+
+
+def _merged_once(compose_config_from_defaults_list):
+    """Hydra's merging of files, remembered by their list."""
+    known: dict[tuple, bytes] = {}
+
+    def remembered(self, defaults, repo):
+        key = (_sources(repo), repr(defaults))
+        if key not in known:
+            known[key] = pickle.dumps(compose_config_from_defaults_list(self, defaults, repo))
+        return pickle.loads(known[key])
+
+    return remembered
+
+
+def _sources(repo) -> tuple:
+    return tuple((source.provider, source.path) for source in repo.get_sources())
 
 
 @pytest.fixture(scope="session")
