@@ -544,8 +544,9 @@ def test_a_failure_leaves_the_earlier_export(vote, copied, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
 
-def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
-    """Team, prompts and limits are the run's; the exported model is kept, and used again by the same checkpoint wherever it lies."""
+@pytest.fixture
+def result(tmp_path):
+    """result(run, name, *more) -> what `evaluate` writes about a run's checkpoint"""
     pytest.importorskip("openai")
     import evaluate
 
@@ -566,10 +567,15 @@ def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
         "none",
     ]
 
-    def result(run: Path, name: str, *more: str) -> dict:
+    def evaluated(run: Path, name: str, *more: str) -> dict:
         evaluate.main([str(word) for word in ("--model", run, *fixed, "--out", tmp_path / name, *more)])
         return json.loads((tmp_path / name / "result.json").read_text())
 
+    return evaluated
+
+
+def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, result, tmp_path, capsys):
+    """Team, prompts and limits are the run's; the exported model is kept, and used again by the same checkpoint wherever it lies."""
     first = result(vote[0], "first")
     roles = first["settings"]["roles"]
     assert set(roles) == {"voter_0", "voter_1", "voter_2"} and {role["step"] for role in roles.values()} == {4}
@@ -584,13 +590,17 @@ def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
     assert "exporting" not in capsys.readouterr().err and again["questions"] == first["questions"]
     (tmp_path / "cache" / "mine").rmdir()  # what was not ours stayed, what nobody used went
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    assert set(result(vote[0], "other", "--team", "dyad")["measures"]["roles"]) == {"think", "reason"}
     assert torch.equal(
         *(
             AutoModelForCausalLM.from_pretrained(folder).lm_head.weight
             for folder in (vote[1], next((tmp_path / "cache").iterdir()))
         )
     )
+
+
+@pytest.mark.slow
+def test_a_checkpoint_can_be_evaluated_as_another_team(vote, result):
+    assert set(result(vote[0], "other", "--team", "dyad")["measures"]["roles"]) == {"think", "reason"}
 
 
 def test_a_reward_that_a_runs_folder_names_is_not_run(copied, tmp_path):
