@@ -27,6 +27,7 @@ done
 cores=$(.venv/bin/python -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 beside=(-n $((cores < 4 ? cores + 1 : 4)) --dist loadfile --no-loadscope-reorder)
 export OMP_NUM_THREADS=1 # of torch: workers and jobs share the cores
+export PYTHONDONTWRITEBYTECODE= # or every worker would compile all tests, and every process of a job all modules, again
 limit=()
 if command -v timeout >/dev/null; then
     limit=(timeout --kill-after=30 "$longest") # a hung test must not hang the job

@@ -7,23 +7,25 @@ import gc
 import importlib
 import importlib.util
 import json
-import os
 import pickle
 import runpy
 import signal
 import subprocess
 import sys
 import threading
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
 
 import pytest
+from forks import ForkServer, outcome, run_in_fork
 
 ROOT = Path(__file__).parents[1]
+CPU_FORKS = {
+    f"tests/integration/test_{name}.py" for name in ("benchmarks", "export", "lora", "preflight", "reference", "update")
+}
 
 
 def pytest_configure(config):
@@ -34,8 +36,13 @@ def pytest_configure(config):
     )  # a shell's background jobs begin deaf to it, and so would those that tests start
 
 
+def pytest_collectstart():
+    gc.disable()  # until all is imported: a quarter of what that takes
+
+
 def pytest_collection_finish(session):
     """A million objects of imported modules, which the garbage collector need not look at again and again: a tenth of the tests' time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -53,12 +60,14 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_make_scheduler(config, log):
-    """A file's tests run in one process, which makes their fixtures once, and all jobs in one: each has more processes than most machines cores."""
+    """A file's tests run in one process, which makes their fixtures once; files that share a costly one, too. And all jobs in one: each has more
+    processes than most machines cores."""
     from xdist.scheduler import LoadFileScheduling
 
     class OneJobAtATime(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return "jobs" if nodeid.startswith("tests/e2e/") else super()._split_scope(nodeid)
+            file = super()._split_scope(nodeid)
+            return "jobs" if file.startswith("tests/e2e/") else "CPU forks" if file in CPU_FORKS else file
 
     return OneJobAtATime(config, log)
 
@@ -68,6 +77,7 @@ def compose():
     """compose(*overrides, name="ccpo_dyad", folder="config") -> the configuration that recipe/main_ccpo.py would get; of "sft": recipe/main_sft.py."""
     hydra = pytest.importorskip("hydra")
     import omegaconf.base
+    from hydra._internal import config_loader_impl
     from hydra._internal.sources_registry import SourcesRegistry
     from hydra.core.plugins import Plugins
 
@@ -84,6 +94,10 @@ def compose():
         patch.setattr(omegaconf.base, "parse", functools.cache(omegaconf.base.parse))
         for source in sources:
             patch.setattr(source, "load_config", _read_once(source.load_config))
+        patch.setattr(config_loader_impl, "create_defaults_list", _chosen_once(config_loader_impl.create_defaults_list))
+        loader = config_loader_impl.ConfigLoaderImpl
+        merge = "_compose_config_from_defaults_list"
+        patch.setattr(loader, merge, _merged_once(getattr(loader, merge)))
         yield lambda *overrides, name="ccpo_dyad", folder="config": pickle.loads(
             composed(folder, name, overrides)
         )  # a fifth of a deep copy's time
@@ -101,6 +115,43 @@ def _read_once(load_config):
         return pickle.loads(known[key])
 
     return remembered
+
+
+def _chosen_once(create_defaults_list):
+    """Hydra's list of the files of a configuration, remembered by the words that choose files: most words of a command only set a value."""
+    known: dict[tuple, object] = {}
+
+    def remembered(repo, config_name, overrides_list, **flags):
+        sets = [
+            not one.is_sweep_override() and (isinstance(one.value(), dict) or not repo.group_exists(one.key_or_group))
+            for one in overrides_list
+        ]
+        chooses = [one for one, plain in zip(overrides_list, sets, strict=True) if not plain]
+        key = (_sources(repo), config_name, *(one.input_line for one in chooses), *flags.items())
+        if key not in known:
+            known[key] = create_defaults_list(repo, config_name, chooses, **flags)
+        return replace(
+            known[key], config_overrides=[one for one, plain in zip(overrides_list, sets, strict=True) if plain]
+        )
+
+    return remembered
+
+
+def _merged_once(compose_config_from_defaults_list):
+    """Hydra's merging of files, remembered by their list."""
+    known: dict[tuple, bytes] = {}
+
+    def remembered(self, defaults, repo):
+        key = (_sources(repo), repr(defaults))
+        if key not in known:
+            known[key] = pickle.dumps(compose_config_from_defaults_list(self, defaults, repo))
+        return pickle.loads(known[key])
+
+    return remembered
+
+
+def _sources(repo) -> tuple:
+    return tuple((source.provider, source.path) for source in repo.get_sources())
 
 
 @pytest.fixture(scope="session")
@@ -169,41 +220,22 @@ def in_fork(tmp_path_factory):
     importlib.import_module("verl.trainer.main_ppo")
 
     def run(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
-        room = tmp_path_factory.mktemp("fork")
-        child = os.fork()
-        if child == 0:
-            _be_python(list(map(str, command)), folder, environment, room)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        return subprocess.CompletedProcess(command, status, (room / "1").read_text(), (room / "2").read_text())
+        words, room = list(map(str, command)), tmp_path_factory.mktemp("fork")
+        return outcome(words, run_in_fork(words, str(folder), environment, str(room)), room)
 
     return run
 
 
-def _be_python(command: list[str], folder: Path, environment: Mapping[str, str], room: Path) -> NoReturn:
-    """Never returns. The process's output goes to the files 1 and 2 of ``room``."""
-    status = 1
-    try:
-        for number in (1, 2):
-            os.dup2(os.open(room / str(number), os.O_WRONLY | os.O_CREAT), number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
-        os.chdir(folder)
-        os.environ.update(environment)
-        sys.dont_write_bytecode = True
-        module = command[0] == "-m"
-        sys.argv = command[module:]
-        sys.path.insert(0, str(ROOT) if module else str((ROOT / sys.argv[0]).parent))
-        (runpy.run_module if module else runpy.run_path)(sys.argv[0], run_name="__main__")
-        status = 0
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        if isinstance(ended.code, str):
-            print(ended.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+@pytest.fixture(scope="session")
+def in_cpu_fork(tmp_path_factory):
+    """`in_fork` of a process that has imported verl on its CPU platform, which this one has not. Files that use it are in one worker (`CPU_FORKS`)."""
+    server = ForkServer()
+
+    def run(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
+        return server.run(list(map(str, command)), folder, environment, tmp_path_factory.mktemp("fork"))
+
+    yield run
+    server.close()
 
 
 class _ScriptedEndpoint(ThreadingHTTPServer):

@@ -30,10 +30,12 @@ from ccpo.compare_runs.validations import read
 from ccpo.run.checkpoint import finished_steps
 from ccpo.run.folder import MARKER, METRICS, step_folder
 
+FEWER = "data.val_max_samples=64"  # validations are most of what the jobs of every test run do between their starts and their ends
+
 
 def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_path, record_property):
     """It is killed two steps after its checkpoint: what it trains again must equal what it had logged."""
-    out, often = tmp_path / "killed", ("trainer.save_freq=3", "trainer.test_freq=3")
+    out, often = tmp_path / "killed", ("trainer.save_freq=3", "trainer.test_freq=3", FEWER)
     job = start(out, "dyad", *often)
     wait_until(job, out, lambda: last_step(out) >= 5, pause=0.02)
     kill_session(job.pid)
@@ -51,7 +53,7 @@ def test_a_killed_job_goes_on_as_it_would_have_and_the_team_learns(start, tmp_pa
     assert set(told) == set(after), "of every step and validation"
     assert all(told[key] == said[key] for key in said) and set(before) <= set(said)
     assert compare(tmp_path / "before", out).equal, "scripts/same_numbers.py says the same"
-    assert len(told[5, "train"]) == 8 and len(told[6, "val"]) == 128
+    assert len(told[5, "train"]) == 8 and len(told[6, "val"]) == 64
     assert all(set(one["credit"]) == {"think", "reason"} for one in told[5, "train"])
     assert f"Resuming from {out}/global_step_3" in log_of(out)
     assert after[STEPS, "val"][TEAM] >= after[0, "val"][TEAM] + 0.10  # 6 of the 20 steps of a quickstart
@@ -207,7 +209,7 @@ def another_family(model: Path, out: Path) -> Path:
 
 
 def test_voters_learn_from_the_references_credit(start, tmp_path, doors, record_property):
-    job = start(tmp_path / "vote", "vote", KEEP, steps=4)
+    job = start(tmp_path / "vote", "vote", KEEP, FEWER, steps=4)
     wait_until(job, tmp_path / "vote", lambda: last_step(tmp_path / "vote") >= 1)
     doors.try_all(job.pid)  # for the test below
     finish(job, tmp_path / "vote")

@@ -18,6 +18,8 @@ from ccpo.verl_plugin import advice  # noqa: E402
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipe" / "config"
 
+pytestmark = pytest.mark.usefixtures("compose")  # which remembers what Hydra has read
+
 
 def said(*words: str, name: str = "ccpo_dyad") -> str:
     with hydra.initialize_config_dir(str(CONFIGS), version_base=None):

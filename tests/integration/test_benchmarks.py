@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def benchmark(tmp_path):
+def benchmark(tmp_path, in_cpu_fork):
     def run(name: str, *words: str, result: str) -> dict:
-        command = [sys.executable, f"benchmarks/{name}.py", *words, result, str(tmp_path / "result.json")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+        done = in_cpu_fork([f"benchmarks/{name}.py", *words, result, tmp_path / "result.json"], ROOT)
         assert (tmp_path / "result.json").exists(), done.stdout + done.stderr
         return json.loads((tmp_path / "result.json").read_text())
 

@@ -76,7 +76,7 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def job(compose, data):
     """job(name, *overrides) -> the composed configuration"""
 
@@ -95,6 +95,12 @@ def job(compose, data):
         return compose("profile=cpu", f"task={task}", *own, *listed, *overrides, name=file)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def plainly(job):
+    """What the dyad's job logs when nothing is asked of it beside its training."""
+    return entries_of(job("dyad"))
 
 
 def plain(config) -> dict:
@@ -489,9 +495,8 @@ def test_signal_and_noise_are_those_of_verls_loss_on_the_same_rows(job, policies
     check(ALL, [whole(*(parts[prompt, role] for role in roles)) for prompt in prompts])
 
 
-def test_measuring_changes_no_bit_of_training(job):
+def test_measuring_changes_no_bit_of_training(job, plainly):
     settings = Settings.of(plain(job("dyad")))
-    plainly = list(train(settings))
     measured = list(train(settings, signal_batches=2, signal_every=2))
     start = [entry for entry in measured if entry["kind"] == "start"]
     assert [entry["step"] for entry in start] == [0]
@@ -525,9 +530,8 @@ def spent(entries: list[dict], unit: str) -> list[float]:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_a_budget_ends_training_before_the_step_that_would_pass_it(job, unit):
+def test_a_budget_ends_training_before_the_step_that_would_pass_it(job, plainly, unit):
     settings = Settings.of(plain(job("dyad")))
-    plainly = list(train(settings))
     budget = sum(spent(plainly, unit))
     assert list(train(settings, budget=Budget(unit, budget))) == plainly, "what it takes by itself"
     fewer = list(train(settings, budget=Budget(unit, budget - 1)))

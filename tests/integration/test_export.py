@@ -11,7 +11,6 @@ import pickle
 import random
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,10 +40,7 @@ import export_model  # noqa: E402
 from export_model import ExportError, export  # noqa: E402
 
 SAVE = """
-import os, sys
-from ccpo.verl_cpu import ENVIRONMENT
-os.environ.update(ENVIRONMENT)
-import multiprocessing, torch
+import multiprocessing, sys, torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -89,12 +85,11 @@ for world_size, adapter in ((1, False), (2, False), (2, True)):
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
+def shards(tmp_path_factory, in_cpu_fork):
     """world1 and world2: what verl writes into a policy's folder on one and on two processes; lora2: of an adapter, on two."""
     root = tmp_path_factory.mktemp("shards")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SAVE, str(MODEL), str(root)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    (root / "save.py").write_text(SAVE)
+    done = in_cpu_fork([root / "save.py", MODEL, root], root)
     assert done.returncode == 0, done.stderr[-3000:]
     return root
 
@@ -549,8 +544,9 @@ def test_a_failure_leaves_the_earlier_export(vote, copied, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
 
-def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
-    """Team, prompts and limits are the run's; the exported model is kept, and used again by the same checkpoint wherever it lies."""
+@pytest.fixture
+def result(tmp_path):
+    """result(run, name, *more) -> what `evaluate` writes about a run's checkpoint"""
     pytest.importorskip("openai")
     import evaluate
 
@@ -571,10 +567,15 @@ def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
         "none",
     ]
 
-    def result(run: Path, name: str, *more: str) -> dict:
+    def evaluated(run: Path, name: str, *more: str) -> dict:
         evaluate.main([str(word) for word in ("--model", run, *fixed, "--out", tmp_path / name, *more)])
         return json.loads((tmp_path / name / "result.json").read_text())
 
+    return evaluated
+
+
+def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, result, tmp_path, capsys):
+    """Team, prompts and limits are the run's; the exported model is kept, and used again by the same checkpoint wherever it lies."""
     first = result(vote[0], "first")
     roles = first["settings"]["roles"]
     assert set(roles) == {"voter_0", "voter_1", "voter_2"} and {role["step"] for role in roles.values()} == {4}
@@ -589,13 +590,17 @@ def test_a_checkpoint_is_evaluated_as_it_was_trained(vote, tmp_path, capsys):
     assert "exporting" not in capsys.readouterr().err and again["questions"] == first["questions"]
     (tmp_path / "cache" / "mine").rmdir()  # what was not ours stayed, what nobody used went
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    assert set(result(vote[0], "other", "--team", "dyad")["measures"]["roles"]) == {"think", "reason"}
     assert torch.equal(
         *(
             AutoModelForCausalLM.from_pretrained(folder).lm_head.weight
             for folder in (vote[1], next((tmp_path / "cache").iterdir()))
         )
     )
+
+
+@pytest.mark.slow
+def test_a_checkpoint_can_be_evaluated_as_another_team(vote, result):
+    assert set(result(vote[0], "other", "--team", "dyad")["measures"]["roles"]) == {"think", "reason"}
 
 
 def test_a_reward_that_a_runs_folder_names_is_not_run(copied, tmp_path):

@@ -6,8 +6,6 @@ import importlib.util
 import json
 import os
 import struct
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -129,22 +127,19 @@ tracking.finish()
 """
 
 
-def logged(config, folder: Path) -> None:
-    """As verl's trainer logs, in a process of its own: some loggers leave one behind."""
-    name_run(config)
-    OmegaConf.save(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), folder / "config.yaml")
-    environment = {
-        **os.environ,
-        "WANDB_MODE": "offline",
-        "WANDB_DIR": str(folder),
-        "WANDB_SILENT": "true",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", LOG, str(folder / "config.yaml")],
-        cwd=folder, env=environment, text=True, capture_output=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def logged(in_fork, tmp_path):
+    """logged(config): as verl's trainer logs, in a process of its own: some loggers leave one behind."""
+    own = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
+
+    def log(config) -> None:
+        name_run(config)
+        OmegaConf.save(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), tmp_path / "config.yaml")
+        (tmp_path / "log.py").write_text(LOG)
+        done = in_fork([tmp_path / "log.py", tmp_path / "config.yaml"], tmp_path, **own)
+        assert done.returncode == 0, done.stderr
+
+    return log
 
 
 def log_records(data: bytes):
@@ -162,11 +157,11 @@ def log_records(data: bytes):
             record = b""
 
 
-def test_names_settings_and_numbers_arrive_in_tensorboard_and_in_wandb(cpu_config, tmp_path):
+def test_names_settings_and_numbers_arrive_in_tensorboard_and_in_wandb(cpu_config, logged, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     cpu_config.trainer.logger = ["tensorboard", "wandb"]
-    logged(cpu_config, tmp_path)
+    logged(cpu_config)
 
     folder = tmp_path / "tensorboard_log" / "ccpo" / cpu_config.trainer.experiment_name
     assert "dyad-counterfactual-one_policy" in folder.name

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,8 @@ ALONE = Path(__file__).with_name("lora_alone.py")
 
 
 @pytest.fixture(scope="module")
-def found():
-    done = subprocess.run([sys.executable, str(ALONE)], capture_output=True, text=True, timeout=300)
+def found(in_cpu_fork):
+    done = in_cpu_fork([ALONE], ALONE.parent)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[-1].removeprefix("RESULT "))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -550,33 +547,28 @@ def everything(folder: Path) -> dict[str, tuple]:
     }
 
 
-def test_a_refused_start_is_one_message_and_changes_nothing_on_disk(tmp_path):
+def test_a_refused_start_is_one_message_and_changes_nothing_on_disk(tmp_path, in_cpu_fork):
     """In a new folder, and in one that another job has trained in."""
     here, old, new = tmp_path / "here", tmp_path / "old", tmp_path / "new"
     here.mkdir()
     (old / JOB).parent.mkdir(parents=True)
     (old / JOB).write_text("ccpo: {team: chain}")
     (old / "metrics.jsonl").write_text("")
-    jobs = []
     before = everything(tmp_path)
     for out in (old, new):
         command = [
-            *(sys.executable, str(ROOT / "recipe" / "main_ccpo.py"), "profile=cpu", "task=last_digit"),
+            *(ROOT / "recipe" / "main_ccpo.py", "profile=cpu", "task=last_digit"),
             *("ccpo.credit.rule=counterfactul", "ccpo.sed=1"),
             f"data.train_files={tmp_path}/none.parquet",
             f"actor_rollout_ref.model.path={MODEL}",
             f"trainer.default_local_dir={out}",
         ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(tmp_path / "ray")}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        jobs.append(subprocess.Popen(command, cwd=here, env=environment, **pipes))
-    for job in jobs:
-        stdout, stderr = job.communicate(timeout=400)
-        assert job.returncode == 1
-        message = stderr[stderr.index("error: the configuration has 4 problem(s)") :]
+        done = in_cpu_fork(command, here, RAY_TMPDIR=str(tmp_path / "ray"))
+        assert done.returncode == 1
+        message = done.stderr[done.stderr.index("error: the configuration has 4 problem(s)") :]
         assert "ccpo.sed is not a setting: did you mean ccpo.seed?" in message
         assert "did you mean 'counterfactual'?" in message and "none.parquet does not exist" in message
-        assert "Traceback" not in stderr + stdout and "ray init kwargs" not in stdout
+        assert "Traceback" not in done.stderr + done.stdout and "ray init kwargs" not in done.stdout
     assert everything(tmp_path) == before
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,8 +36,8 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def scored():
-    done = subprocess.run([sys.executable, str(ALONE), "1", "2"], capture_output=True, text=True, timeout=300)
+def scored(in_cpu_fork):
+    done = in_cpu_fork([ALONE, "1", "2"], ALONE.parent)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[-1].removeprefix("RESULT "))

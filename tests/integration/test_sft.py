@@ -247,7 +247,10 @@ print(json.dumps(sorted(address.removeprefix("::ffff:") for address in found)), 
 """
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+ALONE = pytest.param(1, marks=pytest.mark.slow)  # two listen where one does, and to each other
+
+
+@pytest.mark.parametrize("processes", [ALONE, 2])
 def test_no_port_of_a_job_is_open_to_other_machines(modules, tmp_path, processes):
     """torchrun's own store takes pickles from whoever reaches it."""
     (tmp_path / "worker.py").write_text(LISTENER)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,8 +26,8 @@ LOSSES = ("token_mean", "paper_v1")
 
 
 @pytest.fixture(scope="module")
-def updates():
-    done = subprocess.run([sys.executable, str(ALONE), *LOSSES], capture_output=True, text=True, timeout=300)
+def updates(in_cpu_fork):
+    done = in_cpu_fork([ALONE, *LOSSES], ALONE.parent)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[-1].removeprefix("RESULT "))

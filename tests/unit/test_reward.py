@@ -197,7 +197,7 @@ def test_labels_and_same():
     [
         "import time; time.sleep(60)",
         "import re; re.match(r'(a+)+$', 'a' * 40 + 'b')",  # holds the interpreter: a thread's clock would not ring
-        "while True: pass",
+        pytest.param("while True: pass", marks=pytest.mark.slow),  # it keeps less from happening than the two above
     ],
 )
 def test_a_call_that_hangs_is_ended_and_others_are_not(load, body):
