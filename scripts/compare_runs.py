@@ -51,6 +51,8 @@ def main() -> None:
                 write_atomic(path, make())
             except OSError as error:
                 sys.exit(f"error: {path} cannot be written ({error.strerror}); the tables above are whole")
+            except (OverflowError, ValueError) as error:  # steps or values that no float holds
+                sys.exit(f"error: {path} cannot be drawn ({error}); the tables above are whole")
             print(f"\n{what}: {path}")
 
 

@@ -137,7 +137,7 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     work.add_argument(
         "--concurrency",
         type=int,
-        help=f"requests at a time (default {AT_ONCE}; {AT_ONCE_VLLM} where all models are local and vLLM serves them)",
+        help=f"requests at a time (default {AT_ONCE}; {AT_ONCE_VLLM} where all models are local and vLLM serves them on a GPU)",
     )
     work.add_argument("--retries", type=int, default=5, help="of a request that failed (default 5)")
     work.add_argument("--timeout", type=float, default=600.0, help="seconds for one request (default 600)")
@@ -556,17 +556,16 @@ def _hashable(voice: Voice) -> Voice:
 
 
 def at_once(given: argparse.Namespace, endpoints: Iterable[Endpoint]) -> int:
-    """Requests at a time."""
-    ours = all(endpoint.local for endpoint in endpoints) and _backend(given) == servers.VLLM
-    return given.concurrency or (AT_ONCE_VLLM if ours else AT_ONCE)
-
-
-def _backend(given: argparse.Namespace) -> str:
-    return given.backend or servers.backend_here(servers.gpus_here())
+    """Requests at a time, of all servers together."""
+    if given.concurrency or not all(endpoint.local for endpoint in endpoints):
+        return given.concurrency or AT_ONCE
+    gpus = servers.gpus_here()
+    return AT_ONCE_VLLM if gpus and (given.backend or servers.backend_here(gpus)) == servers.VLLM else AT_ONCE
 
 
 def _served(given: argparse.Namespace, models: Sequence[str], body: Mapping[str, Any]) -> Any:
-    serving = servers.Serving(_backend(given), given.max_model_len, given.seed, servers.gpus_here())
+    gpus = servers.gpus_here()
+    serving = servers.Serving(given.backend or servers.backend_here(gpus), given.max_model_len, given.seed, gpus)
     print(f"starting {len(models)} server{'s' * (len(models) > 1)} ({serving.backend})", file=sys.stderr)
     return servers.served(models, serving, body)
 

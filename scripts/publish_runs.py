@@ -1,12 +1,13 @@
 """Keep what a comparison of runs needs, small enough to publish: RUN.tar.xz of each run, some 200 kB for 25,000 validation sessions.
 
     python scripts/publish_runs.py outputs/dyad_* --out docs/runs/my_comparison
-    mkdir -p outputs/published && cat docs/runs/my_comparison/*.tar.xz | tar xJi -C outputs/published
-    python scripts/compare_runs.py outputs/published/*
+    mkdir -p outputs/published/mine && cat docs/runs/my_comparison/*.tar.xz | tar xJi -C outputs/published/mine
+    python scripts/compare_runs.py outputs/published/mine/*
 
 An archive has the run's log, its configuration, and the validation sessions that it kept: value, answer, truth, ballots, what each replay was worth, and
 a digest that stands for the question. It has no texts and no weights, so what needs those (equations.py, the sessions of a report) is not in it. The
-same run gives the same bytes. A run that still trains, or whose validations are not whole, is refused.
+same run gives the same bytes. A run that still trains, or whose first or last validation is not whole, is refused; another
+one that is not whole is left out.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 
-from ccpo.compare_runs.validations import read
-from ccpo.report.logged import ReportError, sources_of
+from ccpo.compare_runs.validations import whole
+from ccpo.report.logged import ReportError
 from ccpo.report.runs import read_run
 from ccpo.run.folder import JOB, METRICS, SESSIONS
 from ccpo.run.json_file import open_file, write_atomic
+from ccpo.run.output import until_cut
 from ccpo.run.session_log import VAL, as_json
 from ccpo.run.texts import has_texts, without_texts
 
@@ -40,19 +42,18 @@ def lean(entry: dict) -> dict[str, Any] | None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """File -> bytes. Raises ReportError for a run that is not whole, or not at its end."""
-    run = read_run(folder, lean)
-    steps = [entry["step"] for entry in run.entries if entry["kind"] == VAL and sources_of([entry])]
-    kept = {entry["step"] for entry in run.sessions}
-    for step in [step for step in steps if step in {*steps[:1], *kept, *steps[-1:]}] or [
-        None
-    ]:  # None: it says what is missing
-        if (holder := read(folder, step).holder) is not None:
-            raise ReportError(f"{folder} is being trained ({holder}): publish it when it has ended")
-    files = {SESSIONS: "".join(as_json(entry) + "\n" for entry in run.sessions).encode()}
+    """File -> bytes. Raises ReportError for a run that is not whole, or not at its end, or lacks a file."""
+    steps = set(whole(folder))
+    sessions = [entry for entry in read_run(folder, lean).sessions if entry["step"] in steps]
+    files = {SESSIONS: "".join(as_json(entry) + "\n" for entry in sessions).encode()}
     for name in (METRICS, str(JOB)):
-        with open_file(folder / name) as stream:
-            files[name] = stream.read()
+        try:
+            with open_file(folder / name) as stream:
+                files[name] = stream.read()
+        except OSError as error:
+            raise ReportError(
+                f"{folder / name} cannot be read ({error.strerror}): without it an archive could not be compared with others"
+            ) from None
     return files
 
 
@@ -76,17 +77,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [run.resolve().name for run in known.runs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         parser.error(f"{', '.join(twice)}: two runs of one name would be one archive; give each a name of its own")
-    try:
-        for run, name in zip(known.runs, names, strict=True):
+    for run, name in zip(known.runs, names, strict=True):
+        try:
             data = packed(name, contents(run))
+        except ReportError as error:
+            sys.exit(f"error: {error}")
+        try:
             known.out.mkdir(parents=True, exist_ok=True)
             write_atomic(known.out / f"{name}.tar.xz", data)
-            print(f"{known.out / name}.tar.xz  {len(data) // 1000} kB", flush=True)
-    except ReportError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {known.out} cannot be written ({error.strerror}): set --out to a folder that can")
+        except OSError as error:
+            sys.exit(f"error: {known.out} cannot be written ({error.strerror}): set --out to a folder that can")
+        print(f"{known.out / name}.tar.xz  {len(data) // 1000} kB", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_cut(main))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 from ccpo.compare_runs.arms import Arm, Measure, common, k_of, measures_of, value_of
 from ccpo.compare_runs.validations import Key
 from ccpo.report.logged import TEAM_IN_TRAINING, series
+from ccpo.run.output import printable
 
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, told apart by the colour-blind, too, without their yellow. Source: jfly.uni-koeln.de/color."""
 POINTS = 12
 """Of a curve. A step's own mean is of few questions."""
-Curve = list[tuple[float, float]]
-"""(step, value)."""
+Curve = dict[int, tuple[float, float]]
+"""Number of a stretch -> (step, value)."""
 
 
 def png(arms: Sequence[Arm], before: bool) -> bytes:
@@ -42,17 +44,17 @@ def png(arms: Sequence[Arm], before: bool) -> bytes:
         )
         for number, arm in enumerate(arms):
             look = {"color": COLOURS[number % len(COLOURS)], "linestyle": "--" if number >= len(COLOURS) else "-"}
-            curves = [curve(one.run.entries) for one in arm.seeds.values()]
+            curves = curves_of(arm)
             for one in curves:
                 left.plot(*_xy(one), **look, alpha=0.35, linewidth=0.9)
-            left.plot(*_xy(mean_of(curves)), **look, linewidth=2.2, label=f"{arm.name} ({len(curves)})")
+            left.plot(*_xy(mean_of(curves)), **look, linewidth=2.2, label=f"{printable(arm.name)} ({len(curves)})")
             for panel, source in zip(panels, sources, strict=True):
                 own = [key for key in keys if key[0] == source]
                 average = next(iter(measures_of(arms, own, k).values()))
                 _ends(panel, arm, average, own, before, 0.03 * (number - (len(arms) - 1) / 2), look)
         left.set(xlabel="step", ylabel="team's value in training")
         for panel, source in zip(panels, sources, strict=True):
-            panel.set(title=f"{source}, avg@{k}", xlim=(-0.3, 1.3))
+            panel.set(title=f"{printable(source)}, avg@{k}", xlim=(-0.3, 1.3))
             panel.set_xticks([0, 1], ["before", "after"]) if before else panel.set_xticks([1], ["after"])
         for axes in (left, *panels):
             axes.set_ylim(bottom=0)
@@ -89,21 +91,30 @@ def _ends(
     )
 
 
-def curve(entries: Sequence[Mapping]) -> Curve:
-    """Means of up to `POINTS` stretches of the training, each at the middle of its steps. ``entries``: of the run log."""
-    steps, values = series(list(entries), TEAM_IN_TRAINING)
-    count = min(POINTS, len(steps))
-    edges = [round(number * len(steps) / count) for number in range(count + 1)] if count else []
-    return [(fmean(steps[a:b]), fmean(values[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
+def curve(entries: Sequence[Mapping], last: int) -> Curve:
+    """Means of up to `POINTS` equal stretches of the steps 1 to ``last``, each at the mean of its steps. ``entries``: of the run log."""
+    stretches: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for step, value in zip(*series(list(entries), TEAM_IN_TRAINING), strict=True):
+        if 1 <= step <= last:
+            stretches[(step - 1) * min(POINTS, last) // last].append((step, value))
+    return {number: (fmean(s for s, _ in own), fmean(v for _, v in own)) for number, own in stretches.items()}
+
+
+def curves_of(arm: Arm) -> list[Curve]:
+    """Of its seeds, as far as all of them have trained, and were validated."""
+    lasts = [
+        min(one.last.step, max(series(one.run.entries, TEAM_IN_TRAINING)[0], default=0)) for one in arm.seeds.values()
+    ]
+    return [curve(one.run.entries, min(lasts)) for one in arm.seeds.values()]
 
 
 def mean_of(curves: Sequence[Curve]) -> Curve:
-    """Mean over seeds, as far as all of them go."""
-    return [
-        (fmean(at), fmean(values))
-        for at, values in (zip(*points, strict=True) for points in zip(*curves, strict=False))
-    ]
+    """Mean over seeds of the stretches that all have."""
+    every = [number for number in sorted(curves[0]) if all(number in other for other in curves)]
+    return {
+        number: (fmean(one[number][0] for one in curves), fmean(one[number][1] for one in curves)) for number in every
+    }
 
 
 def _xy(points: Curve) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
+    return [points[number][0] for number in sorted(points)], [points[number][1] for number in sorted(points)]

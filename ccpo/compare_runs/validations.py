@@ -87,6 +87,26 @@ def read(folder: Path, step: int | None = None, before: bool = False) -> Validat
     return Validated(folder, replace(run, sessions=[]), _validation(folder, run, last), first, holder)
 
 
+def whole(folder: Path) -> list[int]:
+    """Steps of the validations of which all sessions are kept. Raises ReportError unless the first and the last are among them, and where someone
+    trains."""
+    folder = Path(folder)
+    if (holder := holder_of(folder)) is not None:
+        raise ReportError(f"{folder} is being trained ({holder}): wait until it has ended")
+    read(folder, before=False)  # says what is missing
+    run = read_run(folder, _without_texts)
+    steps = [entry["step"] for entry in run.entries if entry["kind"] == VAL and sources_of([entry])]
+    found = []
+    for step in steps:
+        try:
+            _validation(folder, run, step)
+            found.append(step)
+        except ReportError:
+            if step in (steps[0], steps[-1]):
+                raise
+    return found
+
+
 def _listed(steps: Sequence[int]) -> str:
     return ", ".join(map(str, steps)) if len(steps) <= 8 else f"{steps[0]}, {steps[1]}, ..., {steps[-1]}"
 

@@ -111,7 +111,7 @@ def _in_one_order(node: torch.autograd.graph.Node) -> None:
     """Let the kernel's backward pass add in one order, always the same.
 
     PyTorch's does that only where an operation that cannot is an error; verl's full_determinism asks for warnings, and with those it adds
-    in any order. So for this node alone warnings are errors.
+    in any order. So for this node alone warnings are errors. (A pass that fails leaves it so for the process.)
     """
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     node.register_prehook(lambda grads: torch.use_deterministic_algorithms(True))

@@ -9,6 +9,7 @@
     an answer that would take for ever        is not read: the verifier is bounded by an answer's length (ccpo/verifier)
     a loss or gradient is not finite          verl skips the update; counted; BAD_UPDATES in a row of one policy: the job stops
     the run's folder is moved or removed      seen within seconds by the process that holds its lock (pulse.py): the job stops
+    someone ends the job (SIGTERM, SIGHUP)    heard by the driver while it waits for the task runner (pulse.py): the job stops
     a checkpoint cannot be saved              what was written of it is removed, and the job stops
     the newest checkpoint is damaged          passed over for the one before it, with a warning (run/checkpoint.py)
 

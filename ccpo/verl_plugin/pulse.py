@@ -90,6 +90,10 @@ def _told() -> Iterator[list[int]]:
             signal.signal(number, signal.SIG_IGN if came else before[number])
 
 
+def _why(told: list[int], run_dir: Path) -> str:
+    return f"it was told to end ({signal.Signals(told[0]).name}). {what_is_whole(run_dir)}"
+
+
 def wait_for(run: Any, run_dir: Path, start_limit: float, check: Callable[[], None]) -> Any:
     """Wait for the end of the task runner's ``run`` (an object reference) and return it. Raises JobStopped when it will not end.
 
@@ -99,7 +103,7 @@ def wait_for(run: Any, run_dir: Path, start_limit: float, check: Callable[[], No
     with _told() as told, closing(_Listener()) as listener:
         while not ray.wait([run], timeout=min(LOOK_SECONDS, FOLDER_SECONDS))[0]:
             if told:
-                raise JobStopped(f"it was told to end ({signal.Signals(told[0]).name}). {what_is_whole(run_dir)}")
+                raise JobStopped(_why(told, run_dir))
             check()
             silent, reason = time.monotonic() - listener.changed, listener.pulse.get("why")
             if reason and time.monotonic() - listener.reason_since > GRACE:
@@ -117,6 +121,8 @@ def wait_for(run: Any, run_dir: Path, start_limit: float, check: Callable[[], No
         try:
             ray.get(run)
         except Exception as error:
+            if is_death(error) and told:  # whoever told this process told the others, too, and they were first
+                raise JobStopped(_why(told, run_dir)) from error
             if is_death(error) and (reason := _last_reason(listener)):  # it ended itself, and said why
                 raise JobStopped(reason) from error
             raise

@@ -100,8 +100,9 @@ def _unused(config: DictConfig) -> Iterator[str]:
 
 
 def _seeds(config: DictConfig) -> Iterator[str]:
-    """verl's determinism of the rollout: it gives a request without a seed the server's, the same to all."""
-    if config.actor_rollout_ref.rollout.get("full_determinism", False) and config.ccpo.get("seed") is None:
+    """verl's determinism of its vLLM server: it gives a request without a seed the server's, the same to all."""
+    rollout = config.actor_rollout_ref.rollout
+    if rollout.name == "vllm" and rollout.get("full_determinism", False) and config.ccpo.get("seed") is None:
         yield (
             "actor_rollout_ref.rollout.full_determinism is true and ccpo.seed null: verl would give all requests one seed, so that the sessions "
             "of a prompt were equal and none better than another; set ccpo.seed=0, or any number: every request then has a seed of its own"

@@ -50,11 +50,13 @@ def test_the_job_stops_when_a_process_dies(start, tmp_path, process, called):
 
 
 @pytest.mark.slow
-def test_a_job_that_is_told_to_end_says_what_is_whole_and_goes_on_when_started_again(start, tmp_path):
+@pytest.mark.parametrize("whom", ["driver", "all"])
+def test_a_job_that_is_told_to_end_says_what_is_whole_and_goes_on_when_started_again(start, tmp_path, whom):
     out = tmp_path / "job"
     job = start(out, "dyad", *NO_VALIDATION)
     wait_until(job, out, lambda: last_step(out) >= 2)
-    job.send_signal(signal.SIGTERM)
+    for process in [job] if whom == "driver" else members(job.pid):
+        process.send_signal(signal.SIGTERM)
     line = stopped(job, out, limit=60)
     assert "told to end (SIGTERM)" in line and f"The checkpoint of step {finished_steps(out)[-1]} is complete" in line
     assert job.returncode == 1  # not aborted

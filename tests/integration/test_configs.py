@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,36 @@ def test_every_profile_runs_every_task_with_every_team(compose, profile, task, n
     fit.settle(config)  # values that a GPU profile leaves to the plan
     assert (values.problems(config), relations.problems(config), values.verls_own_problems(config)) == ([], [], [])
     assert lookups.problems(config) == []
+
+
+PLAIN = """
+import sys, hydra
+from omegaconf import OmegaConf
+for line in sys.stdin:
+    name, *words = line.rstrip("\\n").split("\\t")
+    with hydra.initialize_config_dir(sys.argv[1], version_base=None):
+        print(OmegaConf.to_yaml(hydra.compose(name, overrides=words)), end="\\0")
+"""
+COMMANDS = (
+    ("ccpo_dyad", "profile=cpu", "task=last_digit"),
+    ("ccpo_dyad", "task=last_digit", "profile=cpu", "trainer.total_epochs=3"),
+    ("ccpo_vote", "profile=gpu", "start=quick", "ccpo.credit.rule=shapley", "+ccpo.extra={a: 1}"),
+    ("ccpo_vote", "profile=gpu", "start=full", "~trainer.logger", "seed=7"),
+    ("ccpo_dyad", "profile=gpu", "+trainer.new=1", "data.train_files=[a,b]"),
+)
+
+
+@pytest.mark.slow
+def test_what_the_tests_compose_is_what_hydra_composes(compose):
+    """`compose` remembers what Hydra has read, chosen and merged."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = "".join("\t".join(command) + "\n" for command in COMMANDS)
+    command = [sys.executable, "-c", PLAIN, str(ROOT / "recipe" / "config")]
+    done = subprocess.run(command, input=words, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for (name, *given), plain in zip(COMMANDS, done.stdout.split("\0"), strict=False):
+        for _ in range(2):
+            assert OmegaConf.to_yaml(compose(*given, name=name)) == plain, given
 
 
 def test_the_agent_loop_exists(compose):

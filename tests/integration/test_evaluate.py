@@ -603,7 +603,10 @@ def test_vllm_servers_of_ours_are_asked_more_at_a_time(monkeypatch):
         (evaluate.servers.VLLM, [ours, theirs], evaluate.AT_ONCE),
         (evaluate.servers.CPU, [ours], evaluate.AT_ONCE),
     ):
-        monkeypatch.setattr(evaluate.servers, "backend_here", lambda gpus, backend=backend: backend)
+        given.backend = backend
+        monkeypatch.setattr(evaluate.servers, "gpus_here", lambda: 0)
+        assert evaluate.at_once(given, endpoints) == evaluate.AT_ONCE
+        monkeypatch.setattr(evaluate.servers, "gpus_here", lambda: 2)
         assert evaluate.at_once(given, endpoints) == many
     given.concurrency = 3
     assert evaluate.at_once(given, [ours]) == 3

@@ -190,7 +190,7 @@ COMBINATIONS: tuple[tuple[str, dict], ...] = (  # what is named; settings that a
     ("algorithm.use_pf_ppo", {"algorithm.use_pf_ppo": True}),
     ("fsdp_config.forward_only", {f"{ACTOR}.fsdp_config.forward_only": True}),
     ("rollout.ignore_eos", {f"{ROLLOUT}.ignore_eos": True}),
-    ("ccpo.seed", {f"{ROLLOUT}.full_determinism": True, "ccpo.seed": None}),
+    ("ccpo.seed", {f"{ROLLOUT}.name": "vllm", f"{ROLLOUT}.full_determinism": True, "ccpo.seed": None}),
     ("rollout.multi_turn.enable", {f"{ROLLOUT}.multi_turn.enable": True}),
     ("reward.custom_reward_function.path='mine.py'", {"reward.custom_reward_function.path": "mine.py"}),
     ("reward.reward_manager.source='importlib'", {"reward.reward_manager.source": "importlib"}),

@@ -144,6 +144,13 @@ def test_whoever_tells_the_job_to_end_is_heard_once_and_told_what_is_whole(ray, 
         tell.cancel()
 
 
+def test_the_death_of_a_task_runner_that_was_told_to_end_too_is_no_lack_of_memory(ray, tmp_path, handlers):
+    ray.wait = lambda refs, timeout: os.kill(os.getpid(), signal.SIGTERM) or (refs, [])
+    ray.error = RayActorError()
+    with pytest.raises(JobStopped, match="told to end"):
+        waiting(tmp_path)
+
+
 def test_what_is_ignored_stays_so_and_a_run_that_ends_by_itself_leaves_the_handlers_as_they_were(
     ray, tmp_path, handlers
 ):

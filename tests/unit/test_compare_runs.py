@@ -496,13 +496,21 @@ def trained(folder: Path, *values: float) -> Path:
 
 def test_curves_are_means_of_stretches_and_an_arms_are_means_of_its_seeds(tmp_path):
     run = trained(save(tmp_path / "a", played(0, (0, 1))), *(float(i) for i in range(30)))
-    found = picture.curve(read(run).run.entries)
-    assert len(found) == picture.POINTS and found[0] == (1.5, 0.5)  # 30 steps: stretches of two and three
-    assert fmean(value for _, value in picture.curve(read(run).run.entries[:3])) == 0.5 and picture.curve([]) == []
-    assert picture.mean_of([[(1, 0.0), (2, 1.0)], [(1, 1.0), (4, 0.5)], [(1, 0.5), (3, 0.0), (9, 9.0)]]) == [
-        (1, 0.5),
-        (3, 0.5),
-    ]
+    found = picture.curve(read(run).run.entries, 30)
+    assert (
+        len(found) == picture.POINTS and found[0] == (2, 1.0) and found[1] == (4.5, 3.5)
+    )  # stretches of two and three
+    assert picture.curve(read(run).run.entries, 2) == {0: (1, 0.0), 1: (2, 1.0)} and picture.curve([], 9) == {}
+    assert picture.mean_of([{0: (1, 0.0), 1: (2, 1.0)}, {0: (1, 1.0), 2: (4, 0.5)}]) == {0: (1, 0.5)}
+
+
+def test_a_mean_goes_as_far_as_all_seeds_have_trained_and_were_validated(tmp_path):
+    long = trained(save(tmp_path / "a", played(60, (0, 1)), seed=0), *[0.9] * 24, *[0.1] * 60)
+    short = trained(save(tmp_path / "b", played(60, (0, 1)), seed=1), *[0.9] * 24)
+    (arm,) = arms_of([read(long), read(short)])
+    assert {value for one in picture.curves_of(arm) for _, value in one.values()} == {0.9}
+    (arm,) = arms_of([read(trained(save(tmp_path / "c", played(9, (0, 1))), *[0.5] * 30))])
+    assert max(step for one in picture.curves_of(arm) for step, _ in one.values()) == 9
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from test_compare_runs import played, row, said, save, session
@@ -20,6 +21,7 @@ from ccpo.compare_runs.arms import arms_of  # noqa: E402
 from ccpo.compare_runs.tables import lines_of  # noqa: E402
 from ccpo.compare_runs.validations import read  # noqa: E402
 from ccpo.evaluate.measures import mean  # noqa: E402
+from ccpo.report.logged import TEAM_IN_TRAINING, series  # noqa: E402
 from ccpo.run.folder import METRICS, SESSIONS  # noqa: E402
 from ccpo.run.lock import run_lock  # noqa: E402
 
@@ -118,29 +120,48 @@ def short(number: str) -> str:
     return re.sub(r"(?<![\d.])0\.", ".", number)
 
 
-@pytest.mark.parametrize("page", sorted(path.stem for path in RUNS.glob("*.md") if (RUNS / path.stem).is_dir()))
-def test_the_numbers_of_a_page_are_those_of_its_archives(page, tmp_path):
-    runs = [read(folder, before=True) for folder in unpacked(RUNS / page, tmp_path / "runs")]
-    arms = arms_of(runs, "shared")
-    text = "\n".join(lines_of(arms, before=True))
-    lines = (RUNS / f"{page}.md").read_text().splitlines()
+PAGES = sorted(path.stem for path in RUNS.glob("*.md") if (RUNS / path.stem).is_dir())
+NUMBER = r"[+-]?\d*\.\d{3}"
+INTERVAL = rf"(?:{NUMBER} )?\[{NUMBER}, {NUMBER}\]"
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request, tmp_path_factory):
+    """(the section Results, arms, what compare_runs says of all arms and of each alone, numbers as pages write them)"""
+    text = (RUNS / f"{request.param}.md").read_text().split("## Results")[1].split("## Commands")[0]
+    folders = unpacked(RUNS / request.param, tmp_path_factory.mktemp("page") / "runs")
+    arms = arms_of([read(folder, before=True) for folder in folders], "shared")
+    said = {arm.name: short("\n".join(lines_of([arm], before=True))) for arm in arms}
+    return text, arms, said | {"": short("\n".join(lines_of(arms, before=True)))}
+
+
+def test_the_first_table_of_a_page_is_that_of_its_archives(page):
+    text, arms, said = page
     for arm in arms:
         team, rule = arm.name.split(", ")
-        (line,) = [line for line in lines if line.startswith(f"| {team}, `{rule}` |")]
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {team}, `{rule}` |")]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        first = mean(
-            [
-                mean(q.values)
-                for one in arm.seeds.values()
-                for key, q in one.first.questions.items()
-                if key[0] == "gsm8k"
-            ]
-        )
-        _, _, after, change, seeds, *_ = row(text, "### avg@8", arm.name)
+        questions = [q for one in arm.seeds.values() for key, q in one.first.questions.items() if key[0] == "gsm8k"]
+        first = mean([mean(question.values) for question in questions])
+        _, _, after, change, seeds, *_ = row(said[""], "### avg@8", arm.name)
         assert cells[1].split()[0] == str(len(arm.seeds))
-        assert cells[2:] == [
-            short(f"{first:.3f}"),
-            short(after),
-            short(change),
-            short(seeds).removesuffix(f", {len(arm.seeds)} seeds"),
-        ]
+        assert cells[2:] == [short(f"{first:.3f}"), after, change, seeds.removesuffix(f", {len(arm.seeds)} seeds")]
+
+
+def test_the_curves_of_a_page_are_those_of_its_archives(page):
+    text, arms, _ = page
+    for arm in arms:
+        for seed, one in arm.seeds.items():
+            values = series(one.run.entries, TEAM_IN_TRAINING)[1]
+            cells = [short(f"{fmean(values[i : i + 20]):.3f}") for i in range(0, len(values), 20)]
+            assert f"| `{arm.name.split(', ')[1]}` {seed} | {' | '.join(cells)} |" in text
+
+
+def test_every_interval_of_a_page_is_one_that_its_archives_give(page):
+    text, _, said = page
+    given = "\n".join(said.values())
+    lines = [line for line in text.splitlines() if "equation" not in line]  # those need texts
+    found = re.findall(INTERVAL, "\n".join(lines))
+    assert len(found) > 10
+    for one in found:
+        assert one in given or f"({one})" in given, one
