@@ -76,11 +76,11 @@ def _told() -> Iterator[list[int]]:
     """The signals of whoever wants the job to end, as they come; main thread. The first is heard, and later ones do not disturb the end.
 
     With Ray in the process a SIGTERM would abort it with a dump of C++ frames, and an exception out of a handler would be lost in `ray.wait`.
-    What is ignored (nohup) stays so.
+    What is ignored (nohup) stays so, and a handler that Python does not know (None), since it could not be put back.
     """
     came: list[int] = []
     before = {number: signal.getsignal(number) for number in ENDING}
-    heard = [number for number in ENDING if before[number] != signal.SIG_IGN]
+    heard = [number for number in ENDING if before[number] not in (signal.SIG_IGN, None)]
     for number in heard:
         signal.signal(number, lambda number, _: came.append(number))
     try:

@@ -163,6 +163,13 @@ def test_what_is_ignored_stays_so_and_a_run_that_ends_by_itself_leaves_the_handl
     assert signal.getsignal(signal.SIGTERM) == handlers[signal.SIGTERM]
 
 
+def test_a_handler_that_python_does_not_know_stays(ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(pulse.signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(pulse.signal, "signal", lambda number, handler: pytest.fail("it could not be put back"))
+    ray.ended.set()
+    waiting(tmp_path)
+
+
 def test_the_end_and_errors_come_through_and_options_stay(ray, tmp_path):
     made = []
 
