@@ -18,9 +18,8 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault(
-    "CUBLAS_WORKSPACE_CONFIG", ":16:8"
-)  # as verl sets it for full_determinism; read when cuBLAS is first used
+# As verl sets it for full_determinism; it is read when cuBLAS is first used.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
 import torch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

@@ -53,7 +53,7 @@ from ccpo.types import REMOVE, REPLACE, SHUFFLE  # noqa: E402
 HOWS = (REMOVE, REPLACE, SHUFFLE)
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 EVERY = ""  # of a table by role: what holds for all that have nothing of their own
-AT_ONCE, AT_ONCE_VLLM = 64, 256  # requests: what an endpoint may be sent, and what keeps a GPU of ours busy
+AT_ONCE, AT_ONCE_VLLM = 64, 256  # requests: to endpoints and the CPU, and where a GPU of ours decodes
 MAX_TOKENS, TEMPERATURE = 1024, 1.0  # without a checkpoint that says otherwise
 UNUSED_DAYS = 7  # after which an exported checkpoint is removed from the cache
 FIELDS = "model messages max_tokens max_completion_tokens temperature top_p stop seed n stream".split()  # of a request
@@ -531,14 +531,16 @@ def evaluate(given: argparse.Namespace) -> None:
     with ExitStack() as stack:
         store = stack.enter_context(opened(given.out, settings))
         local = sorted({voice.folder for voice in voices.values() if voice.folder is not None})
-        started = stack.enter_context(_served(given, local, body)) if local else {}
+        serving = serving_of(given) if local else None
+        started = stack.enter_context(_served(serving, local, body)) if local else {}
         endpoints = {
             role: started[voice.folder] if voice.folder is not None else remote[_hashable(voice)]
             for role, voice in voices.items()
         }
         if config.own_reward is not None:
             stack.callback(config.own_reward.close)
-        result = asyncio.run(_until_ended(_run(given, config, rows, sampling, endpoints, store)))
+        many = at_once(given, endpoints.values(), serving)
+        result = asyncio.run(_until_ended(_run(given, config, rows, sampling, endpoints, many, store)))
         path = write_result(given.out, result)
     needed = frozenset(
         role
@@ -555,17 +557,18 @@ def _hashable(voice: Voice) -> Voice:
     return Voice((), voice.model, voice.url, voice.key_env, voice.folder)
 
 
-def at_once(given: argparse.Namespace, endpoints: Iterable[Endpoint]) -> int:
-    """Requests at a time, of all servers together."""
-    if given.concurrency or not all(endpoint.local for endpoint in endpoints):
-        return given.concurrency or AT_ONCE
-    gpus = servers.gpus_here()
-    return AT_ONCE_VLLM if gpus and (given.backend or servers.backend_here(gpus)) == servers.VLLM else AT_ONCE
+def at_once(given: argparse.Namespace, endpoints: Iterable[Endpoint], serving: servers.Serving | None) -> int:
+    """Requests at a time, of all servers together. ``serving``: of those that are ours."""
+    ours = serving is not None and all(endpoint.local for endpoint in endpoints)
+    return given.concurrency or (AT_ONCE_VLLM if ours and serving.gpus and serving.backend == servers.VLLM else AT_ONCE)
 
 
-def _served(given: argparse.Namespace, models: Sequence[str], body: Mapping[str, Any]) -> Any:
+def serving_of(given: argparse.Namespace) -> servers.Serving:
     gpus = servers.gpus_here()
-    serving = servers.Serving(given.backend or servers.backend_here(gpus), given.max_model_len, given.seed, gpus)
+    return servers.Serving(given.backend or servers.backend_here(gpus), given.max_model_len, given.seed, gpus)
+
+
+def _served(serving: servers.Serving, models: Sequence[str], body: Mapping[str, Any]) -> Any:
     print(f"starting {len(models)} server{'s' * (len(models) > 1)} ({serving.backend})", file=sys.stderr)
     return servers.served(models, serving, body)
 
@@ -576,9 +579,9 @@ async def _run(
     rows: Rows,
     sampling: Mapping[str, Mapping[str, Any]],
     endpoints: Mapping[str, Endpoint],
+    many: int,
     store: Any,
 ) -> dict[str, Any]:
-    many = at_once(given, endpoints.values())
     gate = asyncio.Semaphore(many)
     clients: dict[tuple, Client] = {}
     speakers = {}

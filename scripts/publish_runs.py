@@ -30,15 +30,14 @@ from ccpo.run.folder import JOB, METRICS, SESSIONS
 from ccpo.run.json_file import open_file, write_atomic
 from ccpo.run.output import until_cut
 from ccpo.run.session_log import VAL, as_json
-from ccpo.run.texts import has_texts, without_texts
+from ccpo.run.texts import without_texts
 
 
 def lean(entry: dict) -> dict[str, Any] | None:
     """A validation session as comparisons read it; None for one of training."""
     if entry["kind"] != VAL:
         return None
-    bare = without_texts(entry) if has_texts(entry) else entry
-    return {name: value for name, value in bare.items() if value is not None} | {"turns": []}
+    return {name: value for name, value in without_texts(entry).items() if value is not None} | {"turns": []}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -13,10 +13,9 @@ import numpy as np
 from ccpo.compare_rules.runs import Key
 from ccpo.compare_rules.scores import batches
 from ccpo.compare_rules.tables import Values, differences, every_score, of_rule, rules_of
+from ccpo.report.colours import COLOURS
 from ccpo.report.means import half_width
 
-COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, told apart by the colour-blind, too, without their yellow, which white swallows. Source: jfly.uni-koeln.de/color."""
 MARKERS, LINES = ("o", "s", "^", "D", "v", "P", "X"), ("-", "--", ":", "-.")
 DIFFERENCES = ("auc", "team")
 GRID = 60

@@ -10,11 +10,10 @@ from typing import Any
 
 from ccpo.compare_runs.arms import Arm, Measure, common, k_of, measures_of, value_of
 from ccpo.compare_runs.validations import Key
+from ccpo.report.colours import COLOURS
 from ccpo.report.logged import TEAM_IN_TRAINING, series
 from ccpo.run.output import printable
 
-COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, told apart by the colour-blind, too, without their yellow. Source: jfly.uni-koeln.de/color."""
 POINTS = 12
 """Of a curve. A step's own mean is of few questions."""
 Curve = dict[int, tuple[float, float]]
@@ -31,7 +30,8 @@ def png(arms: Sequence[Arm], before: bool) -> bytes:
 
     found = [one for arm in arms for one in arm.seeds.values()]
     keys, k = common(found)[0], k_of(found)
-    sources = list(dict.fromkeys(source for source, _ in keys))
+    sources = {source: [key for key in keys if key[0] == source] for source, _ in keys}
+    averages = [next(iter(measures_of(arms, own, k).values())) for own in sources.values()]
     style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
     style["text.parse_math"] = False  # a $ in a name is no formula
     with plt.rc_context(style):
@@ -48,10 +48,9 @@ def png(arms: Sequence[Arm], before: bool) -> bytes:
             for one in curves:
                 left.plot(*_xy(one), **look, alpha=0.35, linewidth=0.9)
             left.plot(*_xy(mean_of(curves)), **look, linewidth=2.2, label=f"{printable(arm.name)} ({len(curves)})")
-            for panel, source in zip(panels, sources, strict=True):
-                own = [key for key in keys if key[0] == source]
-                average = next(iter(measures_of(arms, own, k).values()))
-                _ends(panel, arm, average, own, before, 0.03 * (number - (len(arms) - 1) / 2), look)
+            offset = 0.03 * (number - (len(arms) - 1) / 2)
+            for panel, own, average in zip(panels, sources.values(), averages, strict=True):
+                _ends(panel, arm, average, own, before, offset, look)
         left.set(xlabel="step", ylabel="team's value in training")
         for panel, source in zip(panels, sources, strict=True):
             panel.set(title=f"{printable(source)}, avg@{k}", xlim=(-0.3, 1.3))

@@ -71,10 +71,7 @@ def read(folder: Path, step: int | None = None, before: bool = False) -> Validat
     """The validation at ``step`` (None: the last), with ``before`` the first one, too. Raises ReportError where one is not there or not whole."""
     folder = Path(folder)
     holder = holder_of(folder)
-    run = read_run(folder, _without_texts)
-    steps = [entry["step"] for entry in run.entries if entry["kind"] == VAL and sources_of([entry])]
-    if not steps:
-        raise ReportError(f"{folder} has logged no validation: set trainer.test_freq, trainer.val_before_train")
+    run, steps = _opened(folder)
     if step is not None and step not in steps:
         raise ReportError(f"{folder} has no validation at step {step}: set --step to one of {_listed(steps)}")
     last = steps[-1] if step is None else step
@@ -93,9 +90,7 @@ def whole(folder: Path) -> list[int]:
     folder = Path(folder)
     if (holder := holder_of(folder)) is not None:
         raise ReportError(f"{folder} is being trained ({holder}): wait until it has ended")
-    read(folder, before=False)  # says what is missing
-    run = read_run(folder, _without_texts)
-    steps = [entry["step"] for entry in run.entries if entry["kind"] == VAL and sources_of([entry])]
+    run, steps = _opened(folder)
     found = []
     for step in steps:
         try:
@@ -105,6 +100,15 @@ def whole(folder: Path) -> list[int]:
             if step in (steps[0], steps[-1]):
                 raise
     return found
+
+
+def _opened(folder: Path) -> tuple[Run, list[int]]:
+    """(the run, steps of the validations that it logged). Raises ReportError where there is none."""
+    run = read_run(folder, _without_texts)
+    steps = [entry["step"] for entry in run.entries if entry["kind"] == VAL and sources_of([entry])]
+    if not steps:
+        raise ReportError(f"{folder} has logged no validation: set trainer.test_freq, trainer.val_before_train")
+    return run, steps
 
 
 def _listed(steps: Sequence[int]) -> str:

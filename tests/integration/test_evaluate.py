@@ -605,11 +605,12 @@ def test_vllm_servers_of_ours_are_asked_more_at_a_time(monkeypatch):
     ):
         given.backend = backend
         monkeypatch.setattr(evaluate.servers, "gpus_here", lambda: 0)
-        assert evaluate.at_once(given, endpoints) == evaluate.AT_ONCE
+        assert evaluate.at_once(given, endpoints, evaluate.serving_of(given)) == evaluate.AT_ONCE
         monkeypatch.setattr(evaluate.servers, "gpus_here", lambda: 2)
-        assert evaluate.at_once(given, endpoints) == many
+        assert evaluate.at_once(given, endpoints, evaluate.serving_of(given)) == many
+    assert evaluate.at_once(given, [theirs], None) == evaluate.AT_ONCE
     given.concurrency = 3
-    assert evaluate.at_once(given, [ours]) == 3
+    assert evaluate.at_once(given, [ours], evaluate.serving_of(given)) == 3
 
 
 def test_servers_on_the_cpu_share_its_cores(monkeypatch):

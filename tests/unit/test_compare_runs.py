@@ -497,9 +497,7 @@ def trained(folder: Path, *values: float) -> Path:
 def test_curves_are_means_of_stretches_and_an_arms_are_means_of_its_seeds(tmp_path):
     run = trained(save(tmp_path / "a", played(0, (0, 1))), *(float(i) for i in range(30)))
     found = picture.curve(read(run).run.entries, 30)
-    assert (
-        len(found) == picture.POINTS and found[0] == (2, 1.0) and found[1] == (4.5, 3.5)
-    )  # stretches of two and three
+    assert len(found) == picture.POINTS and found[0] == (2, 1.0) and found[1] == (4.5, 3.5)  # of three and two steps
     assert picture.curve(read(run).run.entries, 2) == {0: (1, 0.0), 1: (2, 1.0)} and picture.curve([], 9) == {}
     assert picture.mean_of([{0: (1, 0.0), 1: (2, 1.0)}, {0: (1, 1.0), 2: (4, 0.5)}]) == {0: (1, 0.5)}
 
