@@ -133,15 +133,11 @@ def handlers():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_whoever_tells_the_job_to_end_is_heard_once_and_told_what_is_whole(ray, tmp_path, handlers, number):
-    tell = threading.Timer(0.1, os.kill, (os.getpid(), number))
-    tell.start()
-    try:
-        with pytest.raises(JobStopped, match=f"told to end .{number.name}.. There is no checkpoint yet"):
-            waiting(tmp_path, limit=30)
-        for each in pulse.ENDING:
-            os.kill(os.getpid(), each)  # while the job is taken down
-    finally:
-        tell.cancel()
+    ray.wait = lambda refs, timeout: os.kill(os.getpid(), number) or ([], refs)  # by then somebody listens
+    with pytest.raises(JobStopped, match=f"told to end .{number.name}.. There is no checkpoint yet"):
+        waiting(tmp_path, limit=30)
+    for each in pulse.ENDING:
+        os.kill(os.getpid(), each)  # while the job is taken down
 
 
 def test_the_death_of_a_task_runner_that_was_told_to_end_too_is_no_lack_of_memory(ray, tmp_path, handlers):
