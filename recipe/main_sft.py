@@ -2,7 +2,8 @@
 
 In the folder of the job (trainer.default_local_dir, OUT):
 
-    model/          the taught model, for actor_rollout_ref.model.path; it appears when it is complete, and is never written again
+    model/          the taught model, for actor_rollout_ref.model.path; it appears when it is complete, and is never written again; with
+                    model.lora_rank the adapter is in model/adapter, and merged into the weights
     sft.json        what was taught to which model, the last losses, the SHA-256 of the weights
     metrics.jsonl   verl's metrics, a line a step
     unfinished/     only while a job is on its way; what a killed one has left is removed when the same command begins anew
@@ -42,6 +43,8 @@ MODEL, PART, FACTS, METRICS = "model", "unfinished", "sft.json", "metrics.jsonl"
 SDPA = "sdpa"
 
 READ_OTHERWISE = {
+    "model.lora.rank": 0,
+    "model.lora_adapter_path": None,
     "data.train_max_samples": -1,
     "data.val_max_samples": -1,
     "data.messages_key": "messages",
@@ -50,6 +53,11 @@ READ_OTHERWISE = {
     "trainer.nnodes": 1,
 }
 """Settings of verl's trainer that change nothing here -> what they have to be."""
+OTHERWISE = {
+    "data": "lessons are read and tokenized here, not by verl, so that it would change nothing; leave it out, and make the lessons as they are to be taught",
+    "model": "a new adapter is taught, of model.lora_rank; leave it out, or teach a model into which recipe/merge_adapter.py has merged the old one",
+    "trainer": "the processes of a job are those of one machine; leave it out",
+}
 
 LAUNCH = """
 from ccpo.verl_plugin.network import bind_stores
@@ -98,7 +106,7 @@ def fill(config: Any, model_config: Any, gpu_bytes: float) -> list[str]:
     ``model_config``: the model's, of transformers. ``gpu_bytes``: of a GPU. Raises TeachError for a model that does not fit.
     """
     from ccpo.verl_gpu import attention, memory
-    from ccpo.verl_plugin.fit import LARGEST_SDPA_PACK
+    from ccpo.verl_plugin.fit import LARGEST_SDPA_PACK, lora_settings
 
     model, data, gpus = config.model, config.data, config.trainer.n_gpus_per_node
     lines = []
@@ -110,7 +118,7 @@ def fill(config: Any, model_config: Any, gpu_bytes: float) -> list[str]:
         raise TeachError(
             f"model.override_config.attn_implementation={attention.NAME} does not fit: {refused}; set sdpa"
         )
-    shape, room = memory.shape_of(model_config), memory.room(gpu_bytes)
+    shape, room = memory.shape_of(model_config, lora_settings(model)), memory.room(gpu_bytes)
     if model.enable_gradient_checkpointing is None:
         model.enable_gradient_checkpointing = memory.needs_checkpointing(shape, gpus, room, data.max_length)
     if data.max_token_len_per_gpu is None:
@@ -162,18 +170,16 @@ def check_settings(config: Any) -> None:
     """Raises TeachError for what verl's trainer could do, and a job of this command cannot, or would not heed."""
     from omegaconf import OmegaConf
 
-    if config.model.lora_rank or config.model.lora_adapter_path:
+    rank, alpha = config.model.lora_rank, config.model.lora_alpha
+    if not isinstance(rank, int) or rank < 0:
+        raise TeachError(f"model.lora_rank={rank}: set a whole number, 0 for no adapter")
+    if rank and not (isinstance(alpha, int) and alpha > 0):  # verl rounds it
         raise TeachError(
-            "model.lora_rank, lora_adapter_path: what is exported is a whole model, so the whole model is taught; leave them out"
+            f"model.lora_alpha={alpha}: what the adapter adds is scaled by it; set a whole number from 1 on"
         )
     for name, only in READ_OTHERWISE.items():
         if (value := OmegaConf.select(config, name)) != only:
-            raise TeachError(
-                f"{name}={value}: lessons are read and tokenized here, not by verl, so that it would change nothing; leave it out, and make the file of "
-                "lessons as it is to be taught"
-                if name.startswith("data.")
-                else f"{name}={value}: the processes of a job are those of one machine; leave it out"
-            )
+            raise TeachError(f"{name}={value}: {OTHERWISE[name.split('.')[0]]}")
     for name, needed, why in (
         ("trainer.logger", "file", "the last losses are read from verl's log in a file"),
         ("checkpoint.save_contents", "hf_model", "the taught model is made of it"),
@@ -181,6 +187,34 @@ def check_settings(config: Any) -> None:
         value = OmegaConf.select(config, name)
         if needed not in ([value] if isinstance(value, str) else value or ()):
             raise TeachError(f"{name}={value} has no {needed}, and {why}: add it, or leave the setting out")
+
+
+def check_adapter(model: Any, model_config: Any) -> int:
+    """Parameters of the adapter that model.lora_rank asks for. Raises TeachError where it cannot be put on the model, or not be merged."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from ccpo.verl_plugin.fit import lora_settings
+
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(model_config, trust_remote_code=model.trust_remote_code)
+    ends = (base.get_output_embeddings(), base.get_input_embeddings())
+    names = [name for name, module in base.named_modules() if module in ends]
+    try:
+        whole = get_peft_model(base, LoraConfig(**lora_settings(model)))
+    except ValueError as error:
+        raise TeachError(
+            f"model.target_modules={model.target_modules}: an adapter cannot be put on {model.path} ({str(error).splitlines()[0]}); leave it out, or "
+            "name linear layers of the model"
+        ) from None
+    learned = {name: weight.numel() for name, weight in whole.named_parameters() if weight.requires_grad}
+    if bad := [name for name in learned if any(f".{end}.lora_" in name for end in names)]:
+        raise TeachError(
+            f"model.target_modules={model.target_modules}: {bad[0]} would change an embedding or the output layer, which may be one tensor, so that it "
+            "could not be merged; leave it out, or name other linear layers"
+        )
+    return sum(learned.values())
 
 
 def check_steps(config: Any, rows: dict[str, int]) -> int:
@@ -251,6 +285,7 @@ def check(config: Any) -> Plan:
             raise TeachError(f"there is no file of lessons {file}: make it with data_preprocess.sft_roles, or set DATA")
     taught = {file: tokenized(file, tokenizer, shape.model_type, config.data.max_length) for file in files}
     steps = check_steps(config, {file: len(lessons) for file, lessons in taught.items()})
+    adapter = check_adapter(config.model, shape) if config.model.lora_rank else 0
     cuda = config.trainer.device == "cuda"
     lines = fill(config, shape, gpu_memory(config.trainer.n_gpus_per_node)) if cuda else []
     train = taught[files[0]]
@@ -269,6 +304,12 @@ def check(config: Any) -> Plan:
         "steps": steps,
         "attention": config.model.override_config.attn_implementation,
     }
+    if adapter:
+        facts |= {"lora_rank": config.model.lora_rank, "lora_alpha": config.model.lora_alpha}
+        lines.append(
+            f"an adapter of {adapter:,} parameters, rank {config.model.lora_rank}; the model's own weights stay"
+        )
+        config.checkpoint.save_contents = []  # the adapter is saved instead
     longest = max(len(lesson.reply) for lessons in taught.values() for lesson in lessons)
     lines += [
         f"{len(train)} lessons, {total:,} tokens an epoch, {replies:,} of them learned; the longest reply has {longest}; a turn ends with {end}",
@@ -348,13 +389,25 @@ def train(config: Any, tokens: Any, part: Path) -> None:
         )
 
 
-def export(part: Path, target: Path, step: int, trust_remote_code: bool = False) -> dict[str, str]:
-    """Make the last checkpoint's model the folder ``target``; returns file -> SHA-256 of its weights. Raises TeachError."""
+def export(part: Path, target: Path, step: int, model: str, trust_remote_code: bool = False) -> dict[str, str]:
+    """Make the last checkpoint's model the folder ``target``; returns file -> SHA-256 of its weights. Raises TeachError.
+
+    Args:
+        model: what was taught. An adapter is merged into it, and goes along.
+    """
     import torch
+    from merge_adapter import WEIGHTS, merge
     from safetensors import safe_open
+    from sft_worker import ADAPTER
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     made = part / f"global_step_{step}" / "huggingface"
+    if (part / ADAPTER).exists():
+        try:
+            merge(model, part / ADAPTER, made, trust_remote_code)
+        except ValueError as error:
+            raise TeachError(f"{error}: the model is useless, set a lower optim.lr") from None
+        (part / ADAPTER).rename(made / ADAPTER)
     weights = sorted(made.glob("*.safetensors"))
     if not weights:
         raise TeachError(f"{made} has no weights: the trainer ended without its last checkpoint")
@@ -376,7 +429,8 @@ def export(part: Path, target: Path, step: int, trust_remote_code: bool = False)
         path.chmod(0o644)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
-    sums = {file.name: sha256(file.read_bytes()) for file in weights}
+    weights += made.glob(f"{ADAPTER}/{WEIGHTS}")
+    sums = {str(file.relative_to(made)): sha256(file.read_bytes()) for file in weights}
     made.rename(target)
     return sums
 
@@ -414,7 +468,9 @@ def teach(config: Any) -> None:
         facts["seconds"] = round(time.perf_counter() - began, 1)
         (out / PART / METRICS).replace(out / METRICS)
         staged = out / PART / "exported"
-        facts["weights"] = export(out / PART, staged, facts["steps"], config.model.trust_remote_code)
+        facts["weights"] = export(
+            out / PART, staged, facts["steps"], str(config.model.path), config.model.trust_remote_code
+        )
         (out / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         staged.rename(out / MODEL)  # the last thing: the model is there when all is
         shutil.rmtree(out / PART, ignore_errors=True)

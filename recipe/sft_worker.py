@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from merge_adapter import WEIGHTS
 from torch.utils.data import Dataset
 
 from ccpo.data import shown
@@ -21,6 +22,8 @@ from ccpo.reference import end_token
 
 TOKENS = "tokens.pt"
 """Beside the configuration: {"train", "val"} -> the lessons, as lists of (prompt, reply)."""
+ADAPTER = "adapter"
+"""There, too: what was taught with model.lora_rank."""
 
 
 class Tokens(NamedTuple):
@@ -109,6 +112,27 @@ class Lessons(Dataset):
         }
 
 
+def save_adapter(module: torch.nn.Module, model: str, folder: Path) -> None:
+    """Write a taught adapter as peft does, in bfloat16, as it is used in training and by servers. Every process calls it, the first one writes.
+
+    Args:
+        module: the sharded PeftModel.
+        model: what the adapter belongs on, as the job's command names it.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    weights = {}
+    for name, weight in get_peft_model_state_dict(module).items():
+        whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+        weights[name] = whole.detach().to("cpu", torch.bfloat16).contiguous()
+    if torch.distributed.get_rank() == 0:
+        settings = module.peft_config["default"]
+        settings.base_model_name_or_path, settings.inference_mode = model, True
+        settings.save_pretrained(folder)
+        save_file(weights, folder / WEIGHTS, {"format": "pt"})
+
+
 def main(config_file: Path) -> None:
     from omegaconf import OmegaConf
     from verl.plugin.platform import get_platform
@@ -127,7 +151,10 @@ def main(config_file: Path) -> None:
         torch.distributed.init_process_group("cpu:gloo")
     else:
         initialize_global_process_group()
-    RolesTrainer(config).fit()
+    trainer = RolesTrainer(config)
+    trainer.fit()
+    if config.model.lora_rank:
+        save_adapter(trainer.engine.module, str(config.model.path), config_file.with_name(ADAPTER))
     destroy_global_process_group()
 
 
