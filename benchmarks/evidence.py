@@ -24,7 +24,18 @@ sys.path[:0] = [
 
 from ccpo.run.json_file import write_atomic  # noqa: E402
 
-PACKAGES = ("torch", "verl", "ray", "TransferQueue", "tensordict", "transformers", "numpy", "sympy", "math-verify")
+PACKAGES = (
+    "torch",
+    "verl",
+    "vllm",
+    "ray",
+    "TransferQueue",
+    "tensordict",
+    "transformers",
+    "numpy",
+    "sympy",
+    "math-verify",
+)
 
 
 class Evidence:
@@ -45,7 +56,9 @@ class Evidence:
             },
             "load": os.getloadavg()[0],  # of the last minute before: other jobs on the same machine
             "environment": {
-                name: value for name, value in os.environ.items() if name.startswith(("RAY_", "MALLOC_", "OMP_"))
+                name: value
+                for name, value in os.environ.items()
+                if name.startswith(("RAY_", "VLLM_", "MALLOC_", "OMP_"))
             },
             "versions": {"python": platform.python_version(), "linux": platform.release(), **_versions()},
         }
