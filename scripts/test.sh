@@ -25,7 +25,8 @@ done
 # --no-loadscope-reorder keeps this order. Every worker imports torch and verl, so more than a few cost more than they save; one more than
 # there are cores works while the jobs wait (456 s for 491 on two).
 cores=$(.venv/bin/python -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-beside=(-n $((cores < 4 ? cores + 1 : 4)) --dist loadfile --no-loadscope-reorder)
+# A worker that dies fails the run at once: with a new one in its place xdist would run the same test again, and wait for ever.
+beside=(-n $((cores < 4 ? cores + 1 : 4)) --dist loadfile --no-loadscope-reorder --max-worker-restart=0)
 export OMP_NUM_THREADS=1 # of torch: workers and jobs share the cores
 export PYTHONDONTWRITEBYTECODE= # or every worker would compile all tests, and every process of a job all modules, again
 limit=()
