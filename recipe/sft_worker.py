@@ -139,6 +139,8 @@ def main(config_file: Path) -> None:
     from verl.trainer.sft_trainer import SFTTrainer
     from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 
+    from ccpo.verl_gpu import head
+
     class RolesTrainer(SFTTrainer):
         """verl's trainer, on the lessons that were tokenized when they were checked."""
 
@@ -151,6 +153,7 @@ def main(config_file: Path) -> None:
         torch.distributed.init_process_group("cpu:gloo")
     else:
         initialize_global_process_group()
+    head.install()
     trainer = RolesTrainer(config)
     trainer.fit()
     if config.model.lora_rank:

@@ -24,7 +24,8 @@ from forks import ForkServer, outcome, run_in_fork
 
 ROOT = Path(__file__).parents[1]
 CPU_FORKS = {
-    f"tests/integration/test_{name}.py" for name in ("benchmarks", "export", "lora", "preflight", "reference", "update")
+    f"tests/integration/test_{name}.py"
+    for name in ("benchmarks", "export", "head", "lora", "preflight", "reference", "update")
 }
 
 

@@ -2,6 +2,7 @@
 
 workers    what verl's workers and servers import; registers the rest
 attention  packed attention with the FlashAttention that PyTorch ships
+head       log-probabilities of the tokens whose log-probabilities are read
 host       the process of that server, which starts early
 forked     the engine's processes, which vLLM would start from nothing; preload is what they are forked with
 server     verl's vLLM server, without the work per token that nobody reads

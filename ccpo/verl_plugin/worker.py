@@ -16,6 +16,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import response_from_nested
 
+from ccpo.verl_gpu import head
 from ccpo.verl_plugin.update import RolloutGap, Whole
 
 WHOLE = "whole"
@@ -88,6 +89,7 @@ class PolicyWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
+        head.install()
         super().init_model()
         if self.actor is not None:
             names = list(left_out_of_the_merge(self.actor.engine.module))
