@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ccpo.verl_gpu import forked
+
 ROOT = Path(__file__).parents[2]
 STARTER = """
 import multiprocessing, os
@@ -24,7 +26,12 @@ def get_mp_context():
 PACKAGE = {
     "vllm/v1/engine/utils.py": STARTER,
     "vllm/v1/executor/multiproc_executor.py": STARTER,
-    "vllm/v1/worker/gpu_worker.py": "",
+    "vllm/v1/worker/gpu_worker.py": """
+class Worker:
+    def sleep(self, level=1):
+        self.freed = level
+        assert False, "Memory usage increased after sleeping."
+""",
     "vllm/v1/engine/core.py": """
 import os, time
 IMPORTED_BY = os.getpid()
@@ -44,7 +51,14 @@ def engine(answers):
 def worker(answers, death, inherited):
     for pipe in inherited:
         pipe.close()
-    answers.send(about())
+    from vllm.v1.worker.gpu_worker import Worker
+    one = Worker()
+    try:
+        one.sleep(level=2)
+        slept = one.freed
+    except AssertionError:
+        slept = "ended"
+    answers.send({**about(), "slept": slept})
     death.poll(600)
 """,
 }
@@ -111,6 +125,21 @@ def test_engine_and_worker_import_nothing_and_see_what_was_set_meanwhile(start):
     assert engine["removed"] is None and worker["removed"] is None
 
 
+def test_a_worker_falls_asleep_while_another_jobs_takes_memory(start):
+    assert start()[2]["slept"] == 2
+
+
+@pytest.mark.parametrize("error", [AssertionError("no such level"), RuntimeError("Memory usage increased")])
+def test_other_errors_of_a_worker_that_falls_asleep_are_told(error):
+    class Worker:
+        def sleep(self):
+            raise error
+
+    forked.beside_others(Worker)
+    with pytest.raises(type(error), match=str(error)):
+        Worker().sleep()
+
+
 def test_nothing_outlives_a_killed_server(start):
     server, engine, worker = start()
     family = [psutil.Process(found) for found in (engine["pid"], worker["pid"], engine["imported_by"])]
@@ -135,5 +164,7 @@ def test_a_method_that_somebody_chose_stays(start, monkeypatch):
 
 
 def test_what_cannot_be_imported_ahead_is_imported_later(start):
-    _, engine, worker = start(**{"vllm/v1/worker/gpu_worker.py": "raise RuntimeError('no such thing')"})
+    module = "vllm/v1/worker/gpu_worker.py"
+    broken = "import os\nif 'SET_LATER' not in os.environ: raise RuntimeError('no such thing')\n" + PACKAGE[module]
+    _, engine, worker = start(**{module: broken})
     assert engine["set_later"] == worker["set_later"] == "yes"
