@@ -3,7 +3,7 @@
     python recipe/merge_adapter.py MODEL ADAPTER OUT
 
 MODEL is a folder or a hub id, ADAPTER a folder that peft has saved. The product of the adapter's two matrices is taken in float64 and added in
-float32, so that every machine writes the same weights. OUT appears when it is complete, with MODEL's tokenizer, and nothing is written over it.
+float32, so that no machine's order of sums shows in the weights. OUT appears when it is complete, with MODEL's tokenizer, and nothing is written over it.
 """
 
 from __future__ import annotations
