@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,7 @@ sys.path[:0] = [
 
 from ccpo.run.json_file import write_atomic  # noqa: E402
 
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD")
 PACKAGES = (
     "torch",
     "verl",
@@ -58,7 +60,7 @@ class Evidence:
             "environment": {
                 name: value
                 for name, value in os.environ.items()
-                if name.startswith(("RAY_", "VLLM_", "MALLOC_", "OMP_"))
+                if name.startswith(("RAY_", "VLLM_", "MALLOC_", "OMP_")) and not SECRET.search(name)
             },
             "versions": {"python": platform.python_version(), "linux": platform.release(), **_versions()},
         }

@@ -11,6 +11,7 @@ way to make them so.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.requests < 2 * ALONE:
         parser.error(f"--requests must be at least {2 * ALONE}")
+    if importlib.util.find_spec("vllm") is None:
+        sys.exit("error: there is no vLLM here: bash scripts/setup.sh gpu installs it")
+    if not options.data.is_file():
+        sys.exit(f"error: there is no {options.data}: make it with data_preprocess, or set --data")
     evidence = Evidence(vars(options))
     cases = measure(options)
     evidence.write(options.result, {"invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0"), "cases": cases})
@@ -56,6 +61,8 @@ def measure(options: argparse.Namespace) -> list[dict]:
     from vllm import LLM, SamplingParams
 
     chats = pq.ParquetFile(options.data).read(["prompt"]).column("prompt").to_pylist()[: options.requests]
+    if len(chats) < 2 * ALONE:
+        sys.exit(f"error: {options.data} has {len(chats)} questions, and {2 * ALONE} are needed")
     engine = LLM(
         options.model,
         dtype="bfloat16",
@@ -115,7 +122,7 @@ def compared(how: str, first: dict[int, Answer], found: dict[int, Answer]) -> di
         "requests": len(found),
         "equal": len(equal),
         "bits": sum(found[number] == first[number] for number in found),
-        "apart": round(max(apart, default=0.0), 4),
+        "apart": float(f"{max(apart, default=0.0):.2g}"),
     }
 
 

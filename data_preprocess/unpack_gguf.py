@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
 import sys
 import tempfile
@@ -25,7 +26,7 @@ def unpack(file: Path, out: Path, eos: str | None, pad: str | None) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tempfile.TemporaryDirectory(dir=out.parent) as room:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.") as room:
         source = _gguf_of(file, Path(room))
         where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
         tokenizer = AutoTokenizer.from_pretrained(**where)
@@ -65,14 +66,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if not options.file.is_file():
         sys.exit(f"error: {options.file}: there is no such file")
-    if options.out.exists():
+    if os.path.lexists(options.out):
         sys.exit(f"error: {options.out} exists, and nothing is written over it: choose another --out")
     if importlib.util.find_spec("gguf") is None:
         sys.exit("error: transformers reads GGUF files with the package gguf: pip install gguf")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         unpack(options.file, options.out, options.eos, options.pad)
-    except (ValueError, OSError) as error:
+    except (
+        ValueError,
+        OSError,
+        IndexError,
+        RuntimeError,
+        ImportError,
+        zipfile.BadZipFile,
+    ) as error:  # of a damaged file
         sys.exit(f"error: {options.file}: {' '.join(str(error).split())[:300]}")
     print(f"{options.out}: {options.file}")
 

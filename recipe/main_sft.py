@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -43,7 +45,6 @@ MODEL, PART, FACTS, METRICS = "model", "unfinished", "sft.json", "metrics.jsonl"
 SDPA = "sdpa"
 
 READ_OTHERWISE = {
-    "model.lora.rank": 0,
     "model.lora_adapter_path": None,
     "data.train_max_samples": -1,
     "data.val_max_samples": -1,
@@ -55,7 +56,7 @@ READ_OTHERWISE = {
 """Settings of verl's trainer that change nothing here -> what they have to be."""
 OTHERWISE = {
     "data": "lessons are read and tokenized here, not by verl, so that it would change nothing; leave it out, and make the lessons as they are to be taught",
-    "model": "a new adapter is taught, of model.lora_rank; leave it out, or teach a model into which recipe/merge_adapter.py has merged the old one",
+    "model": "a new adapter is taught; leave it out, or teach a model into which recipe/merge_adapter.py has merged the old one",
     "trainer": "the processes of a job are those of one machine; leave it out",
 }
 
@@ -171,11 +172,17 @@ def check_settings(config: Any) -> None:
     from omegaconf import OmegaConf
 
     rank, alpha = config.model.lora_rank, config.model.lora_alpha
-    if not isinstance(rank, int) or rank < 0:
+    if type(rank) is not int or rank < 0:  # True is an int
         raise TeachError(f"model.lora_rank={rank}: set a whole number, 0 for no adapter")
-    if rank and not (isinstance(alpha, int) and alpha > 0):  # verl rounds it
+    if rank and (type(alpha) is not int or not 1 <= alpha <= 1024 * rank):  # verl rounds it
         raise TeachError(
-            f"model.lora_alpha={alpha}: what the adapter adds is scaled by it; set a whole number from 1 on"
+            f"model.lora_alpha={alpha}: what the adapter adds is scaled by lora_alpha / lora_rank; set a whole number from 1 to {1024 * rank}"
+        )
+    verls = Path(importlib.util.find_spec("verl").origin).parent / "trainer" / "config" / "model" / "hf_model.yaml"
+    theirs = OmegaConf.load(verls).lora
+    if changed := [name for name, value in config.model.lora.items() if value != theirs.get(name)]:
+        raise TeachError(
+            f"model.lora.{changed[0]}: those are Megatron's settings, which change nothing here; set model.lora_rank, lora_alpha, target_modules"
         )
     for name, only in READ_OTHERWISE.items():
         if (value := OmegaConf.select(config, name)) != only:
@@ -192,27 +199,35 @@ def check_settings(config: Any) -> None:
 def check_adapter(model: Any, model_config: Any) -> int:
     """Parameters of the adapter that model.lora_rank asks for. Raises TeachError where it cannot be put on the model, or not be merged."""
     import torch
+    from merge_adapter import ends_of, on_the_ends
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     from ccpo.verl_plugin.fit import lora_settings
 
-    with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(model_config, trust_remote_code=model.trust_remote_code)
-    ends = (base.get_output_embeddings(), base.get_input_embeddings())
-    names = [name for name, module in base.named_modules() if module in ends]
+    settings = lora_settings(model)
+    said = "model.target_modules, exclude_modules, target_parameters: an adapter"
     try:
-        whole = get_peft_model(base, LoraConfig(**lora_settings(model)))
-    except ValueError as error:
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(model_config, trust_remote_code=model.trust_remote_code)
+        modules, ends = [name for name, _ in base.named_modules()], ends_of(base)
+        whole = get_peft_model(base, LoraConfig(**settings))
+    except (ValueError, TypeError, AttributeError, re.error) as error:
+        why = " ".join(str(error).split())[:200]
         raise TeachError(
-            f"model.target_modules={model.target_modules}: an adapter cannot be put on {model.path} ({str(error).splitlines()[0]}); leave it out, or "
-            "name linear layers of the model"
+            f"{said} cannot be put on {model.path} ({why}); leave them out, or name linear layers of the model"
         ) from None
+    for setting in ("target_modules", "exclude_modules"):
+        listed = settings[setting] if isinstance(settings[setting], list) else []
+        if unknown := [name for name in listed if not any(f".{one}".endswith(f".{name}") for one in modules)]:
+            raise TeachError(
+                f"model.{setting} names {unknown[0]!r}, which is no layer of {model.path}: mend the name, or leave it out"
+            )
     learned = {name: weight.numel() for name, weight in whole.named_parameters() if weight.requires_grad}
-    if bad := [name for name in learned if any(f".{end}.lora_" in name for end in names)]:
+    if bad := on_the_ends(ends, learned):
         raise TeachError(
-            f"model.target_modules={model.target_modules}: {bad[0]} would change an embedding or the output layer, which may be one tensor, so that it "
-            "could not be merged; leave it out, or name other linear layers"
+            f"{said} on {bad[0]} would change an embedding or the output layer, which may be one tensor, so that it could not be merged; leave them "
+            "out, or name other linear layers"
         )
     return sum(learned.values())
 
@@ -278,6 +293,14 @@ def check(config: Any) -> Plan:
         raise TeachError(
             f"data.max_length={config.data.max_length} is more than the {room} positions of the model: set it to {room} at most"
         )
+    try:
+        if generation is not None:
+            generation.validate(strict=True)
+    except ValueError as error:
+        why = " ".join(str(error).split())[:200]
+        raise TeachError(
+            f"model.path (MODEL) is {path}: its generation_config.json could not be saved again ({why}); mend it first"
+        ) from None
     end = check_end(tokenizer, generation)
     files = (config.data.train_files, config.data.val_files)
     for file in files:
@@ -397,16 +420,17 @@ def export(part: Path, target: Path, step: int, model: str, trust_remote_code: b
     """
     import torch
     from merge_adapter import WEIGHTS, merge
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from sft_worker import ADAPTER
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     made = part / f"global_step_{step}" / "huggingface"
-    if (part / ADAPTER).exists():
+    if made.exists() and (part / ADAPTER).exists():
         try:
             merge(model, part / ADAPTER, made, trust_remote_code)
-        except ValueError as error:
-            raise TeachError(f"{error}: the model is useless, set a lower optim.lr") from None
+        except (ValueError, OSError, SafetensorError) as error:
+            hint = ": the model is useless, set a lower optim.lr" if "NaN" in str(error) else ""
+            raise TeachError(f"the adapter cannot be merged: {' '.join(str(error).split())[:300]}{hint}") from None
         (part / ADAPTER).rename(made / ADAPTER)
     weights = sorted(made.glob("*.safetensors"))
     if not weights:
@@ -464,7 +488,9 @@ def teach(config: Any) -> None:
         remove(out / PART)
         began = time.perf_counter()
         train(config, plan.tokens, out / PART)
-        facts |= last_losses(out / PART / METRICS)
+        facts |= (losses := last_losses(out / PART / METRICS))
+        if bad := [name for name, value in losses.items() if value is None or not math.isfinite(value)]:
+            raise TeachError(f"{bad[0]} is not a number at the end, so the model is useless: set a lower optim.lr")
         facts["seconds"] = round(time.perf_counter() - began, 1)
         (out / PART / METRICS).replace(out / METRICS)
         staged = out / PART / "exported"

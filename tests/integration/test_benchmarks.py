@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -22,6 +23,12 @@ def benchmark(tmp_path, in_cpu_fork):
         return json.loads((tmp_path / "result.json").read_text())
 
     return run
+
+
+@pytest.fixture
+def load_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
 
 
 def test_credit(benchmark, record_property):
@@ -49,3 +56,19 @@ def test_all_are_listed_with_a_command_that_is_theirs():
     for path in (ROOT / "benchmarks").glob("*.py"):
         if 'if __name__ == "__main__"' in path.read_text():
             assert f"{path.stem}: " in listed.stdout and f"benchmarks/{path.name}" in listed.stdout, path
+
+
+def test_what_two_rounds_of_answers_have_in_common(load_benchmark):
+    compared = load_benchmark("invariance").compared
+    first = {0: ((1, 2), (-0.5, -1.0)), 1: ((1, 2), (-0.5, -1.0)), 2: ((3,), (-2.0,))}
+    found = {0: ((1, 2), (-0.5, -1.0)), 1: ((1, 2), (-0.5, -1.00002)), 2: ((4,), (-2.0,))}
+    told = compared("again", first, found)
+    assert (told["requests"], told["equal"], told["bits"]) == (3, 2, 1) and told["apart"] == pytest.approx(2e-5)
+
+
+def test_no_key_of_an_interface_is_kept_with_a_result(load_benchmark, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "s3cret")
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
+    monkeypatch.setattr("sys.argv", [str(ROOT / "benchmarks" / "x.py")])
+    kept = load_benchmark("evidence").Evidence({}).about["environment"]
+    assert kept["VLLM_BATCH_INVARIANT"] == "1" and "s3cret" not in json.dumps(kept)

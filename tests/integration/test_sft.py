@@ -153,7 +153,9 @@ def test_the_plan(modules, config):
         ("model.path", "nowhere", "cannot be loaded"),
         ("model.lora_rank", -1, "lora_rank=-1: set a whole number"),
         ("model.lora_rank", 1.5, "lora_rank=1.5: set a whole number"),
-        ("model.lora.rank", 8, "model.lora.rank=8: a new adapter is taught, of model.lora_rank"),
+        ("model.lora_rank", True, "lora_rank=True: set a whole number"),
+        ("model.lora.rank", 8, "model.lora.rank: those are Megatron's"),
+        ("model.lora.dropout", 0.1, "model.lora.dropout: those are Megatron's"),
         ("model.lora_adapter_path", "/mine", "recipe/merge_adapter.py has merged the old one"),
         ("data.train_files", "none.parquet", "no file of lessons none.parquet"),
         ("data.val_files", None, "no file of lessons None"),
@@ -445,7 +447,14 @@ def roles(tmp_path_factory):
 @pytest.mark.parametrize(
     "words, reason",
     [
-        (["model.lora_alpha=0"], "lora_alpha=0: .* from 1 on"),
+        (["model.lora_alpha=0"], "lora_alpha=0: .* from 1 to 4096"),
+        (["model.lora_alpha=true"], "lora_alpha=True"),
+        (["model.lora_alpha=100000000000000"], "from 1 to 4096"),
+        (["model.target_modules=[q_proj,nonexist]"], "target_modules names 'nonexist', which is no layer"),
+        (["model.exclude_modules=[nothing]"], "exclude_modules names 'nothing'"),
+        (["model.target_modules='['"], "cannot be put on .*unterminated"),
+        (["model.target_modules=5"], "cannot be put on"),
+        (["model.target_parameters=q_proj.weight"], "cannot be put on"),
         (["model.lora_alpha=0.5"], "lora_alpha=0.5"),
         (["model.target_modules=[q_prj]"], "cannot be put on .*q_prj"),
         (["model.target_modules=[lm_head]"], "lm_head.* output layer"),
@@ -462,6 +471,7 @@ def test_an_adapter_that_cannot_be_taught_or_merged_is_refused(modules, config, 
 def hydra_merge(config, *words):
     from omegaconf import OmegaConf
 
+    OmegaConf.set_struct(config, False)
     return OmegaConf.merge(config, OmegaConf.from_dotlist(list(words)))
 
 
@@ -470,6 +480,29 @@ def test_an_adapter_is_in_the_plan(modules, config):
     assert plan.facts["lora_rank"] == 4 and plan.facts["lora_alpha"] == 8
     learned = int(next(line for line in plan.lines if "an adapter of" in line).split()[3].replace(",", ""))
     assert learned == sum(weight.numel() for weight in adapted(4).parameters() if weight.requires_grad)
+
+
+def test_a_model_whose_settings_could_not_be_saved_is_refused_before_it_is_taught(modules, config, tmp_path):
+    shutil.copytree(MODEL, tmp_path / "model")
+    file = tmp_path / "model" / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"do_sample": False, "temperature": 0.6}))
+    config = hydra_merge(config, f"model.path={tmp_path / 'model'}")
+    with pytest.raises(modules.main.TeachError, match="generation_config.json could not be saved again .*temperature"):
+        modules.main.teach(config)
+
+
+@pytest.mark.parametrize("loss", [None, float("nan")])
+def test_a_job_that_diverged_is_not_exported(modules, config, tmp_path, monkeypatch, loss):
+    """The weights of an adapter may be whole all the same: no step was taken."""
+
+    def train(config, tokens, part):
+        part.mkdir(parents=True)
+        (part / "metrics.jsonl").write_text(json.dumps({"step": 1, "data": {"train/loss": loss}}) + "\n")
+
+    monkeypatch.setattr(modules.main, "train", train)
+    with pytest.raises(modules.main.TeachError, match="train/loss is not a number at the end, .* lower optim.lr"):
+        modules.main.teach(config)
+    assert not (tmp_path / "out" / "model").exists()
 
 
 def adapted(rank: int):
@@ -516,6 +549,13 @@ def test_an_adapter_that_broke_is_not_exported(modules, adapter, tmp_path):
     broken.save_pretrained(adapter.folder)
     with pytest.raises(modules.main.TeachError, match="NaNs detected .* lower optim.lr"):
         modules.main.export(tmp_path, tmp_path / "model", 3, str(MODEL))
+    (adapter.folder / "adapter_model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(modules.main.TeachError, match="cannot be merged: .*") as cut:
+        modules.main.export(tmp_path, tmp_path / "model", 3, str(MODEL))
+    assert "optim.lr" not in str(cut.value)
+    shutil.rmtree(made)
+    with pytest.raises(modules.main.TeachError, match="without its last checkpoint"):
+        modules.main.export(tmp_path, tmp_path / "model", 3, str(MODEL))
     assert not (tmp_path / "model").exists()
 
 
@@ -543,6 +583,7 @@ def test_merging_by_hand_gives_the_same_weights(merge, modules, adapter, tmp_pat
     one, other = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("merged", "model"))
     assert all(torch.equal(one[name], other[name]) for name in one | other)
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
+    assert (tmp_path / "merged" / "model.safetensors").stat().st_mode & 0o777 == 0o644
     assert "nothing is written over it" in merge(MODEL, tmp_path / "model" / "adapter", tmp_path / "merged")
 
 
@@ -553,9 +594,83 @@ def test_what_cannot_be_merged_is_explained(merge, adapter, tmp_path):
     facts = json.loads((adapter.folder / "adapter_config.json").read_text())
     (adapter.folder / "adapter_config.json").write_text(json.dumps(facts | {"r": 8}))
     assert "size mismatch" in merge(MODEL, adapter.folder, out)
+    for broken in ("[]", json.dumps(facts | {"r": None}), json.dumps(facts | {"lora_alpha": "8"})):
+        (adapter.folder / "adapter_config.json").write_text(broken)
+        assert "adapter_config.json is not one that peft" in merge(MODEL, adapter.folder, out), broken
+    for kind, broken in (("IA3", facts | {"peft_type": "IA3"}), ("None", {})):
+        (adapter.folder / "adapter_config.json").write_text(json.dumps(broken))
+        assert f"of the kind {kind}" in merge(MODEL, adapter.folder, out)
+    (adapter.folder / "adapter_config.json").write_text(json.dumps(facts | {"target_modules": ["q_proj"]}))
+    assert "have no place in the other" in merge(MODEL, adapter.folder, out)
+    (adapter.folder / "adapter_config.json").write_text(json.dumps(facts))
     (adapter.folder / "adapter_model.safetensors").write_bytes(b"no weights")
     assert "error: " in merge(MODEL, adapter.folder, out)
-    assert not out.exists()
+    assert not out.exists() and not list(tmp_path.glob("merged*")), "nothing is left beside it"
+    out.symlink_to(tmp_path / "nowhere")
+    assert "nothing is written over it" in merge(MODEL, adapter.folder, out)
+
+
+def rewritten(folder: Path, change) -> None:
+    """An adapter's file of weights with other tensors."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda weights: {}, "have no place in the other"),
+        (lambda weights: dict(list(weights.items())[2:]), "2 matrices .* have no place in the other"),
+        (lambda weights: {f"other.{name}": tensor for name, tensor in weights.items()}, "have no place"),
+        (
+            lambda weights: weights | {"base_model.model.x.lora_magnitude_vector.weight": torch.zeros(2)},
+            "more than LoRA's two matrices .*magnitude",
+        ),
+    ],
+    ids=["none", "some", "others", "more"],
+)
+def test_an_adapter_that_does_not_fit_the_model_whole_is_refused(merge, adapter, tmp_path, change, reason):
+    """peft would merge what fits, and say nothing of the rest."""
+    import re
+
+    rewritten(adapter.folder, change)
+    assert re.search(reason, merge(MODEL, adapter.folder, tmp_path / "merged"))
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_on_the_output_layer_is_refused(merge, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"])).save_pretrained(tmp_path / "adapter")
+    rewritten(tmp_path / "adapter", lambda weights: {name: t for name, t in weights.items() if ".lora_" in name})
+    assert "an embedding or the output layer" in merge(MODEL, tmp_path / "adapter", tmp_path / "merged")
+
+
+def test_the_product_is_taken_in_float64(merge, adapter, tmp_path):
+    """Sums of 4 products in float32 would depend on their order: the last bits tell which it was."""
+    generator = torch.Generator().manual_seed(0)
+    rewritten(
+        adapter.folder,
+        lambda weights: {name: torch.randn(t.shape, generator=generator) for name, t in weights.items()},
+    )
+    assert merge(MODEL, adapter.folder, tmp_path / "merged") is None
+    from safetensors.torch import load_file
+
+    factors, found, base = (
+        load_file(folder / name)
+        for folder, name in (
+            (adapter.folder, "adapter_model.safetensors"),
+            (tmp_path / "merged", "model.safetensors"),
+            (MODEL, "model.safetensors"),
+        )
+    )
+    for name in [name for name in factors if name.endswith("lora_A.weight")]:
+        a, b = factors[name], factors[name.replace("lora_A", "lora_B")]
+        layer = name.removeprefix("base_model.model.").replace("lora_A.", "")
+        assert torch.equal(found[layer], base[layer] + (b.double() @ a.double() * 3).float()), layer
 
 
 PACKED = ["model.use_remove_padding=true", "model.use_fused_kernels=true", "data.max_token_len_per_gpu=512"]
@@ -659,7 +774,7 @@ PAGE = (ROOT / "docs" / "teach.md").read_text()
         if "    " == line[:4] and ("bash " in line or "python " in line)
     ],
 )
-def test_a_command_of_the_page_is_one(compose, line):
+def test_a_command_of_the_page_is_one(compose, modules, line):
     words = shlex.split(line)
     if "data_preprocess.sft_roles" in words:
         options = sft_roles.options_of(words[words.index("-m") + 2 :])
@@ -671,6 +786,11 @@ def test_a_command_of_the_page_is_one(compose, line):
     if "scripts/evaluate.py" in words:
         given = evaluate.arguments_of(words[words.index("scripts/evaluate.py") + 1 :])
         assert given.replays == [] and evaluate.team_of(given, None).plan.roles == ("think", "reason")
+        return
+    if "recipe/merge_adapter.py" in words:
+        import merge_adapter
+
+        assert len(merge_adapter.options_of(words[words.index("recipe/merge_adapter.py") + 1 :]).model.split("/")) == 2
         return
     given = dict(word.split("=", 1) for word in words[: words.index("bash")])
     done = subprocess.run(

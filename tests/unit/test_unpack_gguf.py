@@ -1,4 +1,4 @@
-"""data_preprocess/unpack_gguf.py: what is refused, and a real file where the package gguf is installed."""
+"""data_preprocess/unpack_gguf.py: what is refused, and which file is taken. (A real one is unpacked by the commands of docs/runs/gsm8k_rules.md.)"""
 
 from __future__ import annotations
 
@@ -46,6 +46,18 @@ def test_an_archive_needs_one_gguf_file(tmp_path, capsys, installed, names):
             archive.writestr(name, "x")
     assert f"has {len(names)} files *.gguf" in said(capsys, tmp_path / "a.whl", "--out", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["a.whl"]
+
+
+@pytest.mark.parametrize(
+    "error", [IndexError("index 0 is out of bounds"), zipfile.BadZipFile("Bad CRC-32"), RuntimeError("is encrypted")]
+)
+def test_a_damaged_file_is_said_in_one_line(tmp_path, capsys, installed, monkeypatch, error):
+    def unpack(*_):
+        raise error
+
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(unpack_gguf, "unpack", unpack)
+    assert said(capsys, tmp_path / "a.gguf", "--out", tmp_path / "out") == f"error: {tmp_path / 'a.gguf'}: {error}"
 
 
 def test_the_one_gguf_file_of_an_archive_is_taken(tmp_path):
