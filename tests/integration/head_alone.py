@@ -71,4 +71,8 @@ def compared(*overrides: str) -> dict:
 
 if __name__ == "__main__":
     adapter = (f"{MODEL}.lora_rank=4", f"{MODEL}.lora.merge=true")
-    print("RESULT " + json.dumps({"whole": compared(), "adapter": compared(*adapter)}))
+    parts = (
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=100",
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=100",
+    )
+    print("RESULT " + json.dumps({"whole": compared(), "parts": compared(*parts), "adapter": compared(*adapter)}))

@@ -27,8 +27,9 @@ def results(in_cpu_fork):
     return json.loads(lines[-1].removeprefix("RESULT "))
 
 
-@pytest.fixture(params=["whole", "adapter"])
+@pytest.fixture(params=["whole", "parts", "adapter"])
 def result(request, results):
+    """Of all weights with one pack, with several, and of an adapter."""
     return results[request.param]
 
 
