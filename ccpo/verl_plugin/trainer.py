@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from ray.exceptions import RayTaskError
@@ -92,6 +93,17 @@ logger = logging.getLogger(__name__)
 
 READ = ["input_ids", "position_ids", "loss_mask", "response_mask", "prompts", "responses"]
 """Columns that every pass of the actor reads."""
+
+
+_partitions = trainer_base.get_seqlen_balanced_partitions
+
+
+def balanced(lengths: torch.Tensor, **given: Any) -> list[list[int]]:
+    """verl's partitions of rows by their length, which it computes with numbers of torch: half a second for 768 rows, of which plain ones take 15 ms."""
+    return _partitions(lengths.tolist(), **given)
+
+
+trainer_base.get_seqlen_balanced_partitions = balanced
 
 
 @register_trainer(TRAINER_MODE)
