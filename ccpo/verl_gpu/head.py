@@ -1,7 +1,7 @@
 """Log-probabilities of the tokens whose log-probabilities are read, and of no others.
 
 verl's fused output layer (use_fused_kernels) takes the logits of every token of a pack, 512 tokens at a time, forward and once more backward. Of a prompt's
-tokens nobody reads them, and prompts are half of what is trained, or more. Here the engine tells the model which places are read, by the
+tokens nobody reads them. Here the engine tells the model which places are read, by the
 name that transformers has for it (logits_to_keep), and the model's last layer is run on those. Everywhere else stands 0.
 
 Source: our construction, on verl's `forward_with_torch_backend` and its ways to read log-probabilities: the row's last ones, one token earlier
