@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from processes import words_of
 
 from ccpo.compare_runs.same import numbers as logged_numbers
 from ccpo.run.folder import METRICS, SESSIONS, step_folder
@@ -99,7 +100,7 @@ def members(session: int) -> list[psutil.Process]:
 
 def title(process: psutil.Process) -> str:
     """A process's name that is the same in every run: without identifiers, folders, options and what it is doing."""
-    words = process.cmdline()
+    words = words_of(process)
     if not words:
         return process.name()
     if words[0].startswith("ray::"):

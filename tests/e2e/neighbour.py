@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import psutil
 from jobs import members
+from processes import words_of
 
 HERE, THERE = "198.51.100.1", "198.51.100.2"  # a network of examples, which no machine is in
 CONNECT = """
@@ -85,7 +86,7 @@ def listening(session: int) -> list[tuple[str, int, str]]:
     found = set()
     for process in members(session):
         try:
-            name = " ".join(process.cmdline())[:80].strip()
+            name = " ".join(words_of(process))[:80].strip()
             connections = process.net_connections("inet")
         except psutil.Error:
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from jobs import LIMIT, STEPS, finish, last_step, log_of, members, numbers, shards, wait_until
 from kills import attempt
+from processes import words_of
 
 from ccpo.run.checkpoint import finished_steps
 from ccpo.run.folder import ACTOR, step_folder
@@ -25,7 +26,7 @@ def stopped(job, out: Path, limit: float = LIMIT) -> str:
 
 def send(job, named: str, number: signal.Signals) -> None:
     """Send a signal to the job's only process with this in its title."""
-    (process,) = [process for process in members(job.pid) if process.cmdline() and named in process.cmdline()[0]]
+    (process,) = [process for process in members(job.pid) if named in "".join(words_of(process)[:1])]
     process.send_signal(number)
 
 
@@ -102,7 +103,7 @@ def test_the_job_stops_when_a_process_hangs(start, tmp_path):
 def test_the_job_stops_when_a_process_hangs_in_the_start(start, tmp_path):
     out = tmp_path / "job"
     job = start(out, "dyad", *NO_VALIDATION, *HANGS)
-    wait_until(job, out, lambda: any("WorkerDict" in (process.cmdline() or [""])[0] for process in members(job.pid)))
+    wait_until(job, out, lambda: any("WorkerDict" in "".join(words_of(process)[:1]) for process in members(job.pid)))
     send(job, "WorkerDict", signal.SIGSTOP)
     began = time.monotonic()
     line = stopped(job, out, limit=300)

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from jobs import ROOT, finish, kill_session, log_of, numbers, shards, start_job, title, wait_until
 from neighbour import cannot
+from processes import words_of
 from test_faults import stopped
 
 from ccpo.run.checkpoint import finished_steps
@@ -60,8 +61,9 @@ class Machine:
         found = []
         for process in psutil.process_iter():
             try:
-                if os.stat(f"/proc/{process.pid}/ns/pid").st_ino == self._space and process.cmdline():
-                    found += [title(process)] if process.cmdline()[0].startswith("ray::") else []
+                ours = os.stat(f"/proc/{process.pid}/ns/pid").st_ino == self._space
+                if ours and "".join(words_of(process)[:1]).startswith("ray::"):
+                    found.append(title(process))
             except (OSError, psutil.Error):
                 continue
         return Counter(name for name in found if name not in RAYS_OWN)

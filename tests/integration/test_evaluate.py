@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import words_of
 
 pytest.importorskip("openai")
 pytest.importorskip("torch")
@@ -202,7 +203,7 @@ def test_a_model_in_a_folder_is_served_and_gives_the_same_answers(local, plain, 
     assert mine["questions"] == theirs["questions"] and mine["measures"] == theirs["measures"]
     assert mine["settings"]["roles"]["think"]["model"] == str(MODEL) and mine["reported"] == {}
     mine = psutil.Process().children(recursive=True)
-    assert sum(child.cmdline()[1:3] == ["-m", "ccpo.verl_cpu.serve"] for child in mine) == 1  # the module's own
+    assert sum(words_of(child)[1:3] == ["-m", "ccpo.verl_cpu.serve"] for child in mine) == 1  # the module's own
 
 
 def begun(words: list[str], out: Path) -> subprocess.Popen:
@@ -242,7 +243,7 @@ def test_a_model_that_cannot_be_served_says_why_and_where_its_log_is(local, tmp_
 def test_no_server_is_left(local, tmp_path, number):
     process = begun(local(tmp_path / "out"), tmp_path / "out")
     family = psutil.Process(process.pid).children(recursive=True)
-    assert any("ccpo.verl_cpu.serve" in child.cmdline() for child in family)
+    assert any("ccpo.verl_cpu.serve" in words_of(child) for child in family)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert not psutil.wait_procs(family, timeout=20)[1]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import words_of
 
 from ccpo.judge import OwnJudge, RowJudge, judge_of
 from ccpo.reward import OwnReward, Reward, RewardError, checked
@@ -239,7 +240,17 @@ def test_a_call_that_hangs_is_ended_and_others_are_not(load, body):
 
 def _processes() -> set[psutil.Process]:
     """Of the pools of this process."""
-    return {p for p in psutil.Process().children() if "--multiprocessing-fork" in p.cmdline()}
+    return {child for child in psutil.Process().children() if "--multiprocessing-fork" in words_of(child)}
+
+
+def test_a_child_of_another_test_that_has_ended_is_no_process_of_a_pool():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert child.pid not in {process.pid for process in _processes()}
+    finally:
+        child.wait(10)
 
 
 @pytest.mark.parametrize("body", ["await asyncio.sleep(60)", "await deaf()"])
@@ -347,7 +358,7 @@ if __name__ == "__main__":
         job.kill()
         job.wait(10)
     _, alive = psutil.wait_procs(children, timeout=10)
-    assert not [p for p in alive if "--multiprocessing-fork" in p.cmdline()]
+    assert not [process for process in alive if "--multiprocessing-fork" in words_of(process)]
 
 
 # ------------------------------------------------------------------------------------------------------------- loading
