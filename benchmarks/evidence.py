@@ -20,6 +20,7 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [
     str(ROOT),
+    str(ROOT / "tests"),
     str(ROOT / "tests" / "e2e"),
 ]  # jobs.py of the end-to-end tests: starting, ending, comparing jobs
 

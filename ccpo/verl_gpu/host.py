@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from omegaconf import DictConfig
 from verl.plugin.platform import get_platform
+from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 VERLS = ("verl", "workers/rollout/vllm_rollout/vllm_async_server.py", "vLLMHttpServer")
 MOST_REQUESTS = 1000  # at once; Ray's default for actors of this kind, and verl's
@@ -82,16 +83,25 @@ def replica_size(rollout: DictConfig) -> int:
     return rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
 
 
+def _load_replica() -> type:
+    from ccpo.verl_gpu.server import Replica  # imports vLLM
+
+    return Replica
+
+
 def start(config: DictConfig, policies: int) -> None:
-    """Start the processes of all servers of a job on one node.
+    """Have verl make our servers, and start the processes of all servers of a job on one node.
 
     Args:
         config: the whole configuration.
         policies: each has servers of its own.
     """
     rollout, trainer, platform = config.actor_rollout_ref.rollout, config.trainer, get_platform()
+    if rollout.name != "vllm":
+        return
+    RolloutReplicaRegistry.register("vllm", _load_replica)
     # Of several nodes only verl knows, later, which one has the GPUs that a server shares with its training workers.
-    if rollout.name != "vllm" or len(ray.nodes()) > 1 or rollout.disaggregation.enabled:
+    if len(ray.nodes()) > 1 or rollout.disaggregation.enabled:
         return
     environment = {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **platform.rollout_env_vars()}
     for replica in range(policies * (trainer.n_gpus_per_node // replica_size(rollout))):

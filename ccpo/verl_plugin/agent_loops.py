@@ -7,6 +7,7 @@ import copy
 import logging
 import time
 from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -71,12 +72,26 @@ def _model(policy: str, config: DictConfig) -> Any:
     return _MODELS[policy]
 
 
+class _Prompts:
+    """Prompts as tokens. Each is asked for twice, to be counted and to be sent, and a question by every session of it."""
+
+    MOST = 128
+
+    def __init__(self, builder: Any) -> None:
+        self._build = lru_cache(maxsize=self.MOST)(lambda said: builder.build_initial_tokens(list(map(dict, said))))
+
+    def of(self, messages: Messages) -> list[int]:
+        return list(self._build(tuple(tuple(message.items()) for message in messages)))
+
+
 class TeamAgentLoop(AgentLoopBase):
     """``ccpo_team``: sessions of the team that the configuration names, and their replays. Keeps nothing of a session."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._players: dict[str, TeamAgentLoop] = {}  # by policy
+        self._own_ratio = own_ratio(self.config)
+        self._tokens = _Prompts(self.continuous_token_builder)
 
     async def run(self, sampling_params: dict[str, Any], **row) -> list[RoleOutput]:
         """One session.
@@ -102,7 +117,7 @@ class TeamAgentLoop(AgentLoopBase):
         truth = row["reward_model"]["ground_truth"]
         # Log-probabilities cost the server as much as all else of a token. With an own ratio they only show whether its weights are the
         # actor's, for which one session of a prompt is enough; validation reads none.
-        asked = bool(sampling_params.get("logprobs")) and not validating and (number == 0 or not own_ratio(self.config))
+        asked = bool(sampling_params.get("logprobs")) and not validating and (number == 0 or not self._own_ratio)
 
         async def decode(role: str, messages: Messages, name: Hashable) -> Decoded:
             params = self._sampling_params(role, sampling_params, validating)
@@ -219,12 +234,13 @@ class TeamAgentLoop(AgentLoopBase):
             mm_processor_kwargs=self.mm_processor_kwargs,
             processor=model.processor,
         )
+        view._tokens = _Prompts(view.continuous_token_builder)
         return view
 
     async def _decode(self, messages: Messages, params: dict[str, Any]) -> Decoded:
         """One request. Raises RuntimeError when the server aborted it or sent nothing."""
         start = time.perf_counter()
-        prompt_ids = await self.ct_build_initial_tokens(messages)
+        prompt_ids = self._tokens.of(messages)  # they fit: the session counted them
         response = await self.server_manager.generate(
             request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=params
         )
@@ -241,7 +257,7 @@ class TeamAgentLoop(AgentLoopBase):
         return Decoded(text, at_limit and not ended, (prompt_ids, response, time.perf_counter() - start))
 
     def _count(self, messages: Messages) -> int:
-        return len(self.continuous_token_builder.build_initial_tokens(messages))
+        return len(self._tokens.of(messages))
 
     def _cut(self, text: str, tokens: int) -> str:
         """Without its first ``tokens`` tokens."""

@@ -2,8 +2,7 @@
 
 verl starts its processes one after the other, each when it is needed, and most of a start is their imports. Agent loop workers need
 nothing to import, so theirs begin first: an `EarlyAgentLoopWorker` is an empty actor, which verl's manager fills when the rollout servers are up.
-So is the router, for which the first request of all would wait: it is the last to start. The trainer's own process imports the rollout
-server's code in a thread, while it waits for the training workers.
+The trainer's own process imports the rollout server's code in a thread, while it waits for the training workers.
 """
 
 from __future__ import annotations
@@ -26,12 +25,14 @@ from verl.workers.rollout.replica import get_rollout_replica_class
 
 from ccpo.verl_gpu import host
 from ccpo.verl_plugin.agent_loops import TeamAgentLoop
-from ccpo.verl_plugin.router import Router
 
 OURS = f"{TeamAgentLoop.__module__}.{TeamAgentLoop.__qualname__}"
 
+OF_THE_DATASET = ("uid", "reward_model")
+"""Of a dataset row's columns those that somebody reads in its sessions' rows: verl's advantage and what is dumped of rollouts. Each other one cost
+every row its packing and unpacking."""
+
 _WAITING: list[Any] = []
-_ROUTERS: list[Any] = []
 
 
 class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
@@ -101,7 +102,7 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
                 positions = self._compute_position_ids(ids[None], torch.ones_like(ids)[None], extra).squeeze(0)
                 field = {
                     **output.as_dict(),
-                    **row,
+                    **{name: row[name] for name in OF_THE_DATASET},
                     "input_ids": ids,
                     "position_ids": positions,
                     "multi_modal_inputs": extra,
@@ -123,10 +124,9 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
 
 
 def start(config: Any, policies: int) -> None:
-    """Start what can be started before anything else of a job: processes of rollout servers, of routers, and of agent loop workers."""
+    """Start what can be started before anything else of a job: processes of rollout servers and of agent loop workers."""
     rollout = config.actor_rollout_ref.rollout
     host.start(config, policies)
-    _ROUTERS.extend(ray.remote(EarlyRouter).remote() for _ in range(policies))
     if not str(rollout.agent.get("agent_loop_manager_class")).endswith(
         EarlyManager.__name__
     ):  # somebody's own starts its own
@@ -136,31 +136,6 @@ def start(config: Any, policies: int) -> None:
     for number in range(rollout.agent.num_workers):  # round the nodes, as verl does; SPREAD may put all on one
         there = NodeAffinitySchedulingStrategy(nodes[number % len(nodes)], soft=True)
         _WAITING.append(worker.options(scheduling_strategy=there).remote())
-
-
-class EarlyRouter(Router):
-    """Our router, which begins when it is told to."""
-
-    def __init__(self) -> None:
-        """Nothing, as above."""
-
-    def begin(self, *args: Any) -> None:
-        super().__init__(*args)
-
-
-class _WaitingRouter(ray.actor.ActorClass):
-    """Stands in for the Ray class that verl makes a router from (recipe/config/router.yaml): takes a process that is there."""
-
-    def __init__(self) -> None:
-        """ActorClass wants a class here; there is none to be made from."""
-
-    def remote(self, *args: Any) -> Any:
-        made = _ROUTERS.pop() if _ROUTERS else ray.remote(EarlyRouter).remote()
-        ray.get(made.begin.remote(*args))  # before anybody else can ask it
-        return made
-
-
-router = _WaitingRouter()
 
 
 def import_server(config: Any) -> None:

@@ -25,6 +25,7 @@ from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager
 
 from ccpo.config import CcpoConfig, Policy
 from ccpo.verl_gpu.host import replica_size
+from ccpo.verl_plugin.servers import client_of
 
 
 @dataclass
@@ -192,7 +193,11 @@ class PolicyClient(LLMServerClient):
     """What agent loops get for their server: one client per policy, chosen by role."""
 
     def __init__(self, runtimes: list[PolicyRuntime]) -> None:
-        self.clients = {runtime.policy.name: runtime.servers.get_client() for runtime in runtimes}
+        self.clients = {runtime.policy.name: client_of(runtime.servers) for runtime in runtimes}
         self.policy_of = {role: runtime.policy.name for role, runtime in by_role(runtimes).items()}
-        first = self.clients[runtimes[0].policy.name]
-        super().__init__(config=first.config, load_balancer_handle=first._load_balancer)
+        self._first = self.clients[runtimes[0].policy.name]
+        super().__init__(config=self._first.config)
+
+    async def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """For an agent loop that knows no roles."""
+        return await self._first.generate(*args, **kwargs)

@@ -78,6 +78,7 @@ from ccpo.verl_plugin.rows import (
     to_sessions,
     validation_sessions,
 )
+from ccpo.verl_plugin.servers import client_of
 from ccpo.verl_plugin.update import (
     MAX_ROLLOUT_KL,
     Whole,
@@ -227,7 +228,7 @@ class CcpoTrainer(PPOTrainerSync):
             self.checkpoint_manager = PolicySyncs(self.runtimes)
 
     def get_llm_client(self):
-        return PolicyClient(self.runtimes) if len(self.runtimes) > 1 else super().get_llm_client()
+        return PolicyClient(self.runtimes) if len(self.runtimes) > 1 else client_of(self.llm_server_manager)
 
     @contextmanager
     def _as(self, runtime: PolicyRuntime) -> Iterator[None]:

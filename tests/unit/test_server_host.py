@@ -12,6 +12,9 @@ import pytest
 
 verl = pytest.importorskip("verl")
 
+from omegaconf import OmegaConf  # noqa: E402
+from verl.workers.rollout.replica import RolloutReplicaRegistry  # noqa: E402
+
 from ccpo.verl_gpu import forked, host  # noqa: E402
 
 
@@ -89,3 +92,37 @@ def test_a_process_that_is_there_is_taken_by_its_name_alone(monkeypatch):
     assert waiting.options(name=host.name_of(0), max_concurrency=9).remote(port=1) is handle
     assert handle.given == {"port": 1}
     assert waiting.options(name=host.name_of(0)) == {"name": host.name_of(0)}  # once
+
+
+@pytest.mark.parametrize(
+    "backend, nodes, begun", [("vllm", 1, ["vllm_server_0_0", "vllm_server_1_0"]), ("vllm", 2, []), ("hf_cpu", 1, [])]
+)
+def test_verl_makes_our_server_wherever_a_process_waits_for_it(monkeypatch, backend, nodes, begun):
+    """On the CPU, too: a process that waited while verl made its own server had taken that one's name."""
+    theirs, named = RolloutReplicaRegistry._registry["vllm"], []
+
+    class Remote:
+        def __init__(self, cls):
+            assert cls is host.Host
+
+        def options(self, name, **options):
+            named.append(name)
+            return self
+
+        def remote(self):
+            return "a handle"
+
+    monkeypatch.setattr(RolloutReplicaRegistry, "_registry", {"vllm": theirs})
+    monkeypatch.setattr(host, "_WAITING", {})
+    monkeypatch.setattr(host.ray, "nodes", lambda: [{}] * nodes)
+    monkeypatch.setattr(host.ray, "remote", Remote)
+    sizes = {"tensor_model_parallel_size": 1, "data_parallel_size": 1, "pipeline_model_parallel_size": 1}
+    rollout = {"name": backend, "disaggregation": {"enabled": False}, **sizes}
+    config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "trainer": {"n_gpus_per_node": 1}})
+    host.start(config, policies=2)
+    assert named == begun == list(host._WAITING)
+    module = ModuleType("ccpo.verl_gpu.server")
+    module.Replica = "our replica"
+    monkeypatch.setitem(sys.modules, "ccpo.verl_gpu.server", module)
+    assert (RolloutReplicaRegistry._registry["vllm"] is theirs) == (backend != "vllm")
+    assert backend != "vllm" or RolloutReplicaRegistry.get("vllm") == "our replica"

@@ -1,0 +1,96 @@
+"""Which processes of a running job use the processors: seconds of each, a step. With a small model a job waits for these, not for its GPU.
+
+    .venv/bin/python benchmarks/processors.py RUN_FOLDER
+
+It watches the job that writes this folder, on its own machine, between the ends of two training steps. A process that waits by turning round
+(vLLM's do, for a second) uses its core all the same. Several jobs on one machine slow each other down, processors' seconds included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+from evidence import Evidence, table
+from jobs import title
+
+from ccpo.run.folder import LOCK, METRICS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the job's folder (trainer.default_local_dir)")
+    parser.add_argument("--steps", type=int, default=10, help="training steps to watch (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/processors.json"))
+    given = parser.parse_args()
+    if given.steps < 1:
+        parser.error(f"--steps is {given.steps}: set it to 1 or more")
+    try:
+        driver = psutil.Process(json.loads((given.folder / LOCK).read_text())["pid"])
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        parser.error(f"no job runs in {given.folder} on this machine: it holds {LOCK} there as long as it lives")
+    evidence = Evidence(vars(given))
+    first = begins_after(driver, given.folder, steps_of(given.folder))
+    before, began = used(driver), time.monotonic()
+    last = begins_after(driver, given.folder, first + given.steps - 1)
+    after, seconds = used(driver), time.monotonic() - began
+    steps = last - first
+    shares: dict[str, list[float]] = defaultdict(list)
+    for process, (name, spent) in after.items():
+        shares[name].append((spent - before.get(process, (name, 0.0))[1]) / steps)
+    rows = sorted(((sum(each), len(each), name) for name, each in shares.items()), reverse=True)
+    whole = sum(row[0] for row in rows)
+    print(f"{steps} steps of {seconds / steps:.2f} s; {whole / (seconds / steps):.2f} cores in use\n")
+    head = ["process", "how many", "seconds a step", "share"]
+    shown = [
+        [name, count, f"{spent:.2f}", f"{spent / whole:.0%}"] for spent, count, name in rows if spent >= 0.01 * whole
+    ]
+    print(table([head, *shown]))
+    figures = {name: {"processes": count, "seconds_a_step": spent} for spent, count, name in rows}
+    evidence.write(given.out, {"steps": steps, "seconds_a_step": seconds / steps, "of": figures})
+    return 0
+
+
+def steps_of(folder: Path) -> int:
+    """Training steps in the run's log."""
+    try:
+        return sum('"kind": "train"' in line for line in (folder / METRICS).read_text().splitlines())
+    except OSError:
+        return 0
+
+
+def begins_after(driver: psutil.Process, folder: Path, step: int) -> int:
+    """Wait until more steps than these are in the log; how many there are then."""
+    while (steps := steps_of(folder)) <= step:
+        if not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE:
+            raise SystemExit(
+                f"error: the job ended after {steps} steps, before what was to be measured: give fewer --steps"
+            )
+        time.sleep(0.05)
+    return steps
+
+
+def used(driver: psutil.Process) -> dict[psutil.Process, tuple[str, float]]:
+    """Every process of a job: its name, and the seconds of processors that it has used."""
+    found = {}
+    for process in [driver, *driver.children(recursive=True)]:
+        try:
+            spent = process.cpu_times()
+            found[process] = name_of(process), spent.user + spent.system
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def name_of(process: psutil.Process) -> str:
+    words = process.cmdline()
+    forked = any("forkserver" in word for word in words)
+    return "vLLM, engine and worker" if forked else title(process)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
