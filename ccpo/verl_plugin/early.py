@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections import defaultdict
 from functools import cached_property
 from typing import Any
@@ -17,10 +18,10 @@ import ray
 import torch
 import transfer_queue as tq
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tensordict import NonTensorStack, TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigWrap, _agent_loop_registry
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.rollout_trace import rollout_trace_attr
-from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.replica import get_rollout_replica_class
 
 from ccpo.verl_gpu import host
@@ -31,6 +32,10 @@ OURS = f"{TeamAgentLoop.__module__}.{TeamAgentLoop.__qualname__}"
 OF_THE_DATASET = ("uid", "reward_model")
 """Of a dataset row's columns those that somebody reads in its sessions' rows: verl's advantage and what is dumped of rollouts. Each other one cost
 every row its packing and unpacking."""
+NOBODY_READS = ("metrics", "multi_modal_data")
+"""Of verl's own columns; images themselves are not stored by verl either."""
+
+warnings.filterwarnings("ignore", "The PyTorch API of nested tensors is in prototype stage", UserWarning)  # `_columns`
 
 _WAITING: list[Any] = []
 
@@ -107,7 +112,8 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
                     "position_ids": positions,
                     "multi_modal_inputs": extra,
                 }
-                field.pop("multi_modal_data", None)
+                for name in NOBODY_READS:
+                    field.pop(name, None)
                 field["loss_mask"] = field["response_mask"]
                 length = {
                     "prompt_len": len(output.prompt_ids),
@@ -119,8 +125,22 @@ class EarlyAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
                 fields.append(field)
                 tags.append({"status": "success", **length, "global_steps": row["global_steps"], **weights})
         if keys:
-            columns = list_of_dict_to_tensordict(fields)
-            await tq.async_kv_batch_put(keys, "val" if validate else "train", columns, tags)
+            await tq.async_kv_batch_put(keys, "val" if validate else "train", _columns(fields), tags)
+
+
+def _columns(rows: list[dict[str, Any]]) -> TensorDict:
+    """As verl's `list_of_dict_to_tensordict`, with tensors of any lengths as PyTorch's older nested tensors: the queue takes each apart six times, which
+    Python does for jagged ones. It holds single tensors, so that what is read is the same."""
+    whole = {name: [row[name] for row in rows] for name in rows[0]}
+    return TensorDict(
+        {
+            name: torch.nested.as_nested_tensor(values)
+            if all(map(torch.is_tensor, values))
+            else NonTensorStack(*values)
+            for name, values in whole.items()
+        },
+        batch_size=[len(rows)],
+    )
 
 
 def start(config: Any, policies: int) -> None:

@@ -93,7 +93,7 @@ def test_another_loop_is_verls_affair(worker):
 
 @pytest.mark.parametrize("validate", [False, True])
 def test_the_queue_gets_what_verl_would_have_written(monkeypatch, validate):
-    """verl's own writing of each session, and ours of all: every key, tag and column is the same, but for columns of the dataset that nobody reads."""
+    """verl's own writing of each session, and ours of all: every key, tag and column is the same, but for columns that nobody reads."""
 
     def sessions():
         return [
@@ -126,7 +126,7 @@ def test_the_queue_gets_what_verl_would_have_written(monkeypatch, validate):
     monkeypatch.setattr(early.tq, "async_kv_batch_put", queue(ours))
     asyncio.run(worker._put(sessions(), validate))
     assert set(ours) == {"u_0_0", "u_0_1", "u_2_0"} and ours["u_0_0"][0] == ("val" if validate else "train")
-    unread = {"session_id", "global_steps", "data_source", "extra_info"}
+    unread = {"session_id", "global_steps", "data_source", "extra_info", "metrics"}
     for key, (partition, tag, columns) in theirs.items():
         assert unread <= columns.keys()
         assert ours[key] == (partition, tag, {name: columns[name] for name in columns.keys() - unread})

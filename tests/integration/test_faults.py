@@ -82,7 +82,7 @@ def cluster(monkeypatch):
 @pytest.fixture
 def waiting(monkeypatch, tmp_path):
     """A buffer whose prompt never finishes."""
-    monkeypatch.setattr(WatchedBuffer, "_sync_metadata_from_transfer_queue", lambda self: None)
+    monkeypatch.setattr(faults.ReplayBuffer, "_sync_metadata_from_transfer_queue", lambda self: None)
     sampler = OmegaConf.create({"max_off_policy_threshold": None, "max_off_policy_strategy": "drop"})
     empty = OmegaConf.create({})
     buffer = WatchedBuffer("sync", empty, sampler_kwargs=empty, poll_interval=0.01, **sampler)
@@ -107,6 +107,29 @@ def test_sessions_that_never_end_stop_the_job(waiting):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WatchedBuffer, "_materialize_batch", lambda self, *_: "batch")
         assert sample(waiting) == ("batch", {}), "what is ready is never late"
+
+
+def test_looking_takes_a_tenth_of_the_wait(waiting, monkeypatch):
+    looks = []
+
+    def slow(self):
+        looks.append(time.monotonic())
+        time.sleep(0.02)
+
+    monkeypatch.setattr(faults.ReplayBuffer, "_sync_metadata_from_transfer_queue", slow)
+    waiting.limit = 0.9
+    with pytest.raises(JobStopped):
+        sample(waiting)
+    pauses = [later - earlier for earlier, later in zip(looks[:-1], looks[1:], strict=True)]
+    assert len(looks) >= 3 and min(pauses) >= 0.2
+
+
+def test_a_look_that_takes_long_does_not_end_looking(waiting, monkeypatch):
+    monkeypatch.setattr(faults, "LONGEST_PAUSE", 0.05)
+    waiting._look, waiting._since = 60.0, time.monotonic()
+    began = time.monotonic()
+    waiting._wait_for_next_poll("train", time.time())
+    assert time.monotonic() - began < 1
 
 
 def watchdog(run_dir, limit, actors, tell=None):
