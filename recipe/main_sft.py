@@ -94,7 +94,9 @@ def begun(out: Path) -> bool:
             f"{out} also holds {', '.join(others[:5])}, which this command did not write: choose another folder (OUT, trainer.default_local_dir)"
         )
     part = out / PART
-    if part.exists() and any(part.iterdir()) and not (part / TOKENS).exists():
+    folder = part.is_dir() and not part.is_symlink()
+    theirs = any(part.iterdir()) and not (part / TOKENS).exists() if folder else os.path.lexists(part)
+    if theirs:
         raise TeachError(
             f"{part} is there, and no job of this command made it: move it away, or choose another folder (OUT)"
         )

@@ -197,6 +197,12 @@ def test_nothing_is_written_over(modules, config, tmp_path):
         modules.main.begun(out)
     (out / "unfinished" / "tokens.pt").write_text("")
     assert modules.main.begun(out) is True
+    (out / "unfinished").rename(tmp_path / "elsewhere")
+    for place in (out / "unfinished").write_text, lambda _: (out / "unfinished").symlink_to(tmp_path / "elsewhere"):
+        place("of somebody else")
+        with pytest.raises(modules.main.TeachError, match="no job of this command made it"):
+            modules.main.begun(out)
+        (out / "unfinished").unlink()
     (out / "notes.txt").write_text("")
     with pytest.raises(modules.main.TeachError, match="notes.txt"):
         modules.main.begun(out)
