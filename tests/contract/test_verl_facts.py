@@ -97,6 +97,24 @@ def test_the_replay_buffer_sleeps_poll_interval_between_looks():
     assert "poll_interval" not in source(Trainer._build_replay_buffer), "no configuration key sets it"
 
 
+def test_nobody_reads_the_columns_that_our_rows_leave_out():
+    """`early.OF_THE_DATASET`, `early.NOBODY_READS`. verl's validation, which is not ours, and its reward model read more."""
+    from ccpo.verl_plugin import early
+    from ccpo.verl_plugin.trainer import CcpoTrainer
+
+    methods = {name: method for name, method in vars(Trainer).items() if inspect.isfunction(method)}
+    unused = {"_validate", "_compute_reward_colocate"}
+    assert "_validate" in vars(CcpoTrainer) and unused <= methods.keys()
+    texts = [source(method) for name, method in methods.items() if name not in unused] + [source(ReplayBuffer)]
+    lists = [found for text in texts for found in re.findall(r"(?:fields = |select_fields=)\[(.*?)\]", text, re.DOTALL)]
+    read = {name for found in lists for name in re.findall(r'"(\w+)"', found)}
+    assert {"uid", "rm_scores", "response_mask", "reward_model", "num_turns", "extra_fields"} <= read, (
+        "lists were found"
+    )
+    assert set(early.OF_THE_DATASET) <= read
+    assert not read & {"data_source", "extra_info", "raw_prompt", "agent_name", "session_id", *early.NOBODY_READS}
+
+
 def test_a_step_calls_the_methods_we_override_in_this_order():
     text = source(Trainer._step_once)
     calls = ("_balance_batch", "_compute_old_log_prob", "_compute_ref_log_prob", "_compute_advantage", "_update_actor")
