@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from evidence import Evidence, table
 from jobs import title
 
 from ccpo.run.folder import LOCK, METRICS
+from ccpo.run.lock import holder_of
 
 
 def main() -> int:
@@ -29,10 +31,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.steps < 1:
         parser.error(f"--steps is {given.steps}: set it to 1 or more")
-    try:
-        driver = psutil.Process(json.loads((given.folder / LOCK).read_text())["pid"])
-    except (OSError, ValueError, psutil.NoSuchProcess):
-        parser.error(f"no job runs in {given.folder} on this machine: it holds {LOCK} there as long as it lives")
+    if (driver := driver_of(given.folder)) is None:
+        parser.error(f"no job of this machine runs in {given.folder}: one holds {LOCK} there as long as it lives")
     evidence = Evidence(vars(given))
     first = begins_after(driver, given.folder, steps_of(given.folder))
     before, began = used(driver), time.monotonic()
@@ -53,6 +53,17 @@ def main() -> int:
     figures = {name: {"processes": count, "seconds_a_step": spent} for spent, count, name in rows}
     evidence.write(given.out, {"steps": steps, "seconds_a_step": seconds / steps, "of": figures})
     return 0
+
+
+def driver_of(folder: Path) -> psutil.Process | None:
+    """The process that holds a run's folder, if it is one of this machine."""
+    try:
+        facts = json.loads((folder / LOCK).read_text())
+        if holder_of(folder) is not None and facts["host"] == socket.gethostname():
+            return psutil.Process(facts["pid"])
+    except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+        pass
+    return None
 
 
 def steps_of(folder: Path) -> int:
