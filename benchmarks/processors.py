@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/processors.py RUN_FOLDER
 
-It watches the job that writes this folder, on its own machine, between the ends of two training steps. A process that waits by turning round
-(vLLM's do, for a second) uses its core all the same. Several jobs on one machine slow each other down, processors' seconds included.
+It watches the job that writes this folder, on its own machine and with a Ray of its own, between the ends of two training steps. A process
+that waits by turning round (vLLM's do, for a second) uses its core all the same. Several jobs on one machine slow each other down,
+processors' seconds included.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ def main() -> int:
     evidence = Evidence(vars(given))
     first = begins_after(driver, given.folder, steps_of(given.folder))
     before, began = used(driver), time.monotonic()
+    if not any("Worker" in name for name, _ in before.values()):
+        raise SystemExit(
+            "error: no worker is a child of this job's: it joined a Ray that runs already, which starts its processes"
+        )
     last = begins_after(driver, given.folder, first + given.steps - 1)
     after, seconds = used(driver), time.monotonic() - began
     steps = last - first
@@ -61,7 +66,7 @@ def driver_of(folder: Path) -> psutil.Process | None:
         facts = json.loads((folder / LOCK).read_text())
         if holder_of(folder) is not None and facts["host"] == socket.gethostname():
             return psutil.Process(facts["pid"])
-    except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+    except (OSError, ValueError, TypeError, KeyError, psutil.NoSuchProcess):
         pass
     return None
 
@@ -77,7 +82,7 @@ def steps_of(folder: Path) -> int:
 def begins_after(driver: psutil.Process, folder: Path, step: int) -> int:
     """Wait until more steps than these are in the log; how many there are then."""
     while (steps := steps_of(folder)) <= step:
-        if not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE:
+        if not alive(driver):
             raise SystemExit(
                 f"error: the job ended after {steps} steps, before what was to be measured: give fewer --steps"
             )
@@ -85,10 +90,21 @@ def begins_after(driver: psutil.Process, folder: Path, step: int) -> int:
     return steps
 
 
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def used(driver: psutil.Process) -> dict[psutil.Process, tuple[str, float]]:
     """Every process of a job: its name, and the seconds of processors that it has used."""
     found = {}
-    for process in [driver, *driver.children(recursive=True)]:
+    try:
+        family = [driver, *driver.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        raise SystemExit("error: the job ended: give fewer --steps") from None
+    for process in family:
         try:
             spent = process.cpu_times()
             found[process] = name_of(process), spent.user + spent.system

@@ -141,7 +141,8 @@ class CcpoConfig:
     policies:          "shared": one policy plays every role. "per_role": see `RoleConfig.policy`
     seed:              None: the rollout engine samples freely; an int: every request gets a seed from (seed, prompt,
                        session, role, step), so samples do not depend on arrival order
-    poll_interval:     seconds between looks for finished sessions (verl's fixed 2.0 s can be most of a step)
+    poll_interval:     seconds between looks for finished sessions (verl's fixed 2.0 s can be most of a step); nine times as long as a
+                       look takes, if that is more, up to 2 s
     max_dropped_rate:  stop when more than this share of a step's sessions was dropped
     session_timeout:   seconds after which a session counts as dropped
     stall_timeout:     seconds without progress of the trainer after which the job stops

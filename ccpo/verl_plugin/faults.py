@@ -118,14 +118,14 @@ def all_dropped(step: int, run_dir: Path) -> str:
 
 
 LONGEST_PAUSE = 2.0
-"""Seconds between two looks for finished sessions, however long a look takes: what verl waits."""
+"""Seconds that a long look for finished sessions puts between itself and the next one, at most: what verl always waits."""
 
 
 class WatchedBuffer(ReplayBuffer):
     """verl's replay buffer, whose wait for sessions has no limit, with one.
 
-    A look lists every row that is there: of a validation with 10,000 sessions that takes longer than verl waits between two. Here a tenth of the time, at
-    most, is spent on looking.
+    A look lists every row that is there, which takes the longer the more there are: between two looks nine times as long passes, within the bounds of
+    ``ccpo.poll_interval`` and `LONGEST_PAUSE`.
     """
 
     run_dir = Path()
@@ -154,7 +154,7 @@ class WatchedBuffer(ReplayBuffer):
                 f"{waiting} prompts have no result after {self.limit:.0f} s, more than their sessions may take (ccpo.session_timeout): the "
                 f"agent loop workers hang. {what_is_whole(self.run_dir)}"
             )
-        time.sleep(min(LONGEST_PAUSE, max(0.0, 9 * self._look - self.poll_interval)))
+        time.sleep(max(0.0, min(9 * self._look, LONGEST_PAUSE) - self.poll_interval))  # verl sleeps the interval, too
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 
 

@@ -194,8 +194,7 @@ def _rollout(rollout: DictConfig) -> Iterator[str]:
 
     if rollout.router_config_path and (why := _tried(lambda: _router(rollout.router_config_path, load_class_from_fqn))):
         yield (
-            f"{ROLLOUT}.router_config_path={rollout.router_config_path} cannot be used ({why}): set it to a YAML file with router_class, or null "
-            "(recipe/config/router.yaml)"
+            f"{ROLLOUT}.router_config_path={rollout.router_config_path} cannot be used ({why}): set it to a YAML file with router_class, or null"
         )
     manager = rollout.agent.get("agent_loop_manager_class")
     if manager and (why := _tried(lambda: load_class_from_fqn(manager))):

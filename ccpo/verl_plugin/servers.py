@@ -1,9 +1,10 @@
 """Which rollout server a request goes to: chosen where the request is made.
 
-verl asks a process of its own before every request and tells it afterwards, and Ray keeps a record of every server that it hands on. With two
-calls through Ray for one that decodes, this took .8 ms of processors a request, 6 % of a step's whole work with a small model
-(docs/scaling.md). Here every agent loop worker spreads its own requests evenly, which spreads those of all workers evenly.
-A router of one's own is asked as verl asks it (actor_rollout_ref.rollout.router_config_path); recipe/config/router.yaml names none.
+verl asks a process of its own before every request and tells it afterwards, and Ray keeps a record of every server that it hands on. With a
+small model that process alone was 6 % of a step's work (docs/scaling.md), and of three calls through Ray for a request two were to it. Here
+every agent loop worker spreads its own requests evenly, and those of all workers come out about even: less so while each has few. No request
+stays with the server of another one, since each of a team's has a name of its own. A router of one's own is asked as verl asks it
+(actor_rollout_ref.rollout.router_config_path); recipe/config/router.yaml is none.
 """
 
 from __future__ import annotations

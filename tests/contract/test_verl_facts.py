@@ -32,6 +32,8 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer  # noqa: E402
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories  # noqa: E402
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path  # noqa: E402
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict  # noqa: E402
+from verl.workers.rollout import router  # noqa: E402
+from verl.workers.rollout.llm_server import LLMServerClient, LLMServerManager  # noqa: E402
 
 Trainer = trainer_base.PPOTrainer
 Worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -98,7 +100,8 @@ def test_the_replay_buffer_sleeps_poll_interval_between_looks():
 
 
 def test_nobody_reads_the_columns_that_our_rows_leave_out():
-    """`early.OF_THE_DATASET`, `early.NOBODY_READS`. verl's validation, which is not ours, and its reward model read more."""
+    """`early.OF_THE_DATASET`, `early.NOBODY_READS`. verl's validation, which is not ours, reads more, and so does its reward model, which is
+    refused (tests/integration/test_mistakes.py)."""
     from ccpo.verl_plugin import early
     from ccpo.verl_plugin.trainer import CcpoTrainer
 
@@ -106,13 +109,28 @@ def test_nobody_reads_the_columns_that_our_rows_leave_out():
     unused = {"_validate", "_compute_reward_colocate"}
     assert "_validate" in vars(CcpoTrainer) and unused <= methods.keys()
     texts = [source(method) for name, method in methods.items() if name not in unused] + [source(ReplayBuffer)]
-    lists = [found for text in texts for found in re.findall(r"(?:fields = |select_fields=)\[(.*?)\]", text, re.DOTALL)]
-    read = {name for found in lists for name in re.findall(r'"(\w+)"', found)}
-    assert {"uid", "rm_scores", "response_mask", "reward_model", "num_turns", "extra_fields"} <= read, (
-        "lists were found"
-    )
+    lists = r"(?:fields = \[|select_fields=\[|fields\.append\(|fields\.extend\()(.*?)[\])]"
+    found = [part for text in texts for part in re.findall(lists, text, re.DOTALL)]
+    read = {name for part in found for name in re.findall(r'"(\w+)"', part)}
+    known = {"uid", "rm_scores", "response_mask", "reward_model", "num_turns", "extra_fields"}
+    assert known | {"rollout_log_probs", "token_level_rewards", "rollout_is_weights"} <= read, "lists were found"
     assert set(early.OF_THE_DATASET) <= read
     assert not read & {"data_source", "extra_info", "raw_prompt", "agent_name", "session_id", *early.NOBODY_READS}
+
+
+def test_a_request_takes_a_server_and_gives_it_back_by_two_methods():
+    """`servers.DirectClient` overrides both; `servers.nobody` stands in for the class of a router."""
+    steps = (
+        "await self._acquire_server(",
+        "try:",
+        "await server.generate.remote(",
+        "finally:",
+        "self._release_server(",
+    )
+    assert in_order(source(LLMServerClient.generate), *steps)
+    assert "isinstance(cls, ray.actor.ActorClass)" in source(router._create_plugin_extension)
+    assert "self.global_load_balancer = get_router_handle(" in source(LLMServerManager._init_global_load_balancer)
+    assert "ray.get" not in source(LLMServerManager), "nobody waits for the router"
 
 
 def test_a_step_calls_the_methods_we_override_in_this_order():

@@ -574,3 +574,23 @@ def test_every_role_speaks_with_the_server_and_the_tokenizer_of_its_policy(rollo
     assert all(prompt.endswith("<|im_start|>assistant\n") for _, prompt, _ in servers["think"].requests)
     assert all(prompt.endswith("<|im_start|>player\n") for _, prompt, _ in servers["reason"].requests)
     agent_loops._MODELS.clear()
+
+
+def test_a_prompt_becomes_tokens_once():
+    """Counted and sent, by every session; who gets it may change its list."""
+    built = []
+
+    class Builder:
+        def build_initial_tokens(self, messages):
+            built.append(messages)
+            return [len(messages), len(messages[0]["content"])]
+
+    prompts = agent_loops._Prompts(Builder())
+    question = [{"role": "system", "content": "Think."}, {"role": "user", "content": "1+1?"}]
+    prompts.of(question).append("changed")
+    assert prompts.of(copy.deepcopy(question)) == [2, 6] and built == [question]
+    assert prompts.of([{"role": "user", "content": "Think."}]) == [1, 6] and len(built) == 2
+    for number in range(prompts.MOST + 1):
+        prompts.of([{"role": "user", "content": str(number)}])
+    prompts.of(question)
+    assert len(built) == 2 + prompts.MOST + 1 + 1, "the least used ones are forgotten"
