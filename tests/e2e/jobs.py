@@ -71,7 +71,8 @@ def start_job(
         *("task=last_digit", f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"),
         *(f"trainer.default_local_dir={out}", f"trainer.total_training_steps={steps}", *overrides),
     ]
-    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "faulty")])
+    theirs = filter(None, [os.environ.get("PYTHONPATH")])
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent / "faulty"), *theirs])
     ours = {"PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "CCPO_TEST_OUT": str(out)}
     with (out.parent / f"{out.name}.log").open("ab") as log:
         return subprocess.Popen(
