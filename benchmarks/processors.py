@@ -19,9 +19,11 @@ from pathlib import Path
 import psutil
 from evidence import Evidence, table
 from jobs import title
+from soak import newest_step
 
 from ccpo.run.folder import LOCK, METRICS
 from ccpo.run.lock import holder_of
+from ccpo.run.output import until_cut
 
 
 def main() -> int:
@@ -35,13 +37,14 @@ def main() -> int:
     if (driver := driver_of(given.folder)) is None:
         parser.error(f"no job of this machine runs in {given.folder}: one holds {LOCK} there as long as it lives")
     evidence = Evidence(vars(given))
-    first = begins_after(driver, given.folder, steps_of(given.folder))
+    log = given.folder / METRICS
+    first = begins_after(driver, log, newest_step(log))
     before, began = used(driver), time.monotonic()
     if not any("Worker" in name for name, _ in before.values()):
         raise SystemExit(
             "error: no worker is a child of this job's: it joined a Ray that runs already, which starts its processes"
         )
-    last = begins_after(driver, given.folder, first + given.steps - 1)
+    last = begins_after(driver, log, first + given.steps - 1)
     after, seconds = used(driver), time.monotonic() - began
     steps = last - first
     shares: dict[str, list[float]] = defaultdict(list)
@@ -71,17 +74,9 @@ def driver_of(folder: Path) -> psutil.Process | None:
     return None
 
 
-def steps_of(folder: Path) -> int:
-    """Training steps in the run's log."""
-    try:
-        return sum('"kind": "train"' in line for line in (folder / METRICS).read_text().splitlines())
-    except OSError:
-        return 0
-
-
-def begins_after(driver: psutil.Process, folder: Path, step: int) -> int:
-    """Wait until more steps than these are in the log; how many there are then."""
-    while (steps := steps_of(folder)) <= step:
+def begins_after(driver: psutil.Process, log: Path, step: int) -> int:
+    """Wait until a later step than this one is in the log; which one it is."""
+    while (steps := newest_step(log)) <= step:
         if not alive(driver):
             raise SystemExit(
                 f"error: the job ended after {steps} steps, before what was to be measured: give fewer --steps"
@@ -120,4 +115,4 @@ def name_of(process: psutil.Process) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(until_cut(main))

@@ -23,7 +23,7 @@ CONFIG = OmegaConf.create({"actor_rollout_ref": {"rollout": {"name": "vllm"}}})
 
 
 class Handle:
-    """As an actor handle; ``most``: requests at once. Request "fails" does."""
+    """As an actor handle; ``most``: requests at once. One whose first token is negative fails."""
 
     def __init__(self) -> None:
         self.now, self.most, self.asked = 0, 0, 0
