@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -56,6 +57,9 @@ EVERY = ""  # of a table by role: what holds for all that have nothing of their 
 AT_ONCE, AT_ONCE_VLLM = 64, 256  # requests: to endpoints and the CPU, and where a GPU of ours decodes
 MAX_TOKENS, TEMPERATURE = 1024, 1.0  # without a checkpoint that says otherwise
 UNUSED_DAYS = 7  # after which an exported checkpoint is removed from the cache
+OURS = (
+    "host port uds api-key served-model-name seed max-model-len config headless".split()
+)  # of vllm serve: what evaluation decides
 FIELDS = "model messages max_tokens max_completion_tokens temperature top_p stop seed n stream".split()  # of a request
 ByRole = dict[str, str]
 
@@ -74,6 +78,25 @@ def fields_of_requests(text: str) -> dict[str, Any]:
         raise argparse.ArgumentTypeError(
             f"{', '.join(ours)}: options and the team decide that for each request, and results would say other than what was sent"
         )
+    return found
+
+
+def options_of_vllm(text: str) -> tuple[str, ...]:
+    try:
+        found = tuple(shlex.split(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no command line: {error}") from None
+    names = [word.split("=")[0].replace("_", "-") for word in found if word.startswith("-")]
+    if not found or not names or not found[0].startswith("--"):
+        raise argparse.ArgumentTypeError(
+            "it is options of vllm serve in one word, with an equals sign: --vllm='--gpu-memory-utilization 0.3'"
+        )
+    for name in names:
+        # vLLM takes the beginning of a name for the name
+        if not name.startswith("--") or any(own.startswith(name[2:]) for own in OURS) or name.startswith("--ssl"):
+            raise argparse.ArgumentTypeError(
+                f"{name}: evaluation decides where its servers listen, their key, seed and length"
+            )
     return found
 
 
@@ -132,6 +155,13 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     work = parser.add_argument_group("with what")
     work.add_argument(
         "--backend", choices=servers.BACKENDS, help="of local models; default: vllm where there are a GPU and vLLM"
+    )
+    work.add_argument(
+        "--vllm",
+        type=options_of_vllm,
+        default=(),
+        metavar="'--NAME VALUE ...'",
+        help="more options of vllm serve for local models; written into the results",
     )
     work.add_argument("--max-model-len", type=int, help="of local models: longest prompt with its answer, in tokens")
     work.add_argument(
@@ -467,6 +497,8 @@ def settings_of(
         "body": dict(body),
         "reward": None if config.own_reward is None else {"name": config.reward, "program": config.own_reward.digest},
     }
+    if given.vllm:
+        found["vllm"] = list(given.vllm)
     if given.controls != NONE:
         role = last_speaker(config)
         template = [list(part) for part in single_prompt(config)]
@@ -531,6 +563,10 @@ def evaluate(given: argparse.Namespace) -> None:
     with ExitStack() as stack:
         store = stack.enter_context(opened(given.out, settings))
         local = sorted({voice.folder for voice in voices.values() if voice.folder is not None})
+        if given.vllm and not local:
+            raise EvaluationError(
+                "--vllm: only endpoints speak here, and their servers are not started by this command"
+            )
         serving = serving_of(given) if local else None
         started = stack.enter_context(_served(serving, local, body)) if local else {}
         endpoints = {
@@ -565,7 +601,10 @@ def at_once(given: argparse.Namespace, endpoints: Iterable[Endpoint], serving: s
 
 def serving_of(given: argparse.Namespace) -> servers.Serving:
     gpus = servers.gpus_here()
-    return servers.Serving(given.backend or servers.backend_here(gpus), given.max_model_len, given.seed, gpus)
+    backend = given.backend or servers.backend_here(gpus)
+    if given.vllm and backend != servers.VLLM:
+        raise EvaluationError("--vllm: no vLLM serves here, but the CPU server, which has no such options")
+    return servers.Serving(backend, given.max_model_len, given.seed, gpus, given.vllm)
 
 
 def _served(serving: servers.Serving, models: Sequence[str], body: Mapping[str, Any]) -> Any:

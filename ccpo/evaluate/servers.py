@@ -40,12 +40,14 @@ class NotStarted(EvaluationError):
 
 @dataclass(frozen=True)
 class Serving:
-    """How local models are served. ``max_model_len``: prompt and answer in tokens; None: the model's own. ``gpus``: how many there are."""
+    """How local models are served. ``max_model_len``: prompt and answer in tokens; None: the model's own. ``gpus``: how many there are.
+    ``options``: more of `vllm serve`."""
 
     backend: str
     max_model_len: int | None = None
     seed: int = 0
     gpus: int = 0
+    options: tuple[str, ...] = ()
 
 
 def gpus_here() -> int:
@@ -75,7 +77,6 @@ def command_of(serving: Serving, model: str, port: int, share: int) -> list[str]
         "vllm.entrypoints.cli.main",  # `vllm serve`, of this environment
         "serve",
         model,
-        *common,
         "--dtype",
         "auto",
         "--gpu-memory-utilization",
@@ -86,6 +87,8 @@ def command_of(serving: Serving, model: str, port: int, share: int) -> list[str]
         "--disable-uvicorn-access-log",
         "--uvicorn-log-level",
         "warning",
+        *serving.options,
+        *common,  # last: where a server listens is not an option's to say
     ]
 
 

@@ -596,6 +596,44 @@ def test_vllm_is_started_with_what_evaluation_needs():
         assert environment_of(Serving("vllm", gpus=2), "secret", 3, 2)["CUDA_VISIBLE_DEVICES"] == "1"
 
 
+def test_options_of_vllm_come_before_what_evaluation_decides(monkeypatch):
+    given = evaluate.arguments_of(
+        [*"--model m --data d --out o".split(), "--vllm=--gpu-memory-utilization 0.2 --quantization=fp8"]
+    )
+    monkeypatch.setattr(evaluate.servers, "gpus_here", lambda: 1)
+    with pytest.raises(evaluate.EvaluationError, match="no vLLM serves here"):
+        given.backend = evaluate.servers.CPU
+        evaluate.serving_of(given)
+    given.backend = evaluate.servers.VLLM
+    command = command_of(evaluate.serving_of(given), "org/model", 1234, share=1)
+    ours = command.index("--gpu-memory-utilization")
+    theirs = command.index("0.2")
+    assert command[ours + 1] == "0.900" and ours < theirs, "vLLM takes the last"
+    assert command[theirs + 1] == "--quantization=fp8" and theirs < command.index("--host")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "  ",
+        "0.3",
+        "-tp 2",
+        "--host 0.0.0.0",
+        "--hos=::",
+        "--api-key x",
+        "--api_key=x",
+        "--dtype 'x",
+        "--ssl-keyfile k",
+        "--seed 1",
+    ],
+)
+def test_options_of_vllm_that_are_none_or_not_the_users_to_say_are_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.arguments_of([*"--model m --data d --out o".split(), f"--vllm={text}"])
+    assert "--vllm" in capsys.readouterr().err
+
+
 def test_vllm_servers_of_ours_are_asked_more_at_a_time(monkeypatch):
     given = evaluate.arguments_of(["--model", "m", "--data", "d", "--out", "o"])
     ours, theirs = (evaluate.Endpoint("http://127.0.0.1:1/v1", "m", local=local) for local in (True, False))
