@@ -15,7 +15,9 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from multiprocessing import context, forkserver
+from types import ModuleType
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,11 @@ STARTER, ASKED = "vllm.v1.engine.utils", "get_mp_context"
 """What starts an engine, in the context that this function of it gives."""
 NEEDED = ("vllm.v1.engine.core", "vllm.v1.worker.gpu_worker")
 """Modules of an engine and its worker. Not verl's part of the worker: importing verl touches the GPU (`_touched_gpu`)."""
+QUEUE = "vllm.distributed.device_communicators.shm_broadcast"
+CROWDED = "CCPO_CROWDED"
+"""An environment variable: others need the processors (several jobs share a GPU, or there is none)."""
+TURNS_S, LOOK_MS = 0.0005, 1
+"""How long an engine and its worker turn round when they wait for each other; and how long they sleep then, unless they are woken before."""
 
 
 class _Process(context.ForkServerProcess):
@@ -71,6 +78,8 @@ def prepare() -> None:
         for name in NEEDED:
             importlib.import_module(name)
         beside_others(sys.modules[NEEDED[1]].Worker)
+        if CROWDED in os.environ:
+            sleep_sooner(importlib.import_module(QUEUE))
     except Exception as error:
         logger.warning("vLLM could not be imported ahead: %s", error)
 
@@ -93,6 +102,35 @@ def beside_others(worker: type) -> None:
             logger.warning("another process took memory of this GPU while the engine gave its own back")
 
     worker.sleep = sleep
+
+
+def sleep_sooner(queue: ModuleType) -> None:
+    """Let engine and worker leave the processors to others while they wait for each other.
+
+    vLLM facts: whoever reads the queue between them turns round for a second after every message, which is all of a rollout, and sleeps until
+    the writer's notice after that. Some notices of messages in quick succession are lost: a reader that slept at once waited 5 s for a weight update now
+    and then. So it looks again after `LOOK_MS`, until the second is over.
+    """
+    condition = getattr(queue, "SpinCondition", None)
+    if not all(hasattr(condition, name) for name in ("wait", "record_read")):
+        logger.warning(
+            "this vLLM waits in a way that is not known here: engine and worker may use a processor each while they wait"
+        )
+        return
+    waits = condition.wait
+
+    @functools.wraps(waits)
+    def wait(self: Any, timeout_ms: int | None = None) -> None:
+        turns = self.busy_loop_s
+        if not TURNS_S < time.monotonic() - self.last_read <= turns:
+            return waits(self, timeout_ms)
+        self.busy_loop_s = 0
+        try:
+            waits(self, LOOK_MS if timeout_ms is None else min(LOOK_MS, timeout_ms))
+        finally:
+            self.busy_loop_s = turns
+
+    condition.wait = wait
 
 
 def use() -> None:

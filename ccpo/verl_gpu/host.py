@@ -20,6 +20,8 @@ from omegaconf import DictConfig
 from verl.plugin.platform import get_platform
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
+from ccpo.verl_gpu import forked
+
 VERLS = ("verl", "workers/rollout/vllm_rollout/vllm_async_server.py", "vLLMHttpServer")
 MOST_REQUESTS = 1000  # at once; Ray's default for actors of this kind, and verl's
 
@@ -30,8 +32,6 @@ class Host:
     """A server to be. Its other methods are those of verl's server."""
 
     def __init__(self) -> None:
-        from ccpo.verl_gpu import forked
-
         forked.begin()  # beside the imports of this process
         from ccpo.verl_gpu.server import Server
 
@@ -104,6 +104,8 @@ def start(config: DictConfig, policies: int) -> None:
     if len(ray.nodes()) > 1 or rollout.disaggregation.enabled:
         return
     environment = {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **platform.rollout_env_vars()}
+    if config.ccpo.gpu_share < 1 or trainer.device != "cuda":
+        environment[forked.CROWDED] = "1"
     for replica in range(policies * (trainer.n_gpus_per_node // replica_size(rollout))):
         name = name_of(replica)
         _WAITING[name] = (

@@ -32,6 +32,17 @@ class Worker:
         self.freed = level
         assert False, "Memory usage increased after sleeping."
 """,
+    "vllm/distributed/device_communicators/shm_broadcast.py": """
+import time
+class SpinCondition:
+    def __init__(self, busy_loop_s=1):
+        self.busy_loop_s, self.last_read, self.slept = busy_loop_s, time.monotonic(), []
+    def record_read(self):
+        self.last_read = time.monotonic()
+    def wait(self, timeout_ms=None):
+        if time.monotonic() > self.last_read + self.busy_loop_s:
+            self.slept.append(timeout_ms)
+""",
     "vllm/v1/engine/core.py": """
 import os, time
 IMPORTED_BY = os.getpid()
@@ -51,14 +62,23 @@ def engine(answers):
 def worker(answers, death, inherited):
     for pipe in inherited:
         pipe.close()
+    from vllm.distributed.device_communicators import shm_broadcast
     from vllm.v1.worker.gpu_worker import Worker
+    condition = getattr(shm_broadcast, "SpinCondition", None)
+    turns = condition and hasattr(condition, "record_read") and condition()
+    for wait in (0.01, 1.1) if turns else ():
+        turns.record_read()
+        time.sleep(wait)
+        turns.wait()
+        turns.wait(5000)
+        turns.wait(0)
     one = Worker()
     try:
         one.sleep(level=2)
         slept = one.freed
     except AssertionError:
         slept = "ended"
-    answers.send({**about(), "slept": slept})
+    answers.send({**about(), "slept": slept, "waits": turns and turns.slept})
     death.poll(600)
 """,
 }
@@ -86,7 +106,8 @@ def start(tmp_path):
     """Runs a server; the engine and the worker that it started, and itself."""
     started = []
 
-    def run(starter: str = "get_mp_context", **changed: str):
+    def run(starter: str = "get_mp_context", more: dict[str, str] | None = None, **changed: str):
+        more = more or {}
         for name, text in {**PACKAGE, **changed}.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +115,7 @@ def start(tmp_path):
             for parent in path.relative_to(tmp_path).parents[:-1]:
                 (tmp_path / parent / "__init__.py").touch()
         (tmp_path / "server.py").write_text(SERVER.replace("get_mp_context", starter))
-        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "REMOVED": "no"}
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "REMOVED": "no", **more}
         server = subprocess.Popen(
             [sys.executable, tmp_path / "server.py"],
             stdout=subprocess.PIPE,
@@ -127,6 +148,23 @@ def test_engine_and_worker_import_nothing_and_see_what_was_set_meanwhile(start):
 
 def test_a_worker_falls_asleep_while_another_jobs_takes_memory(start):
     assert start()[2]["slept"] == 2
+
+
+def test_where_others_need_the_processors_a_worker_sleeps_while_it_waits_and_looks_again_soon(start):
+    """vLLM's own way is in order when it has waited for a second; before, a notice may be lost."""
+    look = forked.LOOK_MS
+    assert start(more={forked.CROWDED: "1"})[2]["waits"] == [look, look, 0, None, 5000, 0] and look <= 2
+
+
+def test_a_worker_alone_waits_as_vllm_does(start):
+    assert start()[2]["waits"] == [None, 5000, 0]
+
+
+@pytest.mark.parametrize("text", ["", "class SpinCondition:\n    pass\n"])
+def test_a_vllm_that_waits_in_another_way_does_as_it_always_does(start, text):
+    changed = {"vllm/distributed/device_communicators/shm_broadcast.py": text}
+    _, engine, worker = start(more={forked.CROWDED: "1"}, **changed)
+    assert engine["imported_by"] == worker["imported_by"] and not worker["waits"]
 
 
 @pytest.mark.parametrize("error", [AssertionError("no such level"), RuntimeError("Memory usage increased")])

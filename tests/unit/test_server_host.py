@@ -94,33 +94,50 @@ def test_a_process_that_is_there_is_taken_by_its_name_alone(monkeypatch):
     assert waiting.options(name=host.name_of(0)) == {"name": host.name_of(0)}  # once
 
 
-@pytest.mark.parametrize(
-    "backend, nodes, begun", [("vllm", 1, ["vllm_server_0_0", "vllm_server_1_0"]), ("vllm", 2, []), ("hf_cpu", 1, [])]
-)
-def test_verl_makes_our_server_wherever_a_process_waits_for_it(monkeypatch, backend, nodes, begun):
-    """On the CPU, too: a process that waited while verl made its own server had taken that one's name."""
-    theirs, named = RolloutReplicaRegistry._registry["vllm"], []
+@pytest.fixture
+def started(monkeypatch):
+    """started(backend, nodes, ...) -> the names of processes that `host.start` began for two policies, and their environments."""
+    found = {}
 
     class Remote:
         def __init__(self, cls):
             assert cls is host.Host
 
-        def options(self, name, **options):
-            named.append(name)
+        def options(self, name, runtime_env, **options):
+            found[name] = runtime_env["env_vars"]
             return self
 
         def remote(self):
             return "a handle"
 
-    monkeypatch.setattr(RolloutReplicaRegistry, "_registry", {"vllm": theirs})
     monkeypatch.setattr(host, "_WAITING", {})
-    monkeypatch.setattr(host.ray, "nodes", lambda: [{}] * nodes)
     monkeypatch.setattr(host.ray, "remote", Remote)
-    sizes = {"tensor_model_parallel_size": 1, "data_parallel_size": 1, "pipeline_model_parallel_size": 1}
-    rollout = {"name": backend, "disaggregation": {"enabled": False}, **sizes}
-    config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "trainer": {"n_gpus_per_node": 1}})
-    host.start(config, policies=2)
-    assert named == begun == list(host._WAITING)
+
+    def start(backend="vllm", nodes=1, share=1.0, device="cuda"):
+        monkeypatch.setattr(host.ray, "nodes", lambda: [{}] * nodes)
+        sizes = {"tensor_model_parallel_size": 1, "data_parallel_size": 1, "pipeline_model_parallel_size": 1}
+        rollout = {"name": backend, "disaggregation": {"enabled": False}, **sizes}
+        trainer = {"n_gpus_per_node": 1, "device": device}
+        config = {"actor_rollout_ref": {"rollout": rollout}, "trainer": trainer, "ccpo": {"gpu_share": share}}
+        host.start(OmegaConf.create(config), policies=2)
+        return found
+
+    return start
+
+
+@pytest.mark.parametrize("share, device, crowded", [(1.0, "cuda", False), (0.3, "cuda", True), (1.0, "cpu", True)])
+def test_vllm_leaves_the_processors_to_others_where_others_need_them(started, share, device, crowded):
+    assert [forked.CROWDED in one for one in started(share=share, device=device).values()] == [crowded] * 2
+
+
+@pytest.mark.parametrize(
+    "backend, nodes, begun", [("vllm", 1, ["vllm_server_0_0", "vllm_server_1_0"]), ("vllm", 2, []), ("hf_cpu", 1, [])]
+)
+def test_verl_makes_our_server_wherever_a_process_waits_for_it(started, monkeypatch, backend, nodes, begun):
+    """On the CPU, too: a process that waited while verl made its own server had taken that one's name."""
+    theirs = RolloutReplicaRegistry._registry["vllm"]
+    monkeypatch.setattr(RolloutReplicaRegistry, "_registry", {"vllm": theirs})
+    assert list(started(backend, nodes)) == begun == list(host._WAITING)
     module = ModuleType("ccpo.verl_gpu.server")
     module.Replica = "our replica"
     monkeypatch.setitem(sys.modules, "ccpo.verl_gpu.server", module)
