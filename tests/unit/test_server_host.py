@@ -110,6 +110,7 @@ def started(monkeypatch):
         def remote(self):
             return "a handle"
 
+    monkeypatch.setattr(RolloutReplicaRegistry, "_registry", dict(RolloutReplicaRegistry._registry))
     monkeypatch.setattr(host, "_WAITING", {})
     monkeypatch.setattr(host.ray, "remote", Remote)
 
@@ -136,7 +137,6 @@ def test_vllm_leaves_the_processors_to_others_where_others_need_them(started, sh
 def test_verl_makes_our_server_wherever_a_process_waits_for_it(started, monkeypatch, backend, nodes, begun):
     """On the CPU, too: a process that waited while verl made its own server had taken that one's name."""
     theirs = RolloutReplicaRegistry._registry["vllm"]
-    monkeypatch.setattr(RolloutReplicaRegistry, "_registry", {"vllm": theirs})
     assert list(started(backend, nodes)) == begun == list(host._WAITING)
     module = ModuleType("ccpo.verl_gpu.server")
     module.Replica = "our replica"
