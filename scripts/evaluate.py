@@ -29,6 +29,7 @@ import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,8 @@ EVERY = ""  # of a table by role: what holds for all that have nothing of their 
 AT_ONCE, AT_ONCE_VLLM = 64, 256  # requests: to endpoints and the CPU, and where a GPU of ours decodes
 MAX_TOKENS, TEMPERATURE = 1024, 1.0  # without a checkpoint that says otherwise
 UNUSED_DAYS = 7  # after which an exported checkpoint is removed from the cache
-OURS = (
-    "host port uds api-key served-model-name seed max-model-len config headless".split()
-)  # of vllm serve: what evaluation decides
+CHANGING = "dtype kv-cache-dtype quantization".split()  # options of vllm serve that change what a model says
+SPENDING = "block-size cpu-offload-gb enforce-eager gpu-memory-utilization kv-cache-memory-bytes max-num-batched-tokens max-num-seqs".split()
 FIELDS = "model messages max_tokens max_completion_tokens temperature top_p stop seed n stream".split()  # of a request
 ByRole = dict[str, str]
 
@@ -81,23 +81,27 @@ def fields_of_requests(text: str) -> dict[str, Any]:
     return found
 
 
-def options_of_vllm(text: str) -> tuple[str, ...]:
+def options_of_vllm(text: str) -> tuple[tuple[str, ...], ...]:
+    """Options of vllm serve, each with its value: those that change memory, speed or precision, and none that opens a port or holds a secret."""
     try:
-        found = tuple(shlex.split(text))
+        words = shlex.split(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no command line: {error}") from None
-    names = [word.split("=")[0].replace("_", "-") for word in found if word.startswith("-")]
-    if not found or not names or not found[0].startswith("--"):
+    found: list[tuple[str, ...]] = []
+    for word in words:
+        if word.startswith("-") and not re.fullmatch(r"-[0-9.]+", word):
+            if re.sub("^--", "", word.split("=")[0]) not in CHANGING + SPENDING:
+                raise argparse.ArgumentTypeError(
+                    f"{word}: it takes --{', --'.join(CHANGING + SPENDING)}; for others serve the model yourself and name the server in --endpoint"
+                )
+            found.append((word,))
+        elif found:
+            found[-1] += (word,)
+    if not found or not words[0].startswith("--"):
         raise argparse.ArgumentTypeError(
-            "it is options of vllm serve in one word, with an equals sign: --vllm='--gpu-memory-utilization 0.3'"
+            "it is options of vllm serve in one word: --vllm='--gpu-memory-utilization 0.3'"
         )
-    for name in names:
-        # vLLM takes the beginning of a name for the name
-        if not name.startswith("--") or any(own.startswith(name[2:]) for own in OURS) or name.startswith("--ssl"):
-            raise argparse.ArgumentTypeError(
-                f"{name}: evaluation decides where its servers listen, their key, seed and length"
-            )
-    return found
+    return tuple(found)
 
 
 def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -161,7 +165,7 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
         type=options_of_vllm,
         default=(),
         metavar="'--NAME VALUE ...'",
-        help="more options of vllm serve for local models; written into the results",
+        help=f"options of vllm serve for every local model: --{', --'.join(CHANGING + SPENDING)}",
     )
     work.add_argument("--max-model-len", type=int, help="of local models: longest prompt with its answer, in tokens")
     work.add_argument(
@@ -497,8 +501,8 @@ def settings_of(
         "body": dict(body),
         "reward": None if config.own_reward is None else {"name": config.reward, "program": config.own_reward.digest},
     }
-    if given.vllm:
-        found["vllm"] = list(given.vllm)
+    if changing := [list(words) for words in given.vllm if words[0].split("=")[0].removeprefix("--") in CHANGING]:
+        found["vllm"] = changing
     if given.controls != NONE:
         role = last_speaker(config)
         template = [list(part) for part in single_prompt(config)]
@@ -560,14 +564,12 @@ def evaluate(given: argparse.Namespace) -> None:
         for voice in map(_hashable, voices.values())
         if voice.url is not None
     }
+    local = sorted({voice.folder for voice in voices.values() if voice.folder is not None})
+    if given.vllm and not local:
+        raise EvaluationError("--vllm: only endpoints speak here, and their servers are not started by this command")
+    serving = serving_of(given) if local else None
     with ExitStack() as stack:
         store = stack.enter_context(opened(given.out, settings))
-        local = sorted({voice.folder for voice in voices.values() if voice.folder is not None})
-        if given.vllm and not local:
-            raise EvaluationError(
-                "--vllm: only endpoints speak here, and their servers are not started by this command"
-            )
-        serving = serving_of(given) if local else None
         started = stack.enter_context(_served(serving, local, body)) if local else {}
         endpoints = {
             role: started[voice.folder] if voice.folder is not None else remote[_hashable(voice)]
@@ -604,7 +606,7 @@ def serving_of(given: argparse.Namespace) -> servers.Serving:
     backend = given.backend or servers.backend_here(gpus)
     if given.vllm and backend != servers.VLLM:
         raise EvaluationError("--vllm: no vLLM serves here, but the CPU server, which has no such options")
-    return servers.Serving(backend, given.max_model_len, given.seed, gpus, given.vllm)
+    return servers.Serving(backend, given.max_model_len, given.seed, gpus, tuple(chain.from_iterable(given.vllm)))
 
 
 def _served(serving: servers.Serving, models: Sequence[str], body: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import logging
 import multiprocessing
 import os
@@ -31,7 +32,7 @@ QUEUE = "vllm.distributed.device_communicators.shm_broadcast"
 CROWDED = "CCPO_CROWDED"
 """An environment variable: others need the processors (several jobs share a GPU, or there is none)."""
 TURNS_S, LOOK_MS = 0.0005, 1
-"""How long an engine and its worker turn round when they wait for each other; and how long they sleep then, unless they are woken before."""
+"""How long an engine and its worker turn round once they wait for each other; and how long they sleep then, unless they are woken before."""
 
 
 class _Process(context.ForkServerProcess):
@@ -108,11 +109,12 @@ def sleep_sooner(queue: ModuleType) -> None:
     """Let engine and worker leave the processors to others while they wait for each other.
 
     vLLM facts: whoever reads the queue between them turns round for a second after every message, which is all of a rollout, and sleeps until
-    the writer's notice after that. Some notices of messages in quick succession are lost: a reader that slept at once waited 5 s for a weight update now
-    and then. So it looks again after `LOOK_MS`, until the second is over.
+    the writer's notice after that. Some notices of messages in quick succession are lost: with vLLM 0.28 a reader that slept at once waited 5 s for
+    a weight update now and then. So it looks again after `LOOK_MS`, until the second is over.
     """
     condition = getattr(queue, "SpinCondition", None)
-    if not all(hasattr(condition, name) for name in ("wait", "record_read")):
+    known = condition is not None and "busy_loop_s" in inspect.signature(condition).parameters
+    if not (known and all(hasattr(condition, name) for name in ("wait", "record_read"))):
         logger.warning(
             "this vLLM waits in a way that is not known here: engine and worker may use a processor each while they wait"
         )
@@ -121,8 +123,12 @@ def sleep_sooner(queue: ModuleType) -> None:
 
     @functools.wraps(waits)
     def wait(self: Any, timeout_ms: int | None = None) -> None:
-        turns = self.busy_loop_s
-        if not TURNS_S < time.monotonic() - self.last_read <= turns:
+        now, read, turns = time.monotonic(), getattr(self, "last_read", None), getattr(self, "busy_loop_s", None)
+        if read is None or turns is None or now > read + turns:
+            return waits(self, timeout_ms)
+        if getattr(self, "_waits_for", None) != read:
+            self._waits_for, self._waits_since = read, now
+        if now <= self._waits_since + TURNS_S:
             return waits(self, timeout_ms)
         self.busy_loop_s = 0
         try:

@@ -596,42 +596,64 @@ def test_vllm_is_started_with_what_evaluation_needs():
         assert environment_of(Serving("vllm", gpus=2), "secret", 3, 2)["CUDA_VISIBLE_DEVICES"] == "1"
 
 
+def with_vllm(options):
+    return evaluate.arguments_of([*"--model m --data d --out o".split(), f"--vllm={options}"])
+
+
 def test_options_of_vllm_come_before_what_evaluation_decides(monkeypatch):
-    given = evaluate.arguments_of(
-        [*"--model m --data d --out o".split(), "--vllm=--gpu-memory-utilization 0.2 --quantization=fp8"]
-    )
+    given = with_vllm("--gpu-memory-utilization 0.2 --quantization=fp8 --cpu-offload-gb -1")
     monkeypatch.setattr(evaluate.servers, "gpus_here", lambda: 1)
+    given.backend = evaluate.servers.CPU
     with pytest.raises(evaluate.EvaluationError, match="no vLLM serves here"):
-        given.backend = evaluate.servers.CPU
         evaluate.serving_of(given)
     given.backend = evaluate.servers.VLLM
     command = command_of(evaluate.serving_of(given), "org/model", 1234, share=1)
-    ours = command.index("--gpu-memory-utilization")
-    theirs = command.index("0.2")
+    ours, theirs = command.index("--gpu-memory-utilization"), command.index("0.2")
     assert command[ours + 1] == "0.900" and ours < theirs, "vLLM takes the last"
-    assert command[theirs + 1] == "--quantization=fp8" and theirs < command.index("--host")
+    assert command[theirs + 1 : theirs + 4] == ["--quantization=fp8", "--cpu-offload-gb", "-1"]
+    assert theirs < command.index("--host")
 
 
 @pytest.mark.parametrize(
-    "text",
+    "text, says",
     [
-        "",
-        "  ",
-        "0.3",
-        "-tp 2",
-        "--host 0.0.0.0",
-        "--hos=::",
-        "--api-key x",
-        "--api_key=x",
-        "--dtype 'x",
-        "--ssl-keyfile k",
-        "--seed 1",
+        *((text, "in one word") for text in ("", "  ", "0.3", "-1")),
+        ("--dtype 'x", "no command line"),
+        *((f"--dtype half {text}", "serve the model yourself") for text in (
+            "--host 0.0.0.0", "--hos=::", "--host.x y", "--uds.x=y", "--api-key x", "--api_key=x", "--ssl-keyfile k", "--seed 1", "-tp 2", "-O3", "--grpc",
+            "--kv-events-config {}", "--hf-token x", "--trust-remote-code", "--dtype.x y", "--gpu-memory", "--", "-",
+        )),
     ],
-)
-def test_options_of_vllm_that_are_none_or_not_the_users_to_say_are_refused(text, capsys):
+)  # fmt: skip
+def test_options_of_vllm_that_are_none_or_open_a_door_are_refused(text, says, capsys):
     with pytest.raises(SystemExit):
-        evaluate.arguments_of([*"--model m --data d --out o".split(), f"--vllm={text}"])
-    assert "--vllm" in capsys.readouterr().err
+        with_vllm(text)
+    error = capsys.readouterr().err
+    assert "argument --vllm: " in error and says in error
+
+
+def test_options_of_vllm_where_it_does_not_serve_are_refused_before_anything_is_written(words, local, tmp_path):
+    option = "--vllm=--dtype half"
+    assert "only endpoints speak here" in failed(words(tmp_path / "out", option))
+    assert "no vLLM serves here" in failed([*local(tmp_path / "out"), option])
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_options_of_vllm_that_change_texts_belong_to_the_results(data):
+    """An evaluation that ran out of memory goes on with less of it."""
+    settings = {}
+    for options in ("--max-num-seqs 8", "--gpu-memory-utilization 0.2", "--quantization fp8", "--quantization=fp8"):
+        given = evaluate.arguments_of(
+            [*"--model m --team dyad --prompts toy --data d --out o".split(), f"--vllm={options}"]
+        )
+        config = evaluate.team_of(given, None)
+        voices = {role: evaluate.Voice({"model": "m"}, "m") for role in config.plan.roles}
+        sampling = evaluate.sampling_of(given, config, None)
+        rows = evaluate.read_rows(data, None, 0, config.members.columns, False)
+        settings[options] = evaluate.settings_of(given, config, rows, voices, sampling, {})
+    first, second, third, fourth = settings.values()
+    assert first == second and "vllm" not in first
+    assert third["vllm"] == [["--quantization", "fp8"]] and fourth["vllm"] == [["--quantization=fp8"]]
 
 
 def test_vllm_servers_of_ours_are_asked_more_at_a_time(monkeypatch):

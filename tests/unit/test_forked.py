@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -66,9 +67,11 @@ def worker(answers, death, inherited):
     from vllm.v1.worker.gpu_worker import Worker
     condition = getattr(shm_broadcast, "SpinCondition", None)
     turns = condition and hasattr(condition, "record_read") and condition()
-    for wait in (0.01, 1.1) if turns else ():
+    for wait in (0, 1.1) if turns else ():
         turns.record_read()
         time.sleep(wait)
+        turns.wait()
+        time.sleep(0.01)
         turns.wait()
         turns.wait(5000)
         turns.wait(0)
@@ -153,18 +156,43 @@ def test_a_worker_falls_asleep_while_another_jobs_takes_memory(start):
 def test_where_others_need_the_processors_a_worker_sleeps_while_it_waits_and_looks_again_soon(start):
     """vLLM's own way is in order when it has waited for a second; before, a notice may be lost."""
     look = forked.LOOK_MS
-    assert start(more={forked.CROWDED: "1"})[2]["waits"] == [look, look, 0, None, 5000, 0] and look <= 2
+    assert start(more={forked.CROWDED: "1"})[2]["waits"] == [look, look, 0, None, None, 5000, 0] and look <= 2
 
 
 def test_a_worker_alone_waits_as_vllm_does(start):
-    assert start()[2]["waits"] == [None, 5000, 0]
+    assert start()[2]["waits"] == [None, None, 5000, 0]
 
 
-@pytest.mark.parametrize("text", ["", "class SpinCondition:\n    pass\n"])
-def test_a_vllm_that_waits_in_another_way_does_as_it_always_does(start, text):
-    changed = {"vllm/distributed/device_communicators/shm_broadcast.py": text}
-    _, engine, worker = start(more={forked.CROWDED: "1"}, **changed)
-    assert engine["imported_by"] == worker["imported_by"] and not worker["waits"]
+class Empty:
+    pass
+
+
+class OfAnotherKind:
+    def __init__(self, patience=1):
+        pass
+
+    def wait(self, timeout_ms=None):
+        return "waited"
+
+    def record_read(self):
+        pass
+
+
+@pytest.mark.parametrize("condition", [None, Empty, OfAnotherKind])
+def test_a_vllm_that_waits_in_another_way_is_left_as_it_is(condition, caplog):
+    queue = ModuleType("queue")
+    if condition is not None:
+        queue.SpinCondition = type("SpinCondition", (condition,), {})
+    before = dict(vars(queue.SpinCondition)) if condition else {}
+    forked.sleep_sooner(queue)
+    assert "not known here" in caplog.text and (not condition or dict(vars(queue.SpinCondition)) == before)
+
+
+def test_a_vllm_that_waits_otherwise_than_it_says_waits_all_the_same():
+    queue = ModuleType("queue")
+    queue.SpinCondition = type("SpinCondition", (OfAnotherKind,), {"__init__": lambda self, busy_loop_s=1: None})
+    forked.sleep_sooner(queue)
+    assert queue.SpinCondition().wait() == queue.SpinCondition().wait(5) == "waited"
 
 
 @pytest.mark.parametrize("error", [AssertionError("no such level"), RuntimeError("Memory usage increased")])
