@@ -56,6 +56,7 @@ class Evidence:
                 "cpu": _cpu(),
                 "cores": os.cpu_count(),
                 "memory_GB": round(psutil.virtual_memory().total / 1e9),
+                "gpus": _gpus(),
             },
             "load": os.getloadavg()[0],  # of the last minute before: other jobs on the same machine
             "environment": {
@@ -88,6 +89,16 @@ def _git(*words: str) -> str:
 def _cpu() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _gpus() -> list[str]:
+    """Name and driver of each NVIDIA GPU of this machine."""
+    words = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.strip().splitlines() if done.returncode == 0 else []
 
 
 def _versions() -> dict[str, str]:

@@ -31,6 +31,25 @@ def load_benchmark(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.parametrize(
+    "says, gpus",
+    [
+        ("echo 'NVIDIA H200, 580.1'; echo 'NVIDIA L4, 580.1'", ["NVIDIA H200, 580.1", "NVIDIA L4, 580.1"]),
+        ("echo no driver; exit 9", []),
+        (None, []),
+    ],
+)
+def test_a_result_names_the_gpus(load_benchmark, monkeypatch, tmp_path, says, gpus):
+    if says is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(ROOT / "benchmarks" / "credit.py")])
+    evidence = load_benchmark("evidence")
+    monkeypatch.setattr(evidence, "_git", lambda *words: "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert evidence.Evidence({}).about["hardware"]["gpus"] == gpus
+
+
 def test_credit(benchmark, record_property):
     sizes = ("--rows", "4000", "--vote-rows", "1500", "--voters", "3", "--repeat", "1")
     found = benchmark("credit", *sizes, result="--out")
