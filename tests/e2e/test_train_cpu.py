@@ -139,6 +139,24 @@ def test_rows_without_advantage_are_left_out_and_nothing_else_changes(start, tmp
 
 
 @pytest.mark.slow
+def test_with_two_optimizer_steps_a_batch_the_pass_for_old_log_probabilities_is_back(start, tmp_path):
+    spent = {}
+    for name, of_a_step in (("one", 16), ("two", 8)):
+        out = tmp_path / name
+        sizes = ("data.train_batch_size=16", f"actor_rollout_ref.actor.ppo_mini_batch_size={of_a_step}")
+        finish(start(out, "dyad", *sizes, FEWER, "trainer.save_freq=-1", steps=1), out)
+        lines = map(json.loads, (out / METRICS).read_text().splitlines())
+        spent[name] = next(line["metrics"] for line in lines if line["kind"] == "train")
+    one, two = spent.values()
+    assert one["timing_s/old_log_prob"] < 0.01 < two["timing_s/old_log_prob"]
+    # The first of two steps is that of the same weights: what the server said is compared with the pass, and with the update otherwise.
+    assert one["rollout_corr/kl"] == pytest.approx(two["rollout_corr/kl"], abs=1e-4)
+    assert one["actor/ppo_kl"] == 0 != two["actor/ppo_kl"], (
+        "the second step's weights are others than those that sampled"
+    )
+
+
+@pytest.mark.slow
 def test_two_resident_policies_with_their_own_tokenizers_take_turns(start, tmp_path):
     """One learns, the other rests with bit-identical weights and optimizer; both answer at every step."""
     out, other = tmp_path / "turns", another_family(ROOT / "data_preprocess/last_digit_model", tmp_path / "other")
