@@ -101,14 +101,9 @@ def main() -> int:
         arm, figure = done.get()
         found[arm] = figure
         figures = {arm: found[arm] for arm in options.arms if arm in found}
-        evidence.write(options.result, {"gpu": gpu_name(), "arms": figures})
+        evidence.write(options.result, {"arms": figures})
         print(table(rows_of(figures)), flush=True)
     return 0 if all("seconds" in figure for figure in found.values()) else 1
-
-
-def gpu_name() -> str:
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def stock_data(folder: Path, to: Path) -> None:

@@ -90,7 +90,7 @@ def options_of_vllm(text: str) -> tuple[tuple[str, ...], ...]:
     found: list[tuple[str, ...]] = []
     for word in words:
         if word.startswith("-") and not re.fullmatch(r"-[0-9.]+", word):
-            if re.sub("^--", "", word.split("=")[0]) not in CHANGING + SPENDING:
+            if _option(word) not in CHANGING + SPENDING:
                 raise argparse.ArgumentTypeError(
                     f"{word}: it takes --{', --'.join(CHANGING + SPENDING)}; for others serve the model yourself and name the server in --endpoint"
                 )
@@ -102,6 +102,11 @@ def options_of_vllm(text: str) -> tuple[tuple[str, ...], ...]:
             "it is options of vllm serve in one word: --vllm='--gpu-memory-utilization 0.3'"
         )
     return tuple(found)
+
+
+def _option(word: str) -> str:
+    """The name in --NAME or --NAME=VALUE."""
+    return word.split("=")[0].removeprefix("--")
 
 
 def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -501,7 +506,7 @@ def settings_of(
         "body": dict(body),
         "reward": None if config.own_reward is None else {"name": config.reward, "program": config.own_reward.digest},
     }
-    if changing := [list(words) for words in given.vllm if words[0].split("=")[0].removeprefix("--") in CHANGING]:
+    if changing := [list(words) for words in given.vllm if _option(words[0]) in CHANGING]:
         found["vllm"] = changing
     if given.controls != NONE:
         role = last_speaker(config)

@@ -65,9 +65,8 @@ def worker(answers, death, inherited):
         pipe.close()
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm.v1.worker.gpu_worker import Worker
-    condition = getattr(shm_broadcast, "SpinCondition", None)
-    turns = condition and hasattr(condition, "record_read") and condition()
-    for wait in (0, 1.1) if turns else ():
+    turns = shm_broadcast.SpinCondition()
+    for wait in (0, 1.1):
         turns.record_read()
         time.sleep(wait)
         turns.wait()
@@ -81,7 +80,7 @@ def worker(answers, death, inherited):
         slept = one.freed
     except AssertionError:
         slept = "ended"
-    answers.send({**about(), "slept": slept, "waits": turns and turns.slept})
+    answers.send({**about(), "slept": slept, "waits": turns.slept})
     death.poll(600)
 """,
 }
@@ -110,7 +109,6 @@ def start(tmp_path):
     started = []
 
     def run(starter: str = "get_mp_context", more: dict[str, str] | None = None, **changed: str):
-        more = more or {}
         for name, text in {**PACKAGE, **changed}.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +116,7 @@ def start(tmp_path):
             for parent in path.relative_to(tmp_path).parents[:-1]:
                 (tmp_path / parent / "__init__.py").touch()
         (tmp_path / "server.py").write_text(SERVER.replace("get_mp_context", starter))
-        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "REMOVED": "no", **more}
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "REMOVED": "no", **(more or {})}
         server = subprocess.Popen(
             [sys.executable, tmp_path / "server.py"],
             stdout=subprocess.PIPE,
